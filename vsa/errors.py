@@ -1,0 +1,85 @@
+"""Every error the engine raises, grouped by what the caller does next.
+
+VsaError
+├── TryAgainLater        the same call may succeed: throttling, lost connections, a busy service
+├── AccessExpired        ask for a new access grant, then go on where it stopped
+├── RunStopped           this run was told to stop or was fenced: clean up, commit nothing
+├── AzureRefused         Azure will not do it; the code says why
+│   ├── AzureNotFound    the object is gone
+│   ├── AccessDenied     wrong or expired credential, missing right
+│   └── DiffRefused      no change list can be had: read by CRC instead
+├── BadRequest           fix the input; repeating cannot help
+├── NoMedia              there is no backup media at that place
+├── MediaConflict        another writer was first, or the media would have to be overwritten
+├── MediaUnusable        the media cannot be used as asked: read-only, full, of a newer version
+└── MediaDamaged         stored data fails its check: stop, an operator is needed
+
+Messages name the object, what was expected, what was found and what to do. Secrets never appear in
+one: URLs are shown without their query (`vsa.redact`).
+"""
+
+from __future__ import annotations
+
+
+class VsaError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class TryAgainLater(VsaError):
+    """The same call may succeed later; `retry_after` is the service's own wish in seconds, if it had one."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AccessExpired(VsaError):
+    """An access grant ended or was revoked while it was still needed."""
+
+
+class RunStopped(VsaError):
+    """The run must end without committing."""
+
+
+class AzureRefused(VsaError):
+    """Azure answered no; `code` is its error code."""
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AzureNotFound(AzureRefused):
+    """The object does not exist (any more)."""
+
+
+class AccessDenied(AzureRefused):
+    """Signing in failed, or the identity lacks a right."""
+
+
+class DiffRefused(AzureRefused):
+    """Azure will not compare the two snapshots."""
+
+
+class BadRequest(VsaError):
+    """The request cannot be met as it stands."""
+
+
+class NoMedia(VsaError):
+    """Nothing that looks like backup media is there."""
+
+
+class MediaConflict(VsaError):
+    """What should be created is already there, or somebody else was first."""
+
+
+class MediaUnusable(VsaError):
+    """The media is sound but cannot serve this request."""
+
+
+class MediaDamaged(VsaError):
+    """Stored bytes are not what was stored."""
+
+
+class ObjectMissing(MediaDamaged):
+    """An object that the media refers to is not there."""

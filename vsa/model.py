@@ -1,0 +1,240 @@
+"""The nouns of the engine: small, frozen, free of secrets, and JSON both ways.
+
+They travel between Prefect tasks and into the media's log, so nothing here may hold disk bytes,
+extent lists, SAS URLs or keys. Sizes and offsets are bytes; times are aware UTC.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+DEFAULT_EXTENT_SIZE = 64 * 1024
+MAX_DISK_SIZE = 64 * 1024**4
+
+Bytes = Annotated[int, Field(ge=0, le=MAX_DISK_SIZE)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]{0,255}$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+
+
+class Noun(BaseModel):
+    """A value that never changes once made; unknown fields are refused, not dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Method(StrEnum):
+    """How the changed extents of a disk are found."""
+
+    CBT = "cbt"
+    CRC = "crc"
+    FULL = "full"
+
+
+class Reason(StrEnum):
+    """Why a disk was backed up by the method it was; recorded for every disk of every job."""
+
+    CBT = "CBT"
+    FULL_FIRST = "FULL_FIRST"
+    FULL_REQUESTED = "FULL_REQUESTED"
+    FULL_LINEAGE = "FULL_LINEAGE"
+    FULL_RESIZED_4TB = "FULL_RESIZED_4TB"
+    CRC_REQUESTED = "CRC_REQUESTED"
+    CRC_NO_BASE = "CRC_NO_BASE"
+    CRC_BASE_GONE = "CRC_BASE_GONE"
+    CRC_BASE_TOO_OLD = "CRC_BASE_TOO_OLD"
+    CRC_DIFF_REFUSED = "CRC_DIFF_REFUSED"
+    CRC_AUDIT_FAILED = "CRC_AUDIT_FAILED"
+    CRC_SECTOR_4K = "CRC_SECTOR_4K"
+
+
+class DiskKind(StrEnum):
+    """Which of Azure's APIs serve the disk."""
+
+    MANAGED = "managed"
+    UNMANAGED = "unmanaged"
+    UNMANAGED_PREMIUM = "unmanaged-premium"
+
+
+class DiskRole(StrEnum):
+    OS = "os"
+    DATA = "data"
+
+
+class Deployment(StrEnum):
+    """Azure's deployment model of a VM."""
+
+    RESOURCE_MANAGER = "resource-manager"
+    CLASSIC = "classic"
+
+
+class AttachedDisk(Noun):
+    """A disk as its VM names it: `source` is a managed disk's resource id or an unmanaged VHD's blob URL."""
+
+    name: str
+    role: DiskRole
+    lun: int | None = None
+    managed: bool
+    source: str
+    size_gib: int | None = None
+    sku: str | None = None
+
+
+class Vm(Noun):
+    """A VM as discovery saw it."""
+
+    resource_id: str
+    vm_id: str
+    name: str
+    resource_group: str
+    subscription_id: str
+    region: str
+    size: str
+    os_type: str
+    power_state: str
+    tags: dict[str, str] = {}
+    deployment: Deployment = Deployment.RESOURCE_MANAGER
+    disks: tuple[AttachedDisk, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Stable, name-safe identity of the client on the media."""
+        return name_key(self.vm_id)
+
+
+class SourceDisk(Noun):
+    """A disk to back up, as its own API describes it.
+
+    `unique_id` changes when a disk is replaced under the same name (a managed disk's `uniqueId`; for
+    an unmanaged VHD the blob's creation time).
+    """
+
+    name: str
+    role: DiskRole
+    lun: int | None
+    kind: DiskKind
+    source: str
+    unique_id: str
+    size: Bytes
+    sku: str
+    region: str
+    resource_group: str
+    account: str | None = None
+    account_resource_group: str | None = None
+    sector_size: int = 512
+
+    @property
+    def key(self) -> str:
+        """Stable, name-safe identity of the disk on the media: where it lives, not what it holds."""
+        return name_key(self.source)
+
+
+class Exclusion(Noun):
+    """Something left out, and why, in words people can read."""
+
+    name: str
+    reason: str
+
+
+class SnapshotRef(Noun):
+    """One Azure snapshot of one disk.
+
+    Managed: `id` is the snapshot's resource id, `family` its incrementalSnapshotFamilyId. Unmanaged:
+    `id` is the blob URL and `moment` the snapshot's DateTime, Azure's only name for it.
+    """
+
+    disk_key: str
+    kind: DiskKind
+    id: str
+    moment: str | None = None
+    family: str | None = None
+    source_unique_id: str
+    taken_at: AwareDatetime
+    size: Bytes
+
+
+class IndexRef(Noun):
+    """One index object, pinned by its size and digest."""
+
+    name: ObjectName
+    size: Bytes
+    sha256: Sha256
+
+
+class DiskFigures(Noun):
+    """What one disk's backup moved, in bytes (seconds for `elapsed`).
+
+    `allocated`: what Azure says is allocated. `changed`: ranges to be read by the method. `read`: bytes
+    fetched, audit included. `new`: extents that differ from the previous point.
+    `stored`: bytes added to packs.
+    """
+
+    size: Bytes
+    allocated: Bytes = 0
+    changed: Bytes = 0
+    read: Bytes = 0
+    new: Bytes = 0
+    stored: Bytes = 0
+    audited: Bytes = 0
+    elapsed: float = 0.0
+
+
+class DiskBackup(Noun):
+    """The outcome of one stream: where the disk's contents are, and how they came there."""
+
+    disk: SourceDisk
+    snapshot: SnapshotRef
+    method: Method
+    reason: Reason
+    detail: str = ""
+    parent: int | None = None
+    indexes: tuple[IndexRef, ...]
+    packs: tuple[ObjectName, ...] = ()
+    figures: DiskFigures
+    proxy: str
+
+
+class Point(Noun):
+    """A recovery point: one VM at one time, complete for restore by itself."""
+
+    vm: Vm
+    subclient: str
+    job: str
+    consistency: Literal["crash-consistent per disk"] = "crash-consistent per disk"
+    disks: tuple[DiskBackup, ...] = Field(min_length=1)
+    excluded: tuple[Exclusion, ...] = ()
+    bases: tuple[SnapshotRef, ...] = ()
+
+
+class Intent(Noun):
+    """What a run is about to create in Azure, written before it creates anything."""
+
+    run: Identifier
+    job: str
+    vm_key: str
+    vm_name: str
+    subclient: str
+    started_at: AwareDatetime
+    host: str
+    process: int
+    process_started: str
+    snapshots: tuple[str, ...] = ()
+    blob_snapshots: tuple[str, ...] = ()
+    staging_blobs: tuple[str, ...] = ()
+
+
+def name_key(identity: str) -> str:
+    """Twenty hex digits from an identity; Azure compares ids without regard to case, so do we."""
+    return hashlib.sha256(identity.lower().encode()).hexdigest()[:20]
+
+
+def utc(moment: dt.datetime) -> dt.datetime:
+    """The moment in UTC; naive times are refused rather than guessed."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone")
+    return moment.astimezone(dt.UTC)
