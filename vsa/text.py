@@ -1,0 +1,42 @@
+"""What people read and type: sizes, and names that cannot command a terminal."""
+
+from __future__ import annotations
+
+import re
+
+from vsa.errors import BadRequest
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_SIZE = re.compile(r"(\d{1,15})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
+
+
+def size_text(size: int) -> str:
+    """A byte count in at most four digits and a binary unit: `0 B`, `512 KiB`, `1.5 GiB`."""
+    value, unit = float(size), 0
+    while value >= 1023.95 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    digits = 0 if unit == 0 or value == int(value) else 1
+    return f"{value:.{digits}f} {_UNITS[unit]}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `65536`, `64KiB` or `1 MiB`; raises BadRequest for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise BadRequest(f"{printable(text)!r} is no size: write a number and B, KiB, MiB, GiB or TiB")
+    unit = (found[2] or "B").lower()
+    power = [name.lower() for name in _UNITS].index(unit)
+    return int(found[1]) << (10 * power)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with everything invisible or commanding written out as an escape.
+
+    Names of VMs, disks and tags are chosen by strangers: terminal sequences, line breaks and
+    right-to-left overrides in them must not reach a terminal or forge a line of a report.
+    """
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
