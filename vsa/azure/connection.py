@@ -1,0 +1,88 @@
+"""How to reach one Azure subscription: endpoints, identity, and the SDK clients made from them."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from azure.core.credentials import TokenCredential
+from azure.identity import ClientSecretCredential, DefaultAzureCredential
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.storage import StorageManagementClient
+from azure.storage.blob import BlobClient, ContainerClient
+
+from vsa.errors import BadRequest
+from vsa.secret import Secret
+
+# A poll asks for the state of one operation. The SDK's default of 30 s would make every snapshot, grant
+# and revocation cost half a minute.
+POLLING_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class AzureConnection:
+    """One subscription and one identity. Without a client secret the identity comes from the machine.
+
+    `base_url`, `authority` and `ca_file` are for sovereign clouds, private endpoints and simulations;
+    left empty they are those of the public cloud.
+    """
+
+    subscription_id: str
+    tenant_id: str = ""
+    client_id: str = ""
+    client_secret: Secret | None = None
+    base_url: str = ""
+    authority: str = ""
+    ca_file: str = ""
+    polling_seconds: float = POLLING_SECONDS
+
+    def __post_init__(self) -> None:
+        if self.ca_file and not Path(self.ca_file).is_file():
+            raise BadRequest(f"CA file {self.ca_file} does not exist; it must hold PEM certificates")
+        if self.client_secret and not (self.tenant_id and self.client_id):
+            raise BadRequest("a client secret needs a tenant id and a client id beside it")
+
+    @property
+    def _tls(self) -> dict[str, Any]:
+        return {"connection_verify": self.ca_file} if self.ca_file else {}
+
+    @cached_property
+    def credential(self) -> TokenCredential:
+        """The identity that signs in; made once, so that its token cache is shared."""
+        options = dict(self._tls)
+        if self.authority:
+            options |= {"authority": self.authority, "disable_instance_discovery": True}
+        if self.client_secret is None:
+            return DefaultAzureCredential(**options)
+        return ClientSecretCredential(self.tenant_id, self.client_id, self.client_secret.reveal(), **options)
+
+    @cached_property
+    def compute(self) -> ComputeManagementClient:
+        return ComputeManagementClient(self.credential, self.subscription_id, **self._arm_options)
+
+    @cached_property
+    def storage(self) -> StorageManagementClient:
+        return StorageManagementClient(self.credential, self.subscription_id, **self._arm_options)
+
+    @property
+    def _arm_options(self) -> dict[str, Any]:
+        options = self._tls | {"polling_interval": self.polling_seconds, "retry_total": 6}
+        if self.base_url:
+            options |= {"base_url": self.base_url, "credential_scopes": [f"{self.base_url}/.default"]}
+        return options
+
+    def blob(self, url: str, key: Secret | None = None) -> BlobClient:
+        """A client for one blob, by SAS URL or by account key. It never retries: `vsa.stop.again` does."""
+        credential = key.reveal() if key else None
+        return BlobClient.from_blob_url(url, credential=credential, retry_total=0, **self._tls)
+
+    def container(self, url: str, key: Secret) -> ContainerClient:
+        return ContainerClient.from_container_url(url, credential=key.reveal(), retry_total=0, **self._tls)
+
+    @cached_property
+    def tls_context(self) -> ssl.SSLContext:
+        """For connections that the engine opens itself; shared, so that sessions resume."""
+        return ssl.create_default_context(cafile=self.ca_file or None)

@@ -1,0 +1,91 @@
+"""Identification of disks: what each attached disk really is, and whether it can be read at all.
+
+Sources: https://learn.microsoft.com/rest/api/compute/disks/get and
+https://learn.microsoft.com/rest/api/storageservices/get-blob-properties
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vsa.azure.accounts import StorageAccounts, account_of
+from vsa.azure.connection import AzureConnection
+from vsa.azure.errors import azure_errors
+from vsa.azure.resource_id import ResourceId
+from vsa.errors import AzureNotFound, BadRequest
+from vsa.model import AttachedDisk, DiskKind, Exclusion, SourceDisk
+
+# A fixed VHD ends with a footer of 512 bytes that is no part of what the guest sees (VHD 1.0 specification).
+VHD_FOOTER = 512
+# Snapshots of disks with 4096-byte sectors can only be exported as VHDX, which is no flat image.
+READABLE_SECTOR = 512
+
+
+def identify_disk(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk | Exclusion:
+    """The disk as its own API describes it, or why it cannot be backed up.
+
+    Raises AzureNotFound when the disk has gone since the VM was listed.
+    """
+    if not attached.source:
+        return Exclusion(name=attached.name, reason="the VM names neither a managed disk nor a VHD for it")
+    disk = _managed(connection, attached) if attached.managed else _unmanaged(connection, attached)
+    reason = refusal(disk)
+    return Exclusion(name=attached.name, reason=reason) if reason else disk
+
+
+def refusal(disk: SourceDisk) -> str:
+    """Why a disk of this kind cannot be backed up; empty when it can."""
+    if disk.sector_size != READABLE_SECTOR:
+        return (
+            f"its sectors are {disk.sector_size} bytes ({disk.sku}); Azure exports such snapshots only as "
+            "VHDX, which cannot be read extent by extent"
+        )
+    if disk.size == 0 or disk.size % READABLE_SECTOR:
+        return f"its size of {disk.size} bytes is not a positive multiple of {READABLE_SECTOR}"
+    return ""
+
+
+def _managed(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk:
+    parts = ResourceId.parse(attached.source)
+    with azure_errors(f"read managed disk {attached.name}"):
+        disk: Any = connection.compute.disks.get(parts.group, parts.name)
+    sector = getattr(disk.creation_data, "logical_sector_size", None) or READABLE_SECTOR
+    return SourceDisk(
+        name=attached.name,
+        role=attached.role,
+        lun=attached.lun,
+        kind=DiskKind.MANAGED,
+        source=disk.id,
+        unique_id=disk.unique_id,
+        size=disk.disk_size_bytes,
+        sku=str(disk.sku.name if disk.sku else ""),
+        region=disk.location,
+        resource_group=parts.group,
+        sector_size=sector,
+    )
+
+
+def _unmanaged(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk:
+    accounts = StorageAccounts(connection)
+    account = accounts.by_name(account_of(connection, attached.source))
+    key = accounts.key(account.name, account.resource_group)
+    with azure_errors(f"read properties of VHD {attached.source}"):
+        blob = connection.blob(attached.source, key).get_blob_properties()
+    if str(getattr(blob.blob_type, "value", blob.blob_type)) != "PageBlob":
+        raise BadRequest(f"VHD {attached.source} is a {blob.blob_type}, expected a page blob")
+    if blob.size is None or blob.creation_time is None:
+        raise AzureNotFound(f"VHD {attached.source} has neither size nor creation time")
+    return SourceDisk(
+        name=attached.name,
+        role=attached.role,
+        lun=attached.lun,
+        kind=DiskKind.UNMANAGED_PREMIUM if account.is_premium else DiskKind.UNMANAGED,
+        source=attached.source,
+        unique_id=blob.creation_time.isoformat(),
+        size=blob.size - VHD_FOOTER,
+        sku=account.sku,
+        region=account.region,
+        resource_group=account.resource_group,
+        account=account.name,
+        account_resource_group=account.resource_group,
+    )

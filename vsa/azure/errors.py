@@ -1,0 +1,123 @@
+"""The one border where the Azure SDK's exceptions become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    DecodeError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+
+from vsa.errors import (
+    AccessDenied,
+    AccessExpired,
+    AzureNotFound,
+    AzureRefused,
+    DiffRefused,
+    TryAgainLater,
+    VsaError,
+)
+from vsa.redact import redact
+
+# Answers that the service itself calls passing: request timeout, throttling, busy or restarting servers.
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+
+# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes, those that mean "no diff
+# between these two"; the last one is what an ordinary account answers to a managed disk's header.
+DIFF_CODES = frozenset(
+    {
+        "PreviousSnapshotCannotBeNewer",
+        "PreviousSnapshotNotFound",
+        "PreviousSnapshotOperationNotSupported",
+        "BlobGenerationMismatch",
+        "BlobOverwritten",
+        "UnsupportedHeaderForNonManagedDisksAccount",
+    }
+)
+
+# What the blob service answers when a SAS has expired or was revoked.
+SAS_CODES = frozenset({"AuthenticationFailed", "AUTHENTICATION_FAILED", "InvalidAuthenticationInfo"})
+
+
+@contextmanager
+def azure_errors(action: str) -> Iterator[None]:
+    """Run Azure calls; only our errors come out, with the original as the cause.
+
+    `action` says what was being done to which object ("delete snapshot web-01-a3f"), without secrets.
+    """
+    try:
+        yield
+    except VsaError:
+        raise
+    except AzureError as error:
+        raise translate(error, action) from error
+
+
+def translate(error: AzureError, action: str) -> VsaError:
+    """Our error for an Azure SDK exception, chosen by what the caller can do about it."""
+    if isinstance(error, HttpResponseError) and error.status_code is not None:
+        return from_answer(action, error.status_code, code_of(error), _words(error), _retry_after(error))
+    if isinstance(error, ResourceNotFoundError):
+        return AzureNotFound(f"{action}: {_words(error)}", code="NotFound")
+    if isinstance(error, ClientAuthenticationError):
+        return AccessDenied(
+            f"{action}: signing in to Azure failed: {_words(error)}; check tenant, client id and secret",
+            code="AuthenticationFailed",
+        )
+    if isinstance(error, (ServiceRequestError, ServiceResponseError, DecodeError)):
+        return TryAgainLater(f"{action}: no whole answer from Azure: {_words(error)}")
+    return AzureRefused(f"{action}: {_words(error)}")
+
+
+def from_answer(
+    action: str, status: int, code: str, words: str, retry_after: float | None = None
+) -> VsaError:
+    """Our error for an HTTP answer of either plane."""
+    message = f"{action}: {status} {code}: {words}" if words else f"{action}: {status} {code}"
+    if status in PASSING:
+        return TryAgainLater(message, retry_after=retry_after)
+    if code in DIFF_CODES:
+        return DiffRefused(message, code=code)
+    if code in SAS_CODES and status in (401, 403):
+        return AccessExpired(message)
+    if status in (401, 403):
+        return AccessDenied(f"{message}; the identity lacks a right or its credential has expired", code=code)
+    if status == 404:
+        return AzureNotFound(message, code=code)
+    return AzureRefused(message, code=code)
+
+
+def code_of(error: HttpResponseError) -> str:
+    """Azure's own error code: ARM puts it into the body, the blob service into a header."""
+    blob_code = getattr(error, "error_code", None)
+    if blob_code:
+        return str(getattr(blob_code, "value", blob_code))
+    arm_error = getattr(error, "error", None)
+    return str(getattr(arm_error, "code", "") or "")
+
+
+def _words(error: AzureError) -> str:
+    text = redact(str(getattr(error, "message", "") or error))
+    return text.splitlines()[0].strip() if text else type(error).__name__
+
+
+def _retry_after(error: HttpResponseError) -> float | None:
+    headers = getattr(error.response, "headers", None) or {}
+    return parse_retry_after(headers.get("Retry-After"))
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds from a Retry-After header; its date form is not used by Azure and is ignored."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        return None

@@ -1,0 +1,66 @@
+"""How a run is told to stop, and how the engine waits without becoming deaf to it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from vsa.errors import RunStopped, TryAgainLater
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+DEFAULT_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+LONGEST_WAIT = 900.0
+
+
+class Stop:
+    """A request to stop that every loop and every wait of a job looks at."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise RunStopped once a stop was asked for."""
+        if self._event.is_set():
+            raise RunStopped("the job was told to stop")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until a stop is asked for."""
+        if self._event.wait(seconds):
+            self.check()
+
+
+def again(
+    call: Callable[[], T],
+    *,
+    stop: Stop,
+    delays: Sequence[float] = DEFAULT_DELAYS,
+    jitter: Callable[[], float] = random.random,
+) -> T:
+    """Repeat a call while it raises TryAgainLater, waiting `delays` seconds or what the service asked for.
+
+    Waits carry up to 25 % of jitter so that streams which were throttled together do not return together.
+    The last error is raised when the delays are used up.
+    """
+    for delay in delays:
+        stop.check()
+        try:
+            return call()
+        except TryAgainLater as error:
+            wished = delay if error.retry_after is None else max(error.retry_after, 0.05)
+            seconds = min(wished, LONGEST_WAIT) * (1 + 0.25 * jitter())
+            _log.warning("%s; trying again in %.1f s", error, seconds)
+            stop.wait(seconds)
+    stop.check()
+    return call()
