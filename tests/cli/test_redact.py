@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -22,7 +22,7 @@ def sas_url(signature: str) -> str:
     return f"https://md-x.z1.blob.storage.azure.net/abc/abcd?{query}"
 
 
-WAYS_TO_LEAK_A_SAS = {
+WAYS_TO_LEAK_A_SAS: dict[str, Callable[[str], str]] = {
     "url": lambda url: url,
     "sentence": lambda url: f"GET {url}, then retried.",
     "repr": lambda url: repr({"url": url}),
