@@ -1,0 +1,127 @@
+"""Which method backs up a disk, and why. Pure decisions over what Azure and the media say."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vsa.model import DiskBackup, DiskKind, Method, Reason, SnapshotRef
+
+# Azure has no change list across a growth over this size
+# (learn.microsoft.com, "Create an incremental snapshot", restrictions).
+DIFF_BOUNDARY = 4 * 1024**4
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the subclient and this job ask for. `full_every` 0 means never again after the first."""
+
+    method: Method = Method.CBT
+    full: bool = False
+    full_every: int = 0
+    max_base_age: dt.timedelta = dt.timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A disk's backup as a committed recovery point records it; `slot` is the point's place in the log."""
+
+    slot: int
+    backup: DiskBackup
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the media knows of a disk: its newest backup, the point that names its base, and its history."""
+
+    latest: Recorded | None = None
+    base: SnapshotRef | None = None
+    base_point: Recorded | None = None
+    since_full: int = 0
+    points: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How one disk is read. `parent` is the backup whose index the result builds on; none for a full."""
+
+    method: Method
+    reason: Reason
+    detail: str = ""
+    parent: Recorded | None = None
+    base: SnapshotRef | None = None
+    distrust_allocation: bool = False
+
+
+def decide(
+    snapshot: SnapshotRef,
+    known: Known,
+    wish: Wish,
+    *,
+    now: dt.datetime,
+    base_exists: Callable[[SnapshotRef], bool],
+) -> Decision:
+    """The cheapest method that is certain to be right; anything doubtful falls back, with its reason."""
+    return (
+        _full_wanted(known, wish)
+        or _lineage_broken(snapshot, known)
+        or _by_crc(known, wish, now, base_exists)
+        or _by_cbt(known)
+    )
+
+
+def _full_wanted(known: Known, wish: Wish) -> Decision | None:
+    if known.latest is None:
+        return Decision(Method.FULL, Reason.FULL_FIRST)
+    if wish.full:
+        return Decision(Method.FULL, Reason.FULL_REQUESTED, "asked for by this job")
+    if wish.full_every and known.since_full + 1 >= wish.full_every:
+        return Decision(Method.FULL, Reason.FULL_REQUESTED, f"every {wish.full_every} jobs")
+    return None
+
+
+def _lineage_broken(snapshot: SnapshotRef, known: Known) -> Decision | None:
+    """A disk that is not what it was: nothing recorded of it can be compared with."""
+    if known.latest is None:
+        return None
+    before = known.latest.backup.snapshot
+    if before.source_unique_id != snapshot.source_unique_id:
+        detail = f"unique id was {before.source_unique_id}, is {snapshot.source_unique_id}"
+        return Decision(Method.FULL, Reason.FULL_LINEAGE, detail)
+    if known.base and known.base.kind is DiskKind.MANAGED and known.base.family != snapshot.family:
+        detail = f"snapshot family was {known.base.family}, is {snapshot.family}"
+        return Decision(Method.FULL, Reason.FULL_LINEAGE, detail)
+    if before.size < DIFF_BOUNDARY <= snapshot.size:
+        return Decision(Method.FULL, Reason.FULL_RESIZED_4TB, f"grew from {before.size} bytes")
+    return None
+
+
+def _by_crc(
+    known: Known, wish: Wish, now: dt.datetime, base_exists: Callable[[SnapshotRef], bool]
+) -> Decision | None:
+    if wish.method is Method.CRC:
+        return crc(known, Reason.CRC_REQUESTED)
+    if known.base is None or known.base_point is None:
+        return crc(known, Reason.CRC_NO_BASE, "no earlier job left a base snapshot")
+    age = now - known.base.taken_at
+    if age > wish.max_base_age:
+        return crc(known, Reason.CRC_BASE_TOO_OLD, f"base is {age.days} days old")
+    if not base_exists(known.base):
+        return crc(known, Reason.CRC_BASE_GONE, f"base {known.base.moment or known.base.id} is gone")
+    return None
+
+
+def _by_cbt(known: Known) -> Decision:
+    return Decision(Method.CBT, Reason.CBT, parent=known.base_point, base=known.base)
+
+
+def crc(known: Known, reason: Reason, detail: str = "", *, distrust_allocation: bool = False) -> Decision:
+    """Compare with the newest backup what is allocated or, with `distrust_allocation`, everything."""
+    return Decision(
+        Method.CRC,
+        reason,
+        detail,
+        parent=known.latest,
+        distrust_allocation=distrust_allocation,
+    )
