@@ -199,7 +199,7 @@ class Subclient(Noun):
         default=0.001, ge=0.0, le=1.0, description="The same as a share of the disk's unchanged extents."
     )
     audit_cycle_jobs: int = Field(
-        default=365, ge=1, description="Jobs within which the audit has looked at every extent once."
+        default=2000, ge=1, description="Jobs within which the audit has looked at every extent once."
     )
     max_base_age_days: int = Field(
         default=30, ge=1, description="A base snapshot older than this is released, and CRC used instead."

@@ -1,13 +1,15 @@
 """The audit: reading some extents that need not be read, to catch a change list that lies.
 
 Every job reads at least `minimum` extents or `share` of those it could skip, extents of zeros included.
-Half are drawn at random, half rotate: with the defaults each skipped extent is seen within 2,000 jobs.
+Half are drawn at random; the others rotate, as many as it takes to see every skipped extent within `cycle`
+jobs.
 """
 
 from __future__ import annotations
 
 import random
 from bisect import bisect_right
+from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
 
@@ -15,23 +17,30 @@ import numpy as np
 
 from vsa.transfer.reads import READ, ReadPlan
 
-DEFAULT_MINIMUM = 16
-DEFAULT_SHARE = 0.001
+
+@dataclass(frozen=True)
+class AuditPolicy:
+    """How much to audit: `minimum` extents, `share` of the skipped, all of them within `cycle` jobs."""
+
+    minimum: int = 16
+    share: float = 0.001
+    cycle: int = 2000
 
 
 def choose_audit(
-    plan: ReadPlan, *, minimum: int, share: float, turn: int, rng: random.Random
+    plan: ReadPlan, policy: AuditPolicy, *, turn: int, rng: random.Random
 ) -> dict[int, list[int]]:
     """Positions to audit for each segment, ascending, among the extents that the plan does not read.
 
-    `turn` counts the disk's jobs and moves the rotating half.
+    `turn` counts the disk's jobs and moves the rotating part.
     """
     skipped = [_skipped(plan, segment) for segment in range(plan.segments)]
     total = sum(skipped)
-    count = min(total, max(minimum, ceil(total * share)))
-    rotating = count // 2
-    chosen = {(turn * max(rotating, 1) + step) % total for step in range(rotating)}
-    while len(chosen) < count:
+    count = min(total, max(policy.minimum, ceil(total * policy.share)))
+    rotating = min(total, max(count // 2, ceil(total / policy.cycle)))
+    chosen = {(turn * rotating + step) % total for step in range(rotating)}
+    wanted = min(total, rotating + count - count // 2)
+    while len(chosen) < wanted:
         chosen.add(rng.randrange(total))
     return _by_segment(plan, skipped, sorted(chosen))
 

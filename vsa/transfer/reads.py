@@ -37,6 +37,11 @@ class ReadPlan:
         return -(-self.disk_size // self.extent_size)
 
     @property
+    def whole(self) -> ByteRange:
+        """The whole disk."""
+        return ByteRange(0, self.disk_size)
+
+    @property
     def segments(self) -> int:
         return -(-self.extents // SEGMENT_EXTENTS)
 

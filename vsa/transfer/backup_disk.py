@@ -1,0 +1,186 @@
+"""One stream: a snapshot's changed extents into packs and an index. Nothing is visible until a commit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsa.azure.connection import AzureConnection
+from vsa.azure.grants import Grants
+from vsa.azure.snapshots import snapshots_of
+from vsa.errors import AzureNotFound, DiffRefused
+from vsa.media.index import IndexKind
+from vsa.media.media import Media
+from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
+from vsa.progress import Progress
+from vsa.ranges import total
+from vsa.stop import Stop
+from vsa.transfer.audit import AuditPolicy, choose_audit
+from vsa.transfer.compare import AuditMismatch, Comparison
+from vsa.transfer.methods import Decision, Known, Wish, crc, decide
+from vsa.transfer.pump import Pump
+from vsa.transfer.reads import LONGEST_READ, READ, ReadPlan
+from vsa.transfer.source import SnapshotSource, open_source
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """What a stream needs from its surroundings; time and randomness are part of it."""
+
+    connection: AzureConnection
+    media: Media
+    guard: Callable[[], None]
+    stop: Stop
+    progress: Progress
+    scratch: Path
+    now: Callable[[], dt.datetime]
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    readers: int = 4
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One disk's way through one proxy."""
+
+    run: str
+    disk: SourceDisk
+    snapshot: SnapshotRef
+    proxy: str
+    staging: str | None = None
+
+
+def backup_disk(
+    stream: Stream, known: Known, wish: Wish, audit: AuditPolicy, surroundings: Streaming
+) -> DiskBackup:
+    """Bring the snapshot's contents to the media and say how.
+
+    The method is decided first; a refused diff, a vanished base or a failed audit turns it into CRC, which
+    is recorded as the reason. Raises RunStopped, TryAgainLater, AzureRefused or a media error.
+    """
+    env = surroundings
+    grants = Grants(env.connection, guard=env.guard, stop=env.stop)
+    exists = snapshots_of(env.connection, stream.disk.kind).exists
+    decision = decide(stream.snapshot, known, wish, now=env.now(), base_exists=exists)
+    began = time.monotonic()
+    with open_source(env.connection, grants, stream.snapshot, stream.staging, env.stop) as source:
+        plan, decision = _plan(source, decision, known, env.media.extent_size)
+        transfer = _Transfer(stream, source, known, audit, env)
+        try:
+            backup = transfer.run(plan, decision)
+        except AuditMismatch as mismatch:
+            _log.error("disk %s: %s; comparing the whole disk", stream.disk.name, mismatch)
+            decision = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
+            plan, decision = _plan(source, decision, known, env.media.extent_size)
+            backup = transfer.run(plan, decision)
+    figures = backup.figures.model_copy(update={"elapsed": round(time.monotonic() - began, 3)})
+    return backup.model_copy(update={"figures": figures})
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A plan with the figures that are known before reading."""
+
+    reads: ReadPlan
+    allocated: int
+    changed: int
+
+
+def _plan(
+    source: SnapshotSource, decision: Decision, known: Known, extent_size: int
+) -> tuple[_Planned, Decision]:
+    """Ask Azure what to read, falling back to CRC when it will not say."""
+    allocated = source.allocated()
+    reads = ReadPlan(source.snapshot.size, extent_size)
+    if decision.base is not None:
+        try:
+            changes = source.changes(decision.base)
+        except DiffRefused as error:
+            decision = crc(known, Reason.CRC_DIFF_REFUSED, f"{error.code}: {error}")
+        except AzureNotFound as error:
+            decision = crc(known, Reason.CRC_BASE_GONE, str(error))
+        else:
+            for change in changes:
+                reads.clear(change.range) if change.cleared else reads.read(change.range)
+            reads.finish()
+            return _Planned(reads, total(allocated), total(c.range for c in changes)), decision
+    for item in [reads.whole] if decision.distrust_allocation else allocated:
+        reads.read(item)
+    return _Planned(reads, total(allocated), total(allocated)), decision
+
+
+class _Transfer:
+    """Runs a plan; twice if the first run's audit fails."""
+
+    def __init__(
+        self, stream: Stream, source: SnapshotSource, known: Known, audit: AuditPolicy, env: Streaming
+    ) -> None:
+        self._stream = stream
+        self._source = source
+        self._known = known
+        self._audit = audit
+        self._env = env
+
+    def run(self, planned: _Planned, decision: Decision) -> DiskBackup:
+        plan, env, stream = planned.reads, self._env, self._stream
+        parent = decision.parent.backup if decision.parent else None
+        audited = choose_audit(plan, self._audit, turn=self._known.points, rng=env.rng)
+        comparison = Comparison(
+            plan,
+            unplanned_is_zero=decision.method is not Method.CBT,
+            parent=env.media.disk_index(parent.indexes, stream.disk.size) if parent else None,
+            writer=env.media.disk_writer(
+                run=stream.run,
+                disk_key=stream.disk.key,
+                disk_size=stream.snapshot.size,
+                kind=IndexKind.DELTA if parent else IndexKind.BASE,
+                scratch=env.scratch,
+            ),
+            progress=env.progress,
+        )
+        env.progress.started(stream.disk.name, plan.bytes_of(plan.marked(READ)))
+        try:
+            with Pump(
+                self._source.reader,
+                longest=max(LONGEST_READ, plan.extent_size),
+                stop=env.stop,
+                readers=env.readers,
+                workers=env.workers,
+            ) as pump:
+                for segment in range(plan.segments):
+                    env.stop.check()
+                    comparison.segment(segment, audited.get(segment, []), pump)
+            written = comparison.finish()
+        except BaseException:
+            comparison.abandon()
+            raise
+        finally:
+            env.progress.finished()
+        new = (written.index,) if written.index else ()
+        return DiskBackup(
+            disk=stream.disk.model_copy(update={"size": stream.snapshot.size}),
+            snapshot=stream.snapshot,
+            method=decision.method,
+            reason=decision.reason,
+            detail=decision.detail,
+            parent=decision.parent.slot if decision.parent else None,
+            indexes=(*(parent.indexes if parent else ()), *new),
+            packs=(*(parent.packs if parent else ()), *written.packs),
+            figures=DiskFigures(
+                size=stream.snapshot.size,
+                allocated=planned.allocated,
+                changed=planned.changed,
+                read=comparison.read,
+                new=comparison.new,
+                stored=written.stored,
+                audited=comparison.audited,
+            ),
+            proxy=stream.proxy,
+        )
