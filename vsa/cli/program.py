@@ -1,0 +1,128 @@
+"""The command line itself: what can be typed, and what happens then."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from vsa.cli.answers import Command, complain
+from vsa.cli.exits import Exit, exit_of, exit_table
+from vsa.errors import VsaError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. SIGTERM ends as cleanly as Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run(arguments, sys.stdout, sys.stderr)
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not find out again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run(arguments: Sequence[str] | None, out: TextIO, err: TextIO) -> int:
+    """The same with the streams given: answers go to `out`, progress and errors to `err`."""
+    options = parser().parse_args(arguments)
+    try:
+        answer = _command(options.command)(options, err)
+    except (VsaError, OSError) as error:
+        complain(err, error)
+        return exit_of(error)
+    except KeyboardInterrupt:
+        err.write("vsa: interrupted\n")
+        return Exit.INTERRUPTED
+    text = json.dumps(answer.document, indent=2) if options.json else answer.text
+    out.write(f"{text}\n" if text else "")
+    out.flush()
+    return answer.exit
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="vsa",
+        description="Look at the backup media of azure-vsa, and restore from it.",
+        epilog=exit_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    init = _add(commands, "init", "create backup media in an absent or empty place")
+    init.add_argument("--extent-size", default="64KiB", metavar="SIZE", help="the unit of change (64KiB)")
+    points = _add(commands, "points", "list the recovery points, oldest first")
+    points.add_argument("--vm", metavar="NAME", help="only those of the VM of this name, resource id or key")
+    _add(commands, "clients", "list the protected VMs")
+    jobs = _add(commands, "jobs", "list the jobs, newest first, with what they complained of")
+    jobs.add_argument("--limit", type=_count, default=20, metavar="N", help="no more than N (20)")
+    show = _add(commands, "show", "show all that is known of one recovery point")
+    show.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
+    _add_restore(commands)
+    return top
+
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser:
+    added = commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose[0].upper() + purpose[1:] + ".",
+        epilog=exit_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.add_argument("--media", required=True, metavar="LOCATION", help="a folder's path or file:// URL")
+    added.add_argument("--json", action="store_true", help="answer with a JSON document")
+    return added
+
+
+def _add_restore(commands: Commands) -> None:
+    restore = _add(commands, "restore", "write disks of a recovery point to new image files")
+    restore.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
+    restore.add_argument(
+        "--disk", default="all", metavar="DISK", help="a disk's name, its LUN, `os`, or `all` (all)"
+    )
+    restore.add_argument(
+        "--to",
+        required=True,
+        metavar="FOLDER|FILE",
+        help="a file for one disk, else a folder; nothing is overwritten",
+    )
+    restore.add_argument(
+        "--format", choices=("raw", "vhd"), default="vhd", help="vhd is what Azure takes (vhd)"
+    )
+    restore.add_argument(
+        "--threads", type=_count, default=4, metavar="N", help="disk pieces read at one time (4)"
+    )
+    restore.add_argument(
+        "--no-checksum",
+        action="store_true",
+        help="no SHA-256 of the whole disk; every extent is still checked",
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _command(name: str) -> Command:
+    # Arrow and numpy take longer to load than most commands take to run: only what is used is loaded.
+    if name == "restore":
+        from vsa.cli.restoring import restore  # noqa: PLC0415
+
+        return restore
+    from vsa.cli.reading import COMMANDS  # noqa: PLC0415
+
+    return COMMANDS[name]

@@ -1,0 +1,63 @@
+"""The commands that create media or read its log; none of them touches a disk's contents."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from typing import TextIO
+
+from vsa.cli import reports
+from vsa.cli.answers import Answer, Command, Document
+from vsa.media.media import Media
+from vsa.text import parse_size, printable
+
+
+def media_document(media: Media) -> Document:
+    return {"id": media.id, "location": media.location}
+
+
+def _init(options: argparse.Namespace, err: TextIO) -> Answer:
+    media = Media.create(
+        options.media, extent_size=parse_size(options.extent_size), now=dt.datetime.now(dt.UTC)
+    )
+    text = printable(f"Created backup media {media.id} at {media.location}.")
+    return Answer({"media": media_document(media)}, text)
+
+
+def _points(options: argparse.Namespace, err: TextIO) -> Answer:
+    media = Media.open(options.media)
+    view = media.view()
+    points = reports.points_of(view, options.vm)
+    document = {"media": media_document(media), "points": reports.points_document(view, points)}
+    return Answer(document, reports.points_text(view, points))
+
+
+def _clients(options: argparse.Namespace, err: TextIO) -> Answer:
+    media = Media.open(options.media)
+    view = media.view()
+    document = {"media": media_document(media), "clients": reports.clients_document(view)}
+    return Answer(document, reports.clients_text(view))
+
+
+def _jobs(options: argparse.Namespace, err: TextIO) -> Answer:
+    media = Media.open(options.media)
+    jobs = reports.jobs_of(media.view(), options.limit)
+    document = {"media": media_document(media), "jobs": reports.jobs_document(jobs)}
+    return Answer(document, reports.jobs_text(jobs))
+
+
+def _show(options: argparse.Namespace, err: TextIO) -> Answer:
+    media = Media.open(options.media)
+    view = media.view()
+    made = reports.find_point(view, options.point)
+    document = {"media": media_document(media), "point": reports.point_document(view, made)}
+    return Answer(document, reports.point_text(view, made))
+
+
+COMMANDS: dict[str, Command] = {
+    "init": _init,
+    "points": _points,
+    "clients": _clients,
+    "jobs": _jobs,
+    "show": _show,
+}

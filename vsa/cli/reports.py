@@ -1,0 +1,267 @@
+"""What the reading commands say: first as a document, then as text made from the same facts.
+
+Documents are the output of `--json`: their field names are kept, sizes are bytes, times are ISO 8601
+in UTC. Everything comes from the media's log alone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+from vsa.cli.answers import Document
+from vsa.cli.tables import fields, moment, table
+from vsa.errors import BadRequest
+from vsa.media.entries import ClientEntry, JobEntry, VmOutcome
+from vsa.media.view import CommittedPoint, ReportedJob, View
+from vsa.model import DiskBackup, DiskRole
+from vsa.text import printable, size_text
+
+
+def find_point(view: View, slot: int) -> CommittedPoint:
+    """The recovery point of that slot; BadRequest if there is none."""
+    if slot not in view.points:
+        raise BadRequest(f"there is no recovery point {slot}: `vsa points` lists those of this media")
+    return view.points[slot]
+
+
+def points_of(view: View, vm: str | None) -> list[CommittedPoint]:
+    """Points in log order, of one VM if it is named by a name it has or had, its resource id or its key."""
+    points = list(view.points.values())
+    if vm is None:
+        return points
+    keys = {client.vm.key for client in view.clients.values() if _is_called(client, vm)}
+    keys |= {made.point.vm.key for made in points if vm.casefold() == made.point.vm.name.casefold()}
+    if not keys:
+        raise BadRequest(f"no client is called {printable(vm)!r}: `vsa clients` lists those of this media")
+    return [made for made in points if made.point.vm.key in keys]
+
+
+def points_document(view: View, points: Sequence[CommittedPoint]) -> list[Document]:
+    return [
+        {
+            "point": made.slot,
+            "taken_at": taken_at(made).isoformat(),
+            "committed_at": made.time.isoformat(),
+            "vm": made.point.vm.name,
+            "vm_key": made.point.vm.key,
+            "subclient": made.point.subclient,
+            "job": made.point.job,
+            "disks": len(made.point.disks),
+            "size": sum(backup.snapshot.size for backup in made.point.disks),
+            "stored": sum(backup.figures.stored for backup in made.point.disks),
+            "methods": sorted({backup.method.value for backup in made.point.disks}),
+            "excluded": len(made.point.excluded),
+            "doubtful": made.slot in view.doubtful,
+        }
+        for made in points
+    ]
+
+
+def points_text(view: View, points: Sequence[CommittedPoint]) -> str:
+    headings = [">POINT", "TAKEN", "VM", "SUBCLIENT", "METHOD", ">DISKS", ">SIZE", ">STORED", "REMARK"]
+    return table(headings, [_point_row(view, made) for made in points]) if points else "No recovery points."
+
+
+def _point_row(view: View, made: CommittedPoint) -> list[object]:
+    disks = made.point.disks
+    return [
+        made.slot,
+        moment(taken_at(made)),
+        made.point.vm.name,
+        made.point.subclient,
+        ", ".join(sorted({backup.method.value for backup in disks})),
+        len(disks),
+        size_text(sum(backup.snapshot.size for backup in disks)),
+        size_text(sum(backup.figures.stored for backup in disks)),
+        remark(view, made),
+    ]
+
+
+def remark(view: View, made: CommittedPoint) -> str:
+    """What somebody must know before they rely on the point."""
+    excluded = f"{len(made.point.excluded)} disks excluded" if made.point.excluded else ""
+    return ", ".join(filter(None, ("DOUBTFUL" if made.slot in view.doubtful else "", excluded)))
+
+
+def taken_at(made: CommittedPoint) -> dt.datetime:
+    """When the first of the point's snapshots was taken: nothing later is sure to be in it."""
+    return min(backup.snapshot.taken_at for backup in made.point.disks)
+
+
+def clients_document(view: View) -> list[Document]:
+    points = _points_by_client(view)
+    return [
+        {
+            "key": key,
+            **client.model_dump(mode="json", exclude={"type"}),
+            "points": points.get(key, []),
+        }
+        for key, client in sorted(view.clients.items(), key=lambda item: item[1].vm.name.casefold())
+    ]
+
+
+def clients_text(view: View) -> str:
+    points = _points_by_client(view)
+    rows = [
+        [
+            client.vm.name,
+            client.state.value,
+            client.vm.resource_group,
+            client.vm.region,
+            moment(client.last_seen),
+            len(points.get(client.vm.key, [])),
+            max(points.get(client.vm.key, []), default="-"),
+        ]
+        for client in sorted(view.clients.values(), key=lambda client: client.vm.name.casefold())
+    ]
+    headings = ["CLIENT", "STATE", "RESOURCE GROUP", "REGION", "LAST SEEN", ">POINTS", ">NEWEST"]
+    return table(headings, rows) if rows else "No clients."
+
+
+def jobs_of(view: View, limit: int | None) -> list[ReportedJob]:
+    """The newest jobs first, no more than `limit`."""
+    return sorted(view.jobs.values(), key=lambda reported: -reported.slot)[:limit]
+
+
+def jobs_document(jobs: Iterable[ReportedJob]) -> list[Document]:
+    return [{"slot": item.slot, **item.job.model_dump(mode="json", exclude={"type"})} for item in jobs]
+
+
+def jobs_text(jobs: Sequence[ReportedJob]) -> str:
+    headings = [">SLOT", "STARTED", ">TOOK", "SUBCLIENT", "METHOD", "RESULT", ">VMS", "JOB"]
+    if not jobs:
+        return "No jobs."
+    lines = [table(headings, [_job_row(item.slot, item.job) for item in jobs])]
+    lines += [f"{item.slot}: {line}" for item in jobs for line in _job_remarks(item.job)]
+    return "\n".join(lines)
+
+
+def _job_row(slot: int, job: JobEntry) -> list[object]:
+    made = sum(outcome.point is not None for outcome in job.vms)
+    took = dt.timedelta(seconds=round((job.ended_at - job.started_at).total_seconds()))
+    return [
+        *(slot, moment(job.started_at), took, job.subclient, job.method.value, job.result.value),
+        *(f"{made}/{len(job.vms)}", job.job),
+    ]
+
+
+def _job_remarks(job: JobEntry) -> Iterable[str]:
+    for outcome in job.vms:
+        if outcome.error:
+            yield printable(f"{outcome.name} {outcome.result}: {outcome.error}")
+        yield from _fallbacks(outcome)
+    for alarm in job.alarms:
+        yield printable(f"ALARM: {alarm}")
+    for released in job.released:
+        yield printable(f"base {released.base.id} released: {released.reason}")
+
+
+def _fallbacks(outcome: VmOutcome) -> Iterable[str]:
+    """Disks that have something to say about how they were backed up."""
+    for disk in outcome.disks:
+        if disk.detail:
+            yield printable(f"{outcome.name}, {disk.name}: {disk.reason or ''} {disk.detail}")
+
+
+def point_document(view: View, made: CommittedPoint) -> Document:
+    """Everything the log says of one point."""
+    return {
+        "point": made.slot,
+        "committed_at": made.time.isoformat(),
+        "taken_at": taken_at(made).isoformat(),
+        "run": made.run,
+        "doubts": [
+            {"slot": doubt.slot, "disk_key": doubt.disk_key, "reason": doubt.reason}
+            for doubt in view.doubtful.get(made.slot, ())
+        ],
+        **made.point.model_dump(mode="json"),
+    }
+
+
+def point_text(view: View, made: CommittedPoint) -> str:
+    parts = [_point_facts(made), _disks_table(made), *_point_remarks(view, made)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _point_facts(made: CommittedPoint) -> str:
+    point = made.point
+    return fields(
+        [
+            ("Point", made.slot),
+            ("VM", point.vm.name),
+            ("Resource id", point.vm.resource_id),
+            ("OS, size", f"{point.vm.os_type}, {point.vm.size}"),
+            ("Region", point.vm.region),
+            ("Subclient", point.subclient),
+            ("Job, run", f"{point.job}, {made.run}"),
+            ("Snapshots", moment(taken_at(made))),
+            ("Committed", moment(made.time)),
+            ("Consistency", point.consistency),
+        ]
+    )
+
+
+def _disks_table(made: CommittedPoint) -> str:
+    headings = [
+        "DISK",
+        "ROLE",
+        ">SIZE",
+        "METHOD",
+        "REASON",
+        "SNAPSHOT",
+        ">READ",
+        ">STORED",
+        ">INDEXES",
+        "BASE KEPT",
+    ]
+    kept = {base.disk_key for base in made.point.bases}
+    return table(headings, [_disk_row(backup, backup.disk.key in kept) for backup in made.point.disks])
+
+
+def _disk_row(backup: DiskBackup, base_kept: bool) -> list[object]:
+    return [
+        backup.disk.name,
+        role_text(backup),
+        size_text(backup.snapshot.size),
+        backup.method.value,
+        backup.reason.value,
+        moment(backup.snapshot.taken_at),
+        size_text(backup.figures.read),
+        size_text(backup.figures.stored),
+        f"{len(backup.indexes)}, {size_text(sum(index.size for index in backup.indexes))}",
+        "yes" if base_kept else "no",
+    ]
+
+
+def role_text(backup: DiskBackup) -> str:
+    """`os`, or the data disk's number as its VM sees it."""
+    return "os" if backup.disk.role is DiskRole.OS else f"lun {backup.disk.lun}"
+
+
+def _point_remarks(view: View, made: CommittedPoint) -> Iterable[str]:
+    for backup in made.point.disks:
+        if backup.detail:
+            yield printable(f"{backup.disk.name}: {backup.detail}")
+    for exclusion in made.point.excluded:
+        yield printable(f"Not in this point: {exclusion.name}: {exclusion.reason}")
+    for doubt in view.doubtful.get(made.slot, ()):
+        yield printable(
+            f"DOUBTFUL: {_disk_name(made, doubt.disk_key)}: {doubt.reason} (log slot {doubt.slot})"
+        )
+
+
+def _disk_name(made: CommittedPoint, key: str) -> str:
+    return next((backup.disk.name for backup in made.point.disks if backup.disk.key == key), key)
+
+
+def _points_by_client(view: View) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for made in view.points.values():
+        found.setdefault(made.point.vm.key, []).append(made.slot)
+    return found
+
+
+def _is_called(client: ClientEntry, name: str) -> bool:
+    known = {client.vm.key, client.vm.resource_id, client.vm.name, *(seen.name for seen in client.names)}
+    return name.casefold() in {item.casefold() for item in known}

@@ -1,0 +1,108 @@
+"""A new file that appears under its name only when it is complete.
+
+Nothing is ever written over: the data goes to a temporary file beside the target, which is linked to
+its final name once it is durable. A process that dies in between leaves a file named
+`.vsa-restore-*`, never half a disk that looks like a whole one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vsa.errors import BadRequest
+from vsa.text import printable, size_text
+
+Buffer = bytes | bytearray | memoryview
+
+_ANOTHER_TARGET_HELPS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EOPNOTSUPP, errno.EEXIST),
+    }
+)
+
+
+class Image:
+    """The file while it is written: sparse, and safe to write from several threads."""
+
+    def __init__(self, descriptor: int, target: Path) -> None:
+        self._descriptor = descriptor
+        self._target = target
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Put the data at `offset`; what is never written reads as zeros and takes no space."""
+        rest = memoryview(data)
+        with _target_errors(self._target):
+            while rest:
+                count = os.pwrite(self._descriptor, rest, offset)
+                rest, offset = rest[count:], offset + count
+
+
+@contextmanager
+def new_image(target: Path, *, size: int, allocated: int) -> Iterator[Image]:
+    """A file of `size` bytes at `target` when the block ends well, and nothing when it does not.
+
+    `allocated` is how much of it will be written. BadRequest if the target exists, if the file system
+    has less room than that, or if it will not hold such a file.
+    """
+    with _target_errors(target):
+        _require_free_name(target)
+        _require_space(target, allocated)
+        descriptor, name = tempfile.mkstemp(prefix=".vsa-restore-", dir=target.parent)
+    try:
+        with _target_errors(target):
+            os.ftruncate(descriptor, size)
+        yield Image(descriptor, target)
+        with _target_errors(target):
+            _publish(descriptor, name, target)
+    finally:
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
+
+
+def _publish(descriptor: int, name: str, target: Path) -> None:
+    os.fsync(descriptor)
+    # A link, unlike a rename, never replaces a file that has appeared meanwhile.
+    os.link(name, target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _require_free_name(target: Path) -> None:
+    if os.path.lexists(target):
+        raise BadRequest(f"{_shown(target)} exists and is not overwritten: name another target or remove it")
+    if not target.parent.is_dir():
+        raise BadRequest(f"{_shown(target.parent)} is no folder: create it or name another target")
+
+
+def _require_space(target: Path, allocated: int) -> None:
+    room = os.statvfs(target.parent)
+    free = room.f_bavail * room.f_frsize
+    if free < allocated:
+        raise BadRequest(
+            f"{_shown(target)} needs {size_text(allocated)}, and its file system has {size_text(free)} free:"
+            " name a target with more room"
+        )
+
+
+@contextmanager
+def _target_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ANOTHER_TARGET_HELPS:
+            raise
+        reason = os.strerror(error.errno)
+        raise BadRequest(f"cannot write {_shown(target)}: {reason}: name another target") from error
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))
