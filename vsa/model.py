@@ -50,7 +50,6 @@ class Reason(StrEnum):
     CRC_BASE_TOO_OLD = "CRC_BASE_TOO_OLD"
     CRC_DIFF_REFUSED = "CRC_DIFF_REFUSED"
     CRC_AUDIT_FAILED = "CRC_AUDIT_FAILED"
-    CRC_SECTOR_4K = "CRC_SECTOR_4K"
 
 
 class DiskKind(StrEnum):
@@ -200,19 +199,27 @@ class DiskBackup(Noun):
 
 
 class Point(Noun):
-    """A recovery point: one VM at one time, complete for restore by itself."""
+    """A recovery point: one VM at one time, complete for restore by itself.
+
+    `incomplete`: a target disk failed and the subclient allows such points; `excluded` names it.
+    """
 
     vm: Vm
     subclient: str
     job: str
     consistency: Literal["crash-consistent per disk"] = "crash-consistent per disk"
     disks: tuple[DiskBackup, ...] = Field(min_length=1)
+    incomplete: bool = False
     excluded: tuple[Exclusion, ...] = ()
     bases: tuple[SnapshotRef, ...] = ()
 
 
 class Intent(Noun):
-    """What a run is about to create in Azure, written before it creates anything."""
+    """What a run is about to create in Azure, written before it creates anything.
+
+    `snapshots` are named `<resource group>/<name>`; blob snapshots have no name before they exist, so
+    `blob_snapshots` names the VHDs. `disks` lets any machine clean up after a run that has died.
+    """
 
     run: Identifier
     job: str
@@ -226,6 +233,7 @@ class Intent(Noun):
     snapshots: tuple[str, ...] = ()
     blob_snapshots: tuple[str, ...] = ()
     staging_blobs: tuple[str, ...] = ()
+    disks: tuple[SourceDisk, ...] = ()
 
 
 def name_key(identity: str) -> str:

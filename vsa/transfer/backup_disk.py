@@ -19,7 +19,7 @@ from vsa.media.media import Media
 from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
 from vsa.progress import Progress
 from vsa.ranges import total
-from vsa.stop import Stop
+from vsa.stop import Stop, again
 from vsa.transfer.audit import AuditPolicy, choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
 from vsa.transfer.methods import Decision, Known, Wish, crc, decide
@@ -68,7 +68,13 @@ def backup_disk(
     env = surroundings
     grants = Grants(env.connection, guard=env.guard, stop=env.stop)
     exists = snapshots_of(env.connection, stream.disk.kind).exists
-    decision = decide(stream.snapshot, known, wish, now=env.now(), base_exists=exists)
+    decision = decide(
+        stream.snapshot,
+        known,
+        wish,
+        now=env.now(),
+        base_exists=lambda base: again(lambda: exists(base), stop=env.stop),
+    )
     began = time.monotonic()
     with open_source(env.connection, grants, stream.snapshot, stream.staging, env.stop) as source:
         plan, decision = _plan(source, decision, known, env.media.extent_size)
@@ -135,7 +141,7 @@ class _Transfer:
         comparison = Comparison(
             plan,
             unplanned_is_zero=decision.method is not Method.CBT,
-            parent=env.media.disk_index(parent.indexes, stream.disk.size) if parent else None,
+            parent=env.media.disk_index(parent.indexes, stream.snapshot.size) if parent else None,
             writer=env.media.disk_writer(
                 run=stream.run,
                 disk_key=stream.disk.key,

@@ -63,8 +63,8 @@ class Comparison:
         parent = self._parent.segment(segment) if self._parent else None
         wanted = np.flatnonzero(marks == READ).tolist() if marks is not None else []
         work = _Segment(self, segment, parent, frozenset(audited))
-        reads = reads_of(self._plan, segment, sorted([*wanted, *audited]))
-        pump.run(reads, work.handle)
+        if wanted or audited:
+            pump.run(reads_of(self._plan, segment, sorted([*wanted, *audited])), work.handle)
         for position in self._to_clear(segment, parent):
             self._writer.clear(segment * SEGMENT_EXTENTS + position)
             self.count(new=self._plan.extent_range(segment * SEGMENT_EXTENTS + position).length)

@@ -92,6 +92,9 @@ def _lineage_broken(snapshot: SnapshotRef, known: Known) -> Decision | None:
     if known.base and known.base.kind is DiskKind.MANAGED and known.base.family != snapshot.family:
         detail = f"snapshot family was {known.base.family}, is {snapshot.family}"
         return Decision(Method.FULL, Reason.FULL_LINEAGE, detail)
+    if snapshot.size < before.size:
+        # Rows beyond the new end would come back to life if the disk grew again.
+        return Decision(Method.FULL, Reason.FULL_LINEAGE, f"shrank from {before.size} bytes")
     if before.size < DIFF_BOUNDARY <= snapshot.size:
         return Decision(Method.FULL, Reason.FULL_RESIZED_4TB, f"grew from {before.size} bytes")
     return None

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from vsa.media.layout import SEGMENT as SEGMENT_EXTENTS
 from vsa.ranges import MIB, ByteRange
 
-SEGMENT_EXTENTS = 65_536
 LONGEST_READ = 4 * MIB
 
 READ = 1

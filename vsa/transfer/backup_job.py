@@ -1,0 +1,356 @@
+"""A backup job: the documented stages, one method each, in the order in which they happen.
+
+A job keeps no state between stages but what it was given: every stage takes and returns small frozen
+values, so that a stage can be a task that is retried, logged and shown by itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import BoundedSemaphore
+
+from vsa.azure.connection import AzureConnection
+from vsa.azure.disks import identify_disk
+from vsa.azure.grants import revoke
+from vsa.azure.snapshots import snapshots_of
+from vsa.azure.vms import list_vms
+from vsa.errors import AzureNotFound, BadRequest, VsaError
+from vsa.media.entries import (
+    ClientState,
+    DiskOutcome,
+    JobEntry,
+    ReleasedBase,
+    Result,
+    VmOutcome,
+)
+from vsa.media.media import Media
+from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
+from vsa.progress import SILENT, Progress
+from vsa.stop import Stop, again
+from vsa.subclient import Subclient, explain, select_disks, select_vms
+from vsa.transfer import runs
+from vsa.transfer.audit import AuditPolicy
+from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
+from vsa.transfer.bases import bases_to_release
+from vsa.transfer.clients import client_entries
+from vsa.transfer.methods import Wish
+from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
+
+_log = logging.getLogger(__name__)
+
+
+class Discovery(Noun):
+    """Stage 1: every VM that was listed, those the subclient selects, and the others it might have meant."""
+
+    listed: tuple[Vm, ...]
+    selected: tuple[Vm, ...]
+    excluded: tuple[Exclusion, ...]
+
+
+class Targets(Noun):
+    """Stage 3: the VMs that can be backed up, the proxies that can do it, and every refusal."""
+
+    vms: tuple[Vm, ...]
+    proxies: tuple[Proxy, ...]
+    excluded: tuple[Exclusion, ...]
+
+
+class VmDisks(Noun):
+    """Stage 4: the target disks of one VM; `error` says why they could not be identified."""
+
+    vm: Vm
+    disks: tuple[SourceDisk, ...] = ()
+    excluded: tuple[Exclusion, ...] = ()
+    error: str = ""
+
+
+class BackupJob:
+    """What a job is given. `method` and `full` may override the subclient's for this job alone."""
+
+    def __init__(
+        self,
+        job_id: str,
+        *,
+        subclient: Subclient,
+        connection: AzureConnection,
+        media: Media,
+        proxies: Sequence[Proxy],
+        scratch: Path,
+        method: Method | None = None,
+        full: bool = False,
+        progress: Progress = SILENT,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.id = job_id
+        self.subclient = subclient
+        self.connection = connection
+        self.media = media
+        self.proxies = tuple(proxies)
+        self.scratch = scratch
+        self.method = method or Method(subclient.method)
+        self.full = full
+        self.progress = progress
+        self.stop = Stop()
+        self.now = now
+        self.random = random
+        self.started_at = now()
+        self._slots = {
+            proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
+            for proxy in self.proxies
+        }
+
+    @property
+    def _environment(self) -> runs.RunEnvironment:
+        return runs.RunEnvironment(self.connection, self.media, self.stop, self.now)
+
+    # Stage 1
+
+    def discover(self) -> Discovery:
+        """List the subscription's VMs and apply the subclient's rules and filters."""
+        vms = list_vms(self.connection)
+        selection = select_vms(self.subclient, vms)
+        if not selection.targets:
+            raise BadRequest(
+                f"subclient {self.subclient.name} selects no VM of subscription "
+                f"{self.connection.subscription_id}.\n{explain(selection)}"
+            )
+        return Discovery(listed=vms, selected=selection.targets, excluded=selection.exclusions)
+
+    # Stage 2
+
+    def record_clients(self, discovery: Discovery) -> int:
+        """Write a client computer entry for each VM discovered; returns how many were written."""
+        entries = list(
+            client_entries(
+                self.media.view().clients,
+                discovery.selected,
+                discovery.listed,
+                subscription_id=self.connection.subscription_id,
+                now=self.now(),
+            )
+        )
+        for entry in entries:
+            if entry.state is ClientState.GONE:
+                _log.warning("client %s is gone from the subscription", entry.vm.name)
+            self.media.append(entry)
+        return len(entries)
+
+    # Stage 3
+
+    def identify_targets(self, discovery: Discovery) -> Targets:
+        """Which of the selected VMs can be backed up now and by which proxies, every refusal with its reason."""
+        proxies, unusable = usable_proxies(self.subclient, self.proxies)
+        vms, refused = split_targets(discovery.selected, proxies)
+        return Targets(vms=vms, proxies=proxies, excluded=(*refused, *unusable))
+
+    # Stage 4
+
+    def identify_disks(self, vm: Vm) -> VmDisks:
+        """The VM's target disks as their own APIs describe them."""
+        wanted, excluded = select_disks(self.subclient, vm.disks)
+        disks: list[SourceDisk] = []
+        refused = list(excluded)
+        for attached in wanted:
+            try:
+                found = again(partial(identify_disk, self.connection, attached), stop=self.stop)
+            except AzureNotFound as error:
+                raise AzureNotFound(
+                    f"VM {vm.name}: disk {attached.name} disappeared after the VM was listed: {error}",
+                    code=error.code,
+                ) from error
+            if isinstance(found, SourceDisk):
+                disks.append(found)
+            else:
+                refused.append(found)
+        if not disks:
+            reasons = "; ".join(f"{item.name}: {item.reason}" for item in refused)
+            return VmDisks(vm=vm, excluded=tuple(refused), error=f"no disk of it is a target: {reasons}")
+        return VmDisks(vm=vm, disks=tuple(disks), excluded=tuple(refused))
+
+    # Stage 5
+
+    def assign_streams(self, disks: Sequence[VmDisks], proxies: Sequence[Proxy]) -> tuple[Assignment, ...]:
+        """One stream for each disk of the job, to the proxies in round-robin sequence."""
+        return assign_round_robin([disk for item in disks for disk in item.disks], proxies)
+
+    def new_run(self, disks: VmDisks) -> runs.Run:
+        """One attempt at one VM, under an id that never was and never comes back."""
+        return runs.Run(
+            id=self.random(8).hex(),
+            job=self.id,
+            subclient=self.subclient.name,
+            vm=disks.vm,
+            disks=disks.disks,
+            excluded=disks.excluded,
+        )
+
+    # Stage 7
+
+    def create_snapshots(self, run: runs.Run) -> tuple[SnapshotRef, ...]:
+        """Clear what dead runs left on these disks, write the intent, snapshot all disks together."""
+        env = self._environment
+        for disk in run.disks:
+            runs.clear_disk(disk, env, stop=self.stop)
+        runs.begin(run, env)
+        return runs.create_snapshots(run, env)
+
+    def stage(self, run: runs.Run, disk: SourceDisk, snapshot: SnapshotRef) -> str | None:
+        """The staging blob that stands in for a premium VHD's snapshot; None where none is needed."""
+        return runs.stage(run, disk, snapshot, self._environment)
+
+    # Stage 6
+
+    def transfer(
+        self, run: runs.Run, disk: SourceDisk, snapshot: SnapshotRef, staging: str | None, proxy: str
+    ) -> DiskBackup:
+        """Download the disk's changed extents through the proxy and write them to the media."""
+        surroundings = Streaming(
+            connection=self.connection,
+            media=self.media,
+            guard=lambda: runs.guard(run.id, self.media),
+            stop=self.stop,
+            progress=self.progress,
+            scratch=self.scratch,
+            now=self.now,
+        )
+        stream = Stream(run=run.id, disk=disk, snapshot=snapshot, proxy=proxy, staging=staging)
+        with self._slots[proxy]:
+            self.stop.check()
+            known = runs.known_of(self.media.view(), disk.key)
+            return backup_disk(stream, known, self._wish, self._audit, surroundings)
+
+    @property
+    def _wish(self) -> Wish:
+        return Wish(
+            method=self.method,
+            full=self.full,
+            full_every=self.subclient.full_every,
+            max_base_age=dt.timedelta(days=self.subclient.max_base_age_days),
+        )
+
+    @property
+    def _audit(self) -> AuditPolicy:
+        settings = self.subclient
+        return AuditPolicy(settings.audit_extents, settings.audit_share, settings.audit_cycle_jobs)
+
+    # Stage 7b
+
+    def commit(self, run: runs.Run, backups: Sequence[DiskBackup], failed: Sequence[Exclusion] = ()) -> int:
+        """Make the recovery point exist: all target disks in it, or none of it.
+
+        `failed` names disks that could not be backed up; they are left out only where the subclient
+        allows incomplete points.
+        """
+        if failed and not (self.subclient.allow_incomplete_points and backups):
+            reasons = "; ".join(f"disk {item.name}: {item.reason}" for item in failed)
+            raise VsaError(f"VM {run.vm.name} gets no recovery point: {reasons}")
+        keep = self.method is Method.CBT
+        return runs.commit(run, backups, failed, keep_bases=keep, media=self.media)
+
+    # Stage 8
+
+    def release(self, run: runs.Run) -> tuple[str, ...]:
+        """Remove the run's snapshots, grants and staging blobs but for the bases; returns what is pending."""
+        return runs.release(run, self._environment)
+
+    def release_all(self) -> tuple[str, ...]:
+        """The same for every run of this job, by their intents: for a job whose own process has ended."""
+        return runs.release_job(self.id, self._environment)
+
+    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> tuple[ReleasedBase, ...]:
+        """Delete the bases that no later job of this subclient will start from."""
+        released = tuple(
+            bases_to_release(
+                self.media.view(),
+                self.subclient,
+                listed=discovery.listed,
+                selected=discovery.selected,
+                identified={item.vm.key: item.disks for item in identified if not item.error},
+                now=self.now(),
+            )
+        )
+        for item in released:
+            _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
+            revoke(self.connection, item.base)
+            snapshots_of(self.connection, item.base.kind).delete(item.base)
+        return released
+
+    def clean_scratch(self) -> None:
+        """Remove the job's scratch space on the proxy, the last of its mount point."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def complete(
+        self,
+        outcomes: Sequence[VmOutcome],
+        *,
+        excluded: Sequence[Exclusion] = (),
+        released: Sequence[ReleasedBase] = (),
+        alarms: Sequence[str] = (),
+    ) -> JobEntry:
+        """Write the job's report into the log; failed jobs have one too."""
+        report = JobEntry(
+            job=self.id,
+            subclient=self.subclient.name,
+            method=self.method,
+            started_at=self.started_at,
+            ended_at=self.now(),
+            result=job_result(outcomes, alarms),
+            vms=tuple(outcomes),
+            excluded=tuple(excluded),
+            released=tuple(released),
+            alarms=tuple(alarms),
+        )
+        self.media.append(report)
+        return report
+
+
+def job_result(outcomes: Sequence[VmOutcome], alarms: Sequence[str]) -> Result:
+    """Completed only if every VM has its point and nothing needs attention; failed if none has one."""
+    points = [outcome for outcome in outcomes if outcome.point is not None]
+    if not points:
+        return Result.FAILED
+    if alarms or any(outcome.result is not Result.COMPLETED for outcome in outcomes):
+        return Result.COMPLETED_WITH_ERRORS
+    return Result.COMPLETED
+
+
+def vm_outcome(
+    vm: Vm,
+    *,
+    run: str | None = None,
+    point: int | None = None,
+    error: str = "",
+    backups: Sequence[DiskBackup] = (),
+    missing: Sequence[SourceDisk] = (),
+) -> VmOutcome:
+    """What became of one VM, disk by disk."""
+    done = tuple(
+        DiskOutcome(
+            name=backup.disk.name,
+            key=backup.disk.key,
+            method=backup.method,
+            reason=backup.reason,
+            detail=backup.detail,
+            figures=backup.figures,
+        )
+        for backup in backups
+    )
+    lost = tuple(DiskOutcome(name=disk.name, key=disk.key) for disk in missing)
+    return VmOutcome(
+        key=vm.key,
+        name=vm.name,
+        result=(Result.COMPLETED_WITH_ERRORS if error else Result.COMPLETED)
+        if point is not None
+        else Result.FAILED,
+        run=run,
+        point=point,
+        error=error,
+        disks=(*done, *lost),
+    )
