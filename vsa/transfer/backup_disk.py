@@ -14,7 +14,7 @@ from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
 from vsa.azure.snapshots import snapshots_of
 from vsa.errors import AzureNotFound, DiffRefused
-from vsa.media.index import IndexKind
+from vsa.media.layout import IndexKind
 from vsa.media.media import Media
 from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
 from vsa.progress import Progress

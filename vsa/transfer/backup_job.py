@@ -145,7 +145,7 @@ class BackupJob:
     # Stage 3
 
     def identify_targets(self, discovery: Discovery) -> Targets:
-        """Which of the selected VMs can be backed up now and by which proxies, every refusal with its reason."""
+        """Which selected VMs can be backed up now and by which proxies; each refusal has its reason."""
         proxies, unusable = usable_proxies(self.subclient, self.proxies)
         vms, refused = split_targets(discovery.selected, proxies)
         return Targets(vms=vms, proxies=proxies, excluded=(*refused, *unusable))

@@ -32,7 +32,7 @@ def bases_to_release(
         if point.subclient != subclient.name:
             continue
         client = point.vm.key
-        if subclient.method == Method.CRC:
+        if Method(subclient.method) is Method.CRC:
             reason = "the subclient's method is CRC"
         elif client not in present:
             reason = "its VM is gone"

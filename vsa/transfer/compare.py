@@ -9,12 +9,13 @@ from blake3 import blake3
 from crc32c import crc32c
 
 from vsa.errors import VsaError
-from vsa.media.index import DiskIndex, SegmentTable
-from vsa.media.writer import DiskWriter, WrittenDisk
+from vsa.media.disk_index import DiskIndex, SegmentTable
+from vsa.media.disk_writer import DiskWriter, WrittenDisk
+from vsa.media.layout import SEGMENT
 from vsa.progress import Progress
 from vsa.ranges import ByteRange
 from vsa.transfer.pump import Pump
-from vsa.transfer.reads import CLEARED, READ, SEGMENT_EXTENTS, ReadPlan, reads_of
+from vsa.transfer.reads import CLEARED, READ, ReadPlan, reads_of
 
 
 class AuditMismatch(VsaError):
@@ -66,8 +67,8 @@ class Comparison:
         if wanted or audited:
             pump.run(reads_of(self._plan, segment, sorted([*wanted, *audited])), work.handle)
         for position in self._to_clear(segment, parent):
-            self._writer.clear(segment * SEGMENT_EXTENTS + position)
-            self.count(new=self._plan.extent_range(segment * SEGMENT_EXTENTS + position).length)
+            self._writer.clear(segment * SEGMENT + position)
+            self.count(new=self._plan.extent_range(segment * SEGMENT + position).length)
         self._writer.end_segment(segment)
 
     def _to_clear(self, segment: int, parent: SegmentTable | None) -> list[int]:
@@ -129,7 +130,7 @@ class _Segment:
 
     def handle(self, at: ByteRange, data: memoryview) -> None:
         size = self._comparison.extent_size
-        first = at.offset // size - self._segment * SEGMENT_EXTENTS
+        first = at.offset // size - self._segment * SEGMENT
         audited = 0
         for index, start in enumerate(range(0, len(data), size)):
             extent = data[start : start + size]
@@ -141,7 +142,7 @@ class _Segment:
         self._comparison.count(read=len(data), audited=audited)
 
     def _compare(self, position: int, data: memoryview) -> None:
-        extent = self._segment * SEGMENT_EXTENTS + position
+        extent = self._segment * SEGMENT + position
         if is_zero(data):
             if self._parent is not None and self._parent.pack[position] >= 0:
                 self._comparison.clear(extent, len(data))
@@ -158,7 +159,7 @@ class _Segment:
             same = not zero and self._holds(position, crc32c(data), blake3(data).digest())
         if not same:
             raise AuditMismatch(
-                f"extent {self._segment * SEGMENT_EXTENTS + position} was reported unchanged and is not"
+                f"extent {self._segment * SEGMENT + position} was reported unchanged and is not"
             )
 
     def _is_zero_in_parent(self, position: int) -> bool:

@@ -1,6 +1,6 @@
 """Which extents of a disk must be read: byte ranges turned into marks, marks into reads.
 
-A disk is handled in segments of SEGMENT_EXTENTS extents. A segment in which nothing is marked does not
+A disk is handled in segments of SEGMENT extents. A segment in which nothing is marked does not
 exist here and costs nothing, so the plan of a mostly empty disk of many TiB is small.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from vsa.media.layout import SEGMENT as SEGMENT_EXTENTS
+from vsa.media.layout import SEGMENT
 from vsa.ranges import MIB, ByteRange
 
 LONGEST_READ = 4 * MIB
@@ -43,11 +43,11 @@ class ReadPlan:
 
     @property
     def segments(self) -> int:
-        return -(-self.extents // SEGMENT_EXTENTS)
+        return -(-self.extents // SEGMENT)
 
     def segment_length(self, segment: int) -> int:
         """Number of extents that a segment has on this disk."""
-        return min(SEGMENT_EXTENTS, self.extents - segment * SEGMENT_EXTENTS)
+        return min(SEGMENT, self.extents - segment * SEGMENT)
 
     def marks(self, segment: int) -> Marks | None:
         """The marks of a segment; None where nothing is marked."""
@@ -85,8 +85,8 @@ class ReadPlan:
         self._mark(whole_start, whole_end, CLEARED)
 
     def _mark(self, first: int, last: int, mark: int) -> None:
-        for segment in range(first // SEGMENT_EXTENTS, -(-last // SEGMENT_EXTENTS)):
-            base = segment * SEGMENT_EXTENTS
+        for segment in range(first // SEGMENT, -(-last // SEGMENT)):
+            base = segment * SEGMENT
             marks = self._marks.get(segment)
             if marks is None:
                 marks = self._marks[segment] = np.zeros(self.segment_length(segment), np.uint8)
@@ -113,7 +113,7 @@ class ReadPlan:
 def reads_of(plan: ReadPlan, segment: int, positions: Iterable[int]) -> Iterator[ByteRange]:
     """Reads of at most LONGEST_READ bytes that cover exactly these extents of a segment, in order."""
     longest = max(1, LONGEST_READ // plan.extent_size)
-    base = segment * SEGMENT_EXTENTS
+    base = segment * SEGMENT
     start = count = 0
     for position in positions:
         if count and position == start + count and count < longest:
