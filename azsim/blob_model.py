@@ -96,6 +96,8 @@ class Blob:
     copy: Copy | None = None
     lease: Lease | None = None
     deleted_at: int | None = None
+    snapshotted_at: int | None = None
+    """When the last snapshot of it was taken, also if that snapshot is gone."""
 
     @property
     def key(self) -> str:

@@ -111,6 +111,13 @@ class BlobState:
     def put(self, blob: Blob) -> None:
         self.documents.put(_BLOBS, blob.key, blob.to_document())
 
+    def add(self, blob: Blob) -> None:
+        """Store a blob in the place of what had its name; a soft-deleted one is erased for good."""
+        body = self.documents.get(_BLOBS, blob.key)
+        if body is not None and body["ref"] != blob.ref:
+            self.erase(Blob.from_document(body))
+        self.put(blob)
+
     def touch(self, blob: Blob) -> Blob:
         """Store a changed blob under a new ETag and time of change."""
         ticks = self.ticker.next()
