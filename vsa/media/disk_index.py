@@ -1,0 +1,124 @@
+"""Where every extent of a disk lies: a base index and its deltas, laid over each other segment by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vsa.errors import MediaDamaged
+from vsa.media import layout
+from vsa.media.index import ROW, ZEROS, IndexFile, Rows
+from vsa.media.layout import SEGMENT, IndexKind
+
+
+@dataclass(frozen=True)
+class SegmentTable:
+    """The extents of one segment that exist on the disk, dense from `first_extent`; arrays of one length.
+
+    `pack` is an ordinal into DiskIndex.packs, or -1 for zeros: then every other array holds zero there.
+    `size` is the raw length the frame decodes to; the rest of the extent, if any, is zeros (the disk has
+    grown since).
+    """
+
+    first_extent: int
+    pack: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.uint32]
+    length: npt.NDArray[np.uint32]
+    crc: npt.NDArray[np.uint32]
+    digest: npt.NDArray[np.uint8]
+    size: npt.NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.pack)
+
+    @classmethod
+    def zeros(cls, first_extent: int, extents: int) -> Self:
+        return cls(
+            first_extent,
+            pack=np.full(extents, ZEROS, np.int32),
+            offset=np.zeros(extents, np.uint32),
+            length=np.zeros(extents, np.uint32),
+            crc=np.zeros(extents, np.uint32),
+            digest=np.zeros((extents, 32), np.uint8),
+            size=np.zeros(extents, np.uint32),
+        )
+
+
+class DiskIndex:
+    """The contents of one disk at one point: `indexes` in order, later ones over earlier ones.
+
+    `packs` are the names that SegmentTable.pack counts. Safe for many threads; a segment without rows costs
+    nothing.
+    """
+
+    def __init__(self, indexes: Sequence[IndexFile], *, disk_size: int, extent_size: int) -> None:
+        """MediaDamaged unless they are one base and its deltas, of one disk that never was larger."""
+        self.disk_size = disk_size
+        self.extent_size = extent_size
+        self.packs: tuple[str, ...] = tuple(item.name for file in indexes for item in file.description.packs)
+        self._layers = _layers(indexes)
+        self._segments = sorted({number for file in indexes for number in file.segments})
+        for number, file in enumerate(indexes):
+            self._check(file, indexes[0].description.disk_key, IndexKind.DELTA if number else IndexKind.BASE)
+
+    @property
+    def extents(self) -> int:
+        return layout.extent_count(self.disk_size, self.extent_size)
+
+    def segments(self) -> Sequence[int]:
+        """Numbers of the segments that any index has rows for, ascending."""
+        return self._segments
+
+    def segment(self, number: int) -> SegmentTable | None:
+        """The segment's table, or None if no index mentions it: all zeros."""
+        layers = [
+            (file, base, rows) for file, base in self._layers if (rows := file.rows(number)) is not None
+        ]
+        if not layers:
+            return None
+        first = number * SEGMENT
+        table = SegmentTable.zeros(first, min(SEGMENT, self.extents - first))
+        for file, base, rows in layers:
+            _lay_over(table, rows, file, base)
+        return table
+
+    def length_of(self, extent: int) -> int:
+        """Bytes of the extent on this disk."""
+        return layout.extent_length(extent, self.disk_size, self.extent_size)
+
+    def _check(self, file: IndexFile, disk_key: str, kind: IndexKind) -> None:
+        about = file.description
+        if about.kind is not kind:
+            raise MediaDamaged(
+                f"{file.ref.name} is a {about.kind} where a {kind} is expected: a base comes first, once"
+            )
+        if about.disk_size > self.disk_size or about.disk_key != disk_key:
+            raise MediaDamaged(
+                f"{file.ref.name} is of disk {about.disk_key} with {about.disk_size} bytes, "
+                f"expected disk {disk_key} with at most {self.disk_size}"
+            )
+
+
+def _layers(indexes: Sequence[IndexFile]) -> list[tuple[IndexFile, int]]:
+    """Each index with the ordinal of its first pack among all packs."""
+    layers: list[tuple[IndexFile, int]] = []
+    base = 0
+    for file in indexes:
+        layers.append((file, base))
+        base += len(file.description.packs)
+    return layers
+
+
+def _lay_over(table: SegmentTable, rows: Rows, file: IndexFile, first_pack: int) -> None:
+    at = rows["extent"] - np.uint32(table.first_extent)
+    stored = rows["pack"] != ZEROS
+    table.pack[at] = np.where(stored, rows["pack"] + np.int32(first_pack), np.int32(ZEROS))
+    for name in ("offset", "length", "crc"):
+        getattr(table, name)[at] = np.where(stored, rows[name], np.uint32(0))
+    digests = np.frombuffer(rows["digest"].tobytes(), np.uint8).reshape(-1, ROW["digest"].itemsize)
+    table.digest[at] = np.where(stored[:, None], digests, np.uint8(0))
+    table.size[at] = np.where(stored, file.raw_lengths(rows), np.uint32(0))

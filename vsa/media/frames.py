@@ -1,0 +1,78 @@
+"""One stored extent: a zstd frame, or the extent as it is (docs/media-format.md, "Frames").
+
+A frame is hostile until its contents match the CRC32C and the BLAKE3 digest that the index states.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import zstandard
+from blake3 import blake3
+from crc32c import crc32c
+
+from vsa.errors import MediaDamaged
+from vsa.media.store import Buffer
+
+ZSTD_LEVEL = 1
+RAW_UNLESS_BELOW = 0.97
+
+
+class Fingerprint(NamedTuple):
+    """What proves an extent's contents: CRC32C (Castagnoli) and the 32 bytes of unkeyed BLAKE3."""
+
+    crc: int
+    digest: bytes
+
+
+def fingerprint(data: Buffer) -> Fingerprint:
+    """The fingerprint of an extent's bytes as they are on the disk."""
+    return Fingerprint(crc32c(data), blake3(data).digest())
+
+
+class Codec:
+    """Compresses and decodes frames; one zstd context for each thread that uses it."""
+
+    def __init__(self) -> None:
+        self._contexts = threading.local()
+
+    def encode(self, data: Buffer) -> Buffer:
+        """The bytes to store; as long as `data` only if they are `data` itself."""
+        compressed: bytes = self._compressor().compress(data)
+        return compressed if len(compressed) < RAW_UNLESS_BELOW * len(data) else data
+
+    def decode(self, stored: Buffer, raw_length: int, expected: Fingerprint, where: str) -> Buffer:
+        """The extent's `raw_length` bytes; MediaDamaged naming `where` if they cannot be proven."""
+        data = stored if len(stored) == raw_length else self._decompress(stored, raw_length, where)
+        # The CRC first: it is the cheaper of two proofs that must both hold.
+        if crc32c(data) != expected.crc or blake3(data).digest() != expected.digest:
+            raise MediaDamaged(f"{where}: the contents do not match their CRC and digest")
+        return data
+
+    def _decompress(self, stored: Buffer, raw_length: int, where: str) -> bytes:
+        try:
+            # zstandard allocates what the frame's header says, so the header is judged first.
+            stated = zstandard.get_frame_parameters(stored).content_size
+            if stated != raw_length:
+                raise MediaDamaged(f"{where}: the frame holds {stated} bytes, expected {raw_length}")
+            data: bytes = self._decompressor().decompress(
+                stored, max_output_size=raw_length, allow_extra_data=False
+            )
+        except zstandard.ZstdError as error:
+            raise MediaDamaged(f"{where}: not a zstd frame: {error}") from error
+        if len(data) != raw_length:
+            raise MediaDamaged(f"{where}: the frame decodes to {len(data)} bytes, expected {raw_length}")
+        return data
+
+    def _compressor(self) -> zstandard.ZstdCompressor:
+        if not hasattr(self._contexts, "compressor"):
+            self._contexts.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
+        compressor: zstandard.ZstdCompressor = self._contexts.compressor
+        return compressor
+
+    def _decompressor(self) -> zstandard.ZstdDecompressor:
+        if not hasattr(self._contexts, "decompressor"):
+            self._contexts.decompressor = zstandard.ZstdDecompressor()
+        decompressor: zstandard.ZstdDecompressor = self._contexts.decompressor
+        return decompressor

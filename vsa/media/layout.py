@@ -1,0 +1,116 @@
+"""Every object name and every fixed size of the media, in one place (docs/media-format.md, "Names").
+
+Names come from hostile media too: `is_pack`, `is_index` and `require_name` decide what may be asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from vsa.errors import BadRequest
+from vsa.ranges import GIB, KIB, MIB
+
+FORMAT_VERSION = 1
+KNOWN_FEATURES: frozenset[str] = frozenset()
+
+MIN_EXTENT_SIZE = 4 * KIB
+MAX_EXTENT_SIZE = 4 * MIB
+SEGMENT = 65_536
+"""Extents in one segment of a disk; a row group of an index never crosses one."""
+
+PACK_TARGET = 64 * MIB
+MAX_DOCUMENT_SIZE = 16 * MIB
+"""Largest media.json, log entry or intent that is ever written or read."""
+MAX_INDEX_SIZE = 64 * GIB
+MAX_SLOTS = 10**12
+
+MEDIA = "media.json"
+LOG = "log/"
+RUNS = "runs/"
+KEYS = "keys/"
+CHECKPOINTS = "checkpoints/"
+
+_ID = r"[a-z0-9][a-z0-9-]{0,63}"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}(/[a-z0-9][a-z0-9._-]{0,127}){0,7}")
+_PACK = re.compile(rf"runs/({_ID})/packs/([0-9a-f]{{32}})\.pack")
+_INDEX = re.compile(rf"runs/({_ID})/index/({_ID})-[0-9a-f]{{16}}\.parquet")
+_INTENT = re.compile(rf"runs/({_ID})/intent\.json")
+_SLOT = re.compile(r"log/([0-9]{12})")
+_IDENTIFIER = re.compile(_ID)
+
+
+class IndexKind(StrEnum):
+    """What an index says of an extent that has no row: zeros (base), or as before (delta)."""
+
+    BASE = "base"
+    DELTA = "delta"
+
+
+def slot(number: int) -> str:
+    return f"{LOG}{number:012}"
+
+
+def intent(run: str) -> str:
+    return f"{RUNS}{_identifier(run)}/intent.json"
+
+
+def pack(run: str, pack_id: bytes) -> str:
+    return f"{RUNS}{_identifier(run)}/packs/{pack_id.hex()}.pack"
+
+
+def index(run: str, disk_key: str, random: bytes) -> str:
+    return f"{RUNS}{_identifier(run)}/index/{_identifier(disk_key)}-{random.hex()}.parquet"
+
+
+def is_pack(name: str) -> bool:
+    return _PACK.fullmatch(name) is not None
+
+
+def is_index(name: str) -> bool:
+    return _INDEX.fullmatch(name) is not None
+
+
+def is_intent(name: str) -> bool:
+    return _INTENT.fullmatch(name) is not None
+
+
+def slot_number(name: str) -> int | None:
+    """The slot that a log object's name stands for; None if it is no log object."""
+    match = _SLOT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def run_of(name: str) -> str | None:
+    """The run that a pack, index or intent belongs to; None for any other name."""
+    match = _PACK.fullmatch(name) or _INDEX.fullmatch(name) or _INTENT.fullmatch(name)
+    return match[1] if match else None
+
+
+def require_name(name: str) -> None:
+    """Refuse (BadRequest) what could leave the media's folder or mean two things on some file system."""
+    if not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"{name!r} is no object name: expected lower-case parts of a-z 0-9 . _ - joined by '/'"
+        )
+
+
+def segments(extents: int) -> int:
+    """Number of segments of a disk of so many extents."""
+    return -(-extents // SEGMENT)
+
+
+def extent_count(disk_size: int, extent_size: int) -> int:
+    """Number of extents of a disk; the last one may be short."""
+    return -(-disk_size // extent_size)
+
+
+def extent_length(extent: int, disk_size: int, extent_size: int) -> int:
+    """Bytes of one extent: `extent_size`, but for the last one of a disk that is no multiple of it."""
+    return min(extent_size, disk_size - extent * extent_size)
+
+
+def _identifier(value: str) -> str:
+    if not _IDENTIFIER.fullmatch(value):
+        raise BadRequest(f"{value!r} cannot be part of an object name: expected 1 to 64 of a-z 0-9 -")
+    return value

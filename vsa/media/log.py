@@ -1,0 +1,133 @@
+"""The ordered commit log: dense slots, each written once (docs/media-format.md, "Log").
+
+Its argument needs one thing of the store: of all who create a slot, exactly one succeeds. An entry at
+slot n was therefore made by somebody who had read slots 0 to n-1, and the log is one total order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, TryAgainLater
+from vsa.media import documents, layout
+from vsa.media.descriptor import software
+from vsa.media.entries import Entry, EntryBody, PointEntry
+from vsa.media.store import Store
+from vsa.media.view import View
+
+Admission = Callable[[View], int | None]
+"""Whether an entry may follow a view: raises if not; a slot if that slot says the same already."""
+
+_ATTEMPTS = 5
+
+
+class Log:
+    """The log of one media, read as far as its head; safe for many threads."""
+
+    def __init__(
+        self, store: Store, *, origin: str, clock: Callable[[], datetime], random: Callable[[int], bytes]
+    ) -> None:
+        """`origin` is the sha256 of media.json's bytes, which slot 0 continues."""
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._view = View(head=0, head_hash=origin)
+        self._lock = threading.RLock()
+        self._looked_for_holes = False
+
+    def view(self) -> View:
+        """Everything the log says now; reads only slots not read before.
+
+        MediaDamaged if an entry is changed, missing, or does not continue its predecessor.
+        """
+        with self._lock:
+            entries, head_hash = self._read_on()
+            if entries:
+                self._view = self._view.extended(entries, head_hash)
+            if not self._looked_for_holes:
+                self._look_for_holes()
+            return self._view
+
+    def append(self, body: EntryBody, *, run: str | None, admit: Admission) -> int:
+        """Commit one entry and return its slot; `admit` is asked again for every slot that is tried.
+
+        An error means that nothing is known to be committed: only the log itself can tell.
+        """
+        nonce = self._random(16).hex()
+        with self._lock:
+            while True:
+                view = self.view()
+                if (existing := admit(view)) is not None:
+                    return existing
+                entry = Entry(
+                    seq=view.head,
+                    prev=view.head_hash,
+                    nonce=nonce,
+                    time=self._clock(),
+                    run=run,
+                    software=software(),
+                    body=body,
+                )
+                if self._place(layout.slot(view.head), documents.encode(entry)):
+                    return view.head
+
+    def _place(self, name: str, data: bytes) -> bool:
+        """Whether the slot holds our entry, whatever the store answered; False if it holds another's."""
+        for _ in range(_ATTEMPTS):
+            try:
+                self._store.create(name, [data])
+                return True
+            except (MediaConflict, TryAgainLater, OSError) as error:
+                answer = error
+            # Refused or unclear: our own request may have won unheard, so only the slot itself can tell.
+            # Trying the same bytes again is safe; of two of our own only one can stand.
+            with suppress(ObjectMissing, TryAgainLater, OSError):
+                return self._store.read(name, limit=layout.MAX_DOCUMENT_SIZE) == data
+        raise TryAgainLater(
+            f"{self._store.location}: it stayed unclear whether {name} was stored: "
+            "read the log before trying again"
+        ) from answer
+
+    def _read_on(self) -> tuple[list[Entry], str]:
+        """The entries after the view, and the hash of the last one."""
+        entries: list[Entry] = []
+        slot, previous = self._view.head, self._view.head_hash
+        while (data := self._read_slot(slot)) is not None:
+            entries.append(self._decode(slot, data, previous))
+            previous = documents.sha256(data)
+            slot += 1
+        return entries, previous
+
+    def _read_slot(self, slot: int) -> bytes | None:
+        try:
+            return self._store.read(layout.slot(slot), limit=layout.MAX_DOCUMENT_SIZE)
+        except ObjectMissing:
+            return None
+
+    def _decode(self, slot: int, data: bytes, previous: str) -> Entry:
+        name = f"{self._store.location}: {layout.slot(slot)}"
+        entry = documents.decode(data, Entry, name)
+        if entry.seq != slot:
+            raise MediaDamaged(f"{name} says it is slot {entry.seq}: entries were moved")
+        if entry.prev != previous:
+            raise MediaDamaged(
+                f"{name} continues an entry with sha256 {entry.prev}, but the one before it has {previous}: "
+                "the log was altered or belongs to another media"
+            )
+        if isinstance(entry.body, PointEntry) and entry.run is None:
+            raise MediaDamaged(f"{name} is a point of no run")
+        return entry
+
+    def _look_for_holes(self) -> None:
+        """A slot beyond the head means a lost entry; writing into the hole would hide the loss."""
+        head = self._view.head
+        beyond = [name for name in self._store.names(layout.LOG) if (layout.slot_number(name) or 0) > head]
+        if beyond and self._read_slot(head) is None:
+            raise MediaDamaged(
+                f"{self._store.location}: {layout.slot(head)} is missing, though {min(beyond)} is there: "
+                "an entry was lost"
+            )
+        self._looked_for_holes = True

@@ -1,0 +1,167 @@
+"""Packs: many stored extents in one immutable object that explains itself (docs/media-format.md, "Packs").
+
+header | frame | frame | ... | table | footer
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from crc32c import crc32c
+
+from vsa.errors import MediaDamaged, MediaUnusable
+from vsa.media.frames import Codec, Fingerprint
+from vsa.media.store import Buffer
+
+MAGIC = b"AVSAPACK"
+END_MAGIC = b"AVSAPEND"
+VERSION = 1
+
+# magic | version | flags | extent size | media id | pack id | reserved, zero
+_HEADER = struct.Struct("<8sHHI16s16s16x")
+# offset | stored length | raw length | crc32c | blake3 | flags
+_ROW = struct.Struct("<IIII32sI")
+# table offset | table length | frames | crc32c of header and table | magic
+_FOOTER = struct.Struct("<QIII8s")
+
+HEADER_SIZE = _HEADER.size
+FOOTER_SIZE = _FOOTER.size
+ROW_SIZE = _ROW.size
+
+# Flags stay zero until sealing and sharing of frames are defined; a reader refuses what it does not know.
+_KNOWN_FLAGS = 0
+
+
+class Frame(NamedTuple):
+    """Where one stored extent lies in its pack, and what proves its contents."""
+
+    offset: int
+    length: int
+    raw_length: int
+    fingerprint: Fingerprint
+
+
+class PackBuilder:
+    """A pack in memory; not thread-safe."""
+
+    def __init__(self, *, media_id: bytes, pack_id: bytes, extent_size: int) -> None:
+        self._data = bytearray(_HEADER.pack(MAGIC, VERSION, 0, extent_size, media_id, pack_id))
+        self._frames: list[Frame] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, without table and footer."""
+        return len(self._data)
+
+    def add(self, stored: Buffer, raw_length: int, fingerprint: Fingerprint) -> Frame:
+        """Append one frame and say where it lies."""
+        frame = Frame(len(self._data), len(stored), raw_length, fingerprint)
+        self._data += stored
+        self._frames.append(frame)
+        return frame
+
+    def close(self, codec: Codec) -> ClosedPack:
+        """Add table and footer, then decode every frame from the very buffer that will be stored.
+
+        MediaDamaged if one is not what its fingerprint says: memory failed, or the caller's fingerprint
+        is of other bytes.
+        """
+        data, at = self._data, len(self._data)
+        for frame in self._frames:
+            data += _ROW.pack(*frame[:3], *frame.fingerprint, 0)
+        proof = crc32c(memoryview(data)[at:], crc32c(memoryview(data)[:HEADER_SIZE]))
+        data += _FOOTER.pack(at, len(self._frames) * ROW_SIZE, len(self._frames), proof, END_MAGIC)
+        # Hashed before it is proven: what flips later is seen by the hash, what flipped before by the proof.
+        digest = hashlib.sha256(data).hexdigest()
+        check_frames(data, self._frames, codec, "a pack in memory")
+        return ClosedPack(data, digest, sum(frame.length for frame in self._frames))
+
+
+class ClosedPack(NamedTuple):
+    """A pack ready to be stored; `stored` counts its frames only."""
+
+    data: bytearray
+    sha256: str
+    stored: int
+
+
+class PackHeader(NamedTuple):
+    extent_size: int
+    media_id: bytes
+    pack_id: bytes
+
+    @classmethod
+    def decode(cls, data: Buffer, name: str) -> Self:
+        """MediaDamaged if these are no pack's first bytes; MediaUnusable if a newer version wrote them."""
+        if len(data) < HEADER_SIZE:
+            raise MediaDamaged(f"{name}: a pack header has {HEADER_SIZE} bytes, found {len(data)}")
+        magic, version, flags, extent_size, media_id, pack_id = _HEADER.unpack_from(data)
+        if magic != MAGIC:
+            raise MediaDamaged(f"{name}: not a pack, it begins with {magic!r}")
+        if version != VERSION or flags & ~_KNOWN_FLAGS:
+            raise MediaUnusable(
+                f"{name}: pack version {version}, flags {flags:#x} are not known: upgrade azure-vsa"
+            )
+        return cls(extent_size, media_id, pack_id)
+
+
+class PackFooter(NamedTuple):
+    table_offset: int
+    table_length: int
+    frames: int
+    proof: int
+
+    @classmethod
+    def decode(cls, data: Buffer, pack_size: int, name: str) -> Self:
+        """From a pack's last FOOTER_SIZE bytes; MediaDamaged if no pack of that size can end so."""
+        *fields, magic = _FOOTER.unpack(data)
+        footer = cls(*fields)
+        if magic != END_MAGIC:
+            raise MediaDamaged(f"{name}: the pack does not end as packs do: it is cut or overwritten")
+        if (
+            footer.table_offset < HEADER_SIZE
+            or footer.table_length != footer.frames * ROW_SIZE
+            or footer.table_offset + footer.table_length + FOOTER_SIZE != pack_size
+        ):
+            raise MediaDamaged(f"{name}: {footer} does not fit a pack of {pack_size} bytes")
+        return footer
+
+
+def read_frames(data: Buffer, name: str) -> list[Frame]:
+    """The table of a whole pack in memory, checked against header and footer; frames are not decoded."""
+    view = memoryview(data)
+    PackHeader.decode(view, name)
+    if len(view) < HEADER_SIZE + FOOTER_SIZE:
+        raise MediaDamaged(f"{name}: {len(view)} bytes are too few for a pack")
+    footer = PackFooter.decode(view[-FOOTER_SIZE:], len(view), name)
+    table = view[footer.table_offset : footer.table_offset + footer.table_length]
+    if crc32c(table, crc32c(view[:HEADER_SIZE])) != footer.proof:
+        raise MediaDamaged(f"{name}: header or table do not match their CRC")
+    return list(_table_rows(table, footer.table_offset, name))
+
+
+def check_frames(data: Buffer, frames: list[Frame], codec: Codec, name: str) -> None:
+    """Decode every frame; MediaDamaged naming the first that is not what its fingerprint says."""
+    view = memoryview(data)
+    for number, frame in enumerate(frames):
+        where = f"{name}, frame {number} at bytes {frame.offset} to {frame.offset + frame.length}"
+        codec.decode(
+            view[frame.offset : frame.offset + frame.length], frame.raw_length, frame.fingerprint, where
+        )
+
+
+def _table_rows(table: memoryview, table_offset: int, name: str) -> Iterator[Frame]:
+    """Rows in file order: frames lie back to back from the header to the table."""
+    expected = HEADER_SIZE
+    for offset, length, raw_length, crc, digest, flags in _ROW.iter_unpack(table):
+        if flags & ~_KNOWN_FLAGS:
+            raise MediaUnusable(f"{name}: frame flags {flags:#x} are not known: upgrade azure-vsa")
+        if offset != expected or not 0 < length <= raw_length:
+            raise MediaDamaged(f"{name}: a frame at {offset} of {length} bytes, expected one at {expected}")
+        expected = offset + length
+        yield Frame(offset, length, raw_length, Fingerprint(crc, digest))
+    if expected != table_offset:
+        raise MediaDamaged(f"{name}: frames end at {expected}, but the table begins at {table_offset}")
