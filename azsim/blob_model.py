@@ -8,6 +8,8 @@ from typing import Any
 
 PAGE_BLOB = "PageBlob"
 BLOCK_BLOB = "BlockBlob"
+UNTYPED = {"content-type": "application/octet-stream"}
+"""The content headers of a blob that was stored without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Blob:
     modified_at: int
     etag: str
     metadata: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=UNTYPED.copy)
     """Content-Type, Content-MD5 and their like, by header name in lower case."""
     sequence_number: int = 0
     tier: str | None = None

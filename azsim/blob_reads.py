@@ -113,7 +113,6 @@ def _blob_headers(blob: Blob, account: Account | None, now: int) -> dict[str, st
     """What Get Blob and Get Blob Properties both say."""
     headers = _change_headers(blob) | {
         "accept-ranges": "bytes",
-        "content-type": "application/octet-stream",
         "x-ms-blob-type": blob.type,
         "x-ms-creation-time": http_date(blob.created_at),
         "x-ms-server-encrypted": "true",

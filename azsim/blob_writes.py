@@ -19,7 +19,7 @@ from azsim.blob_call import (
     md5,
 )
 from azsim.blob_errors import BlobError, bad_header, bad_query
-from azsim.blob_model import BLOCK_BLOB, PAGE_BLOB, Blob
+from azsim.blob_model import BLOCK_BLOB, PAGE_BLOB, UNTYPED, Blob
 from azsim.blob_state import BlobState
 from azsim.blob_time import etag, http_date
 from azsim.pages import PAGE, PageStore
@@ -163,7 +163,7 @@ def set_properties(state: BlobState, call: Call) -> Answer:
     if numbers:
         blob = dataclasses.replace(blob, sequence_number=_next_sequence_number(call, blob))
     if call.content_headers() or not (resizes or numbers):
-        blob = dataclasses.replace(blob, headers=call.content_headers())
+        blob = dataclasses.replace(blob, headers=UNTYPED | call.content_headers())
     blob = state.touch(blob)
     number = {"x-ms-blob-sequence-number": str(blob.sequence_number)} if blob.type == PAGE_BLOB else {}
     return Answer(200, changed(blob) | number)
@@ -238,7 +238,7 @@ def _next_sequence_number(call: Call, blob: Blob) -> int:
 
 def _stored_headers(call: Call) -> dict[str, str]:
     plain = {"content-type": call.headers["content-type"]} if "content-type" in call.headers else {}
-    return plain | call.content_headers()
+    return UNTYPED | plain | call.content_headers()
 
 
 def _fill(pages: PageStore, image: str, content: bytes) -> None:
