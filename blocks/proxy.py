@@ -1,0 +1,34 @@
+"""A machine that moves data from Azure to the media."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from vsa.transfer.proxies import Proxy
+
+
+class BackupProxy(Block):
+    """A proxy: a machine with the engine, reached through a work pool of its own."""
+
+    _block_type_name = "Proxy"
+    _block_type_slug = "vsa-proxy"
+    _description = "A machine that reads snapshots and writes backup media on behalf of VMs."
+
+    proxy_name: str = Field(description="The proxy's name in reports and in subclients.")
+    region: str = Field(default="", description="Azure region the proxy runs in.")
+    streams: int = Field(default=4, ge=1, le=64, description="Disks it moves at one time.")
+    paused: bool = Field(default=False, description="A paused proxy gets no streams.")
+    management_certificate: SecretStr | None = Field(
+        default=None, description="PEM certificate and key for Azure Classic; empty if it has none."
+    )
+
+    def proxy(self) -> Proxy:
+        """What the engine needs to know of it."""
+        return Proxy(
+            name=self.proxy_name,
+            region=self.region,
+            streams=self.streams,
+            management_certificate=self.management_certificate is not None,
+            refusal="it is paused" if self.paused else "",
+        )

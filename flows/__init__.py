@@ -1,0 +1,1 @@
+"""The story of each job, readable by an operator."""

@@ -1,0 +1,278 @@
+"""Back up the VMs that a subclient selects: the documented process, stage by stage.
+
+One recovery point for each VM, committed as soon as all of that VM's disks are on the media. A failing disk
+costs its own VM the point and nobody else. What a run leaves in Azure is removed by tasks in `finally`, by
+the hooks below when the flow's process has died, and by the next job on the same disks.
+
+    python -m flows.backup_subclient NAME [--method crc] [--full]
+    prefect deployment run 'backup-subclient/NAME'
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from prefect import allow_failure, flow, runtime, unmapped
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import Flow
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from blocks.subclient import BackupSubclient
+from tasks.cleanup import complete_job, release_bases, release_run
+from tasks.clients import create_client_entries
+from tasks.commit import commit_point
+from tasks.discover import discover_vms
+from tasks.disks import identify_disks
+from tasks.snapshots import create_snapshots
+from tasks.staging import copy_to_staging
+from tasks.streams import assign_streams
+from tasks.targets import identify_targets
+from tasks.transfer import transfer_disk
+from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
+from vsa.model import DiskBackup, DiskKind, Exclusion, Method, Reason, SnapshotRef
+from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks, vm_outcome
+from vsa.transfer.runs import Run
+
+# Tasks that wait for others hold a thread; the streams themselves are limited by each proxy's own slots.
+THREADS = 64
+
+_log = logging.getLogger(__name__)
+
+
+def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook for runs that were cancelled or crashed: their process is gone, their snapshots are not."""
+    job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
+    for pending in job.release_all():
+        _log.error("%s", pending)
+
+
+@flow(
+    name="backup-subclient",
+    flow_run_name="back up {subclient}",
+    description="Back up the VMs that a subclient selects.",
+    task_runner=ThreadPoolTaskRunner(max_workers=THREADS),  # type: ignore[arg-type]
+    on_cancellation=[clean_up_after],
+    on_crashed=[clean_up_after],
+    persist_result=False,
+)
+def backup_subclient(
+    subclient: str = Field(description="Name of the Subclient block."),
+    method: Literal["cbt", "crc"] | None = Field(
+        default=None, description="Overrides the subclient's method for this job alone."
+    ),
+    full: bool = Field(default=False, description="Read every allocated extent and build on nothing."),
+) -> State[JobEntry]:
+    """Run one backup job and say how it ended: completed, completed with errors, or failed."""
+    job = _open_job(subclient, runtime.flow_run.id or str(uuid4()), method=method, full=full)
+    _log.info("job %s backs up to media %s (%s)", job.id, job.media.id, job.media.location)
+    story = _Story(job)
+    try:
+        story.backup()
+    finally:
+        report = story.end()
+    return _final_state(report)
+
+
+class _Story:
+    """The job as it unfolds; what it knows when it ends decides what is reported."""
+
+    def __init__(self, job: BackupJob) -> None:
+        self._job = job
+        self._discovery: Discovery | None = None
+        self._disks: list[VmDisks] = []
+        self._excluded: list[Exclusion] = []
+        self._runs: list[_VmRun] = []
+
+    def backup(self) -> None:
+        """Stages 1 to 7."""
+        job = self._job
+        self._discovery = discovery = discover_vms(job)
+        self._excluded += discovery.excluded
+        create_client_entries(job, discovery)
+        targets = identify_targets(job, discovery)
+        self._excluded += targets.excluded
+
+        identified = identify_disks.map(unmapped(job), list(targets.vms))
+        wait(list(identified))
+        self._disks = [
+            _disks_or_error(vm, future) for vm, future in zip(targets.vms, identified, strict=True)
+        ]
+        ready = [item for item in self._disks if not item.error]
+        proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
+
+        self._runs = [_VmRun(job, job.new_run(item), proxies) for item in ready]
+        snapshots = create_snapshots.map(unmapped(job), [vm_run.run for vm_run in self._runs])
+        for vm_run, future in zip(self._runs, snapshots, strict=True):
+            vm_run.snapshots = future
+        for vm_run in self._runs:
+            vm_run.transfer_and_commit()
+        wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
+
+    def end(self) -> JobEntry:
+        """Stage 8, whatever happened: streams first, then what they leave behind, then the report."""
+        job = self._job
+        job.stop.set()
+        pending = [message for vm_run in self._runs for message in vm_run.end()]
+        released: Sequence[ReleasedBase] = ()
+        if self._discovery is not None:
+            released = release_bases(job, self._discovery, self._disks)
+        outcomes = [vm_run.outcome() for vm_run in self._runs]
+        outcomes += [vm_outcome(item.vm, error=item.error) for item in self._disks if item.error]
+        alarms = [*pending, *_alarms(self._runs)]
+        excluded = [*self._excluded, *(e for item in self._disks for e in item.excluded)]
+        return complete_job(job, outcomes, excluded, released, alarms)
+
+
+class _VmRun:
+    """One VM's run through the tasks."""
+
+    def __init__(self, job: BackupJob, run: Run, proxies: dict[str, str]) -> None:
+        self._job = job
+        self.run = run
+        self._proxies = proxies
+        self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
+        self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
+        self._committed: PrefectFuture[int] | None = None
+        self.released: PrefectFuture[tuple[str, ...]] | None = None
+
+    def transfer_and_commit(self) -> None:
+        """Submit the VM's streams, its commit when they are done, and its release after that."""
+        assert self.snapshots is not None
+        self.snapshots.wait()
+        if not self.snapshots.state.is_completed():
+            self.released = release_run.submit(self._job, self.run)
+            return
+        job, run = self._job, self.run
+        snapshots = self.snapshots.result()
+        staged = [
+            allow_failure(copy_to_staging.submit(job, run, disk, snapshot))
+            if disk.kind is DiskKind.UNMANAGED_PREMIUM
+            else None
+            for disk, snapshot in zip(run.disks, snapshots, strict=True)
+        ]
+        self._transfers = transfer_disk.map(
+            unmapped(job),
+            unmapped(run),
+            list(run.disks),
+            snapshot=list(snapshots),
+            proxy=[self._proxies[disk.key] for disk in run.disks],
+            staging=staged,
+        )
+        self._committed = commit_point.submit(job, run, [allow_failure(f) for f in self._transfers])
+        self.released = release_run.submit(job, run, wait_for=[allow_failure(self._committed)])
+
+    def end(self) -> tuple[str, ...]:
+        """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
+        wait([f for f in (self.snapshots, *self._transfers, self._committed) if f is not None])
+        if self.released is not None:
+            self.released.wait()
+            if self.released.state.is_completed():
+                return self.released.result()
+        state = release_run(self._job, self.run, return_state=True)
+        if state.is_completed():
+            return state.result()
+        return (f"cleanup pending for VM {self.run.vm.name}: {state.message}",)
+
+    @property
+    def backups(self) -> list[DiskBackup]:
+        return [f.result() for f in self._transfers if f.state.is_completed()]
+
+    def outcome(self) -> VmOutcome:
+        done = self.backups
+        keys = {backup.disk.key for backup in done}
+        committed = self._committed is not None and self._committed.state.is_completed()
+        return vm_outcome(
+            self.run.vm,
+            run=self.run.id,
+            point=self._committed.result() if committed and self._committed else None,
+            error=self._error(),
+            backups=done,
+            missing=[disk for disk in self.run.disks if disk.key not in keys],
+        )
+
+    def _error(self) -> str:
+        for future in (self._committed, self.snapshots):
+            if future is not None and not future.state.is_completed():
+                return _reason(future)
+        failed = [_reason(f) for f in self._transfers if not f.state.is_completed()]
+        return "; ".join(failed)
+
+
+def _disks_or_error(vm: Any, future: PrefectFuture[VmDisks]) -> VmDisks:
+    if future.state.is_completed():
+        return future.result()
+    return VmDisks(vm=vm, error=_reason(future))
+
+
+def _reason(future: PrefectFuture[Any]) -> str:
+    """Why a task did not complete, in the words of its error."""
+    if not future.state.is_final():
+        return f"it did not finish: {future.state.name}"
+    error = future.state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, Exception) else str(future.state.message)
+
+
+def _alarms(runs: Sequence[_VmRun]) -> list[str]:
+    return [
+        f"disk {backup.disk.name} of {vm_run.run.vm.name}: {backup.detail}; "
+        "earlier points of this disk are marked doubtful"
+        for vm_run in runs
+        for backup in vm_run.backups
+        if backup.reason is Reason.CRC_AUDIT_FAILED
+    ]
+
+
+def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool = False) -> BackupJob:
+    """Load the block and open what it names: the only place of the flow that does."""
+    block = BackupSubclient.load(name)
+    return BackupJob(
+        job_id,
+        subclient=block.settings,
+        connection=block.subscription.connection(),
+        media=block.media.open(write=True),
+        proxies=[proxy.proxy() for proxy in block.proxies],
+        scratch=Path(tempfile.mkdtemp(prefix="vsa-")),
+        method=Method(method) if method else None,
+        full=full,
+    )
+
+
+def _final_state(report: JobEntry) -> State[JobEntry]:
+    done = sum(outcome.point is not None for outcome in report.vms)
+    lines = [f"{done} of {len(report.vms)} VMs have a recovery point."]
+    lines += [f"{outcome.name}: {outcome.error}" for outcome in report.vms if outcome.error]
+    lines += report.alarms
+    message = "\n".join(lines)
+    if report.result is Result.COMPLETED:
+        return Completed(message=message, data=report)
+    if report.result is Result.COMPLETED_WITH_ERRORS:
+        return Completed(name="Completed with errors", message=message, data=report)
+    return Failed(message=message, data=report)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one job in this process; exit code 0 completed, 3 completed with errors, 1 failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.backup_subclient", description=__doc__)
+    parser.add_argument("subclient", help="name of the Subclient block")
+    parser.add_argument("--method", choices=[Method.CBT.value, Method.CRC.value])
+    parser.add_argument("--full", action="store_true", help="read every allocated extent")
+    options = parser.parse_args(arguments)
+    state = backup_subclient(options.subclient, method=options.method, full=options.full, return_state=True)
+    sys.stdout.write(f"{state.name}: {state.message}\n")
+    if not state.is_completed():
+        return 1
+    return 3 if state.name == "Completed with errors" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Stages 7b and 8: delete what is no longer needed in Azure, clean up the mount point, complete the job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from tasks.policy import STAGE
+from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome
+from vsa.model import Exclusion
+from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
+from vsa.transfer.runs import Run
+
+CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
+
+
+@task(name="release run", task_run_name="release snapshots of {run.vm.name}", **CLEANUP)
+def release_run(job: BackupJob, run: Run) -> tuple[str, ...]:
+    """Revoke grants, delete the staging blobs and every snapshot but the bases; returns what is pending."""
+    return job.release(run)
+
+
+@task(name="release bases", **CLEANUP)
+def release_bases(job: BackupJob, discovery: Discovery, disks: Sequence[VmDisks]) -> tuple[ReleasedBase, ...]:
+    """Delete the base snapshots that no later job of the subclient will compare with."""
+    return job.release_bases(discovery, disks)
+
+
+@task(name="complete job", **CLEANUP)
+def complete_job(
+    job: BackupJob,
+    outcomes: Sequence[VmOutcome],
+    excluded: Sequence[Exclusion],
+    released: Sequence[ReleasedBase],
+    alarms: Sequence[str],
+) -> JobEntry:
+    """Clean the proxy's scratch space and write the job's report into the log."""
+    job.clean_scratch()
+    return job.complete(outcomes, excluded=excluded, released=released, alarms=alarms)
