@@ -1,0 +1,161 @@
+"""What owners and other administrators do to VMs, disks and snapshots while a backup looks elsewhere.
+
+These operations force what ARM would refuse: a delete ends access grants and detaches first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from azsim.arm_protocol import DISK, SNAPSHOT, ResourceId, Wire
+from azsim.fleet import new_disk_entry
+from azsim.places import find_resource, find_vm
+from azsim.resources import Resource
+from azsim.simulation import Simulation
+from azsim.virtual_machines import disk_entries
+
+
+def attach_disk(simulation: Simulation, vm: str, disk: dict[str, Any]) -> dict[str, int]:
+    """Make a data disk as a fleet describes one and attach it; returns its LUN."""
+    machine = find_vm(simulation, vm)
+    used = {entry["lun"] for entry in machine.properties["storageProfile"]["dataDisks"]}
+    lun = disk.get("lun", next(number for number in range(64) if number not in used))
+    if lun in used:
+        raise ValueError(f"VM {machine.id.name}: LUN {lun} is taken")
+    place = {"resource_group": machine.id.group, "location": machine.location}
+    entry = new_disk_entry(simulation, {**place, **disk, "kind": "data", "lun": lun})
+    with simulation.lock:
+        profile = find_vm(simulation, vm).properties["storageProfile"]
+        simulation.machines.save(
+            machine.with_properties(storageProfile={**profile, "dataDisks": [*profile["dataDisks"], entry]})
+        )
+    return {"lun": lun}
+
+
+def detach_disk(simulation: Simulation, vm: str, name: str) -> None:
+    """Take a data disk off a VM; the disk stays."""
+    with simulation.lock:
+        machine = find_vm(simulation, vm)
+        if name not in {entry["name"] for entry in disk_entries(machine)}:
+            raise ValueError(f"VM {machine.id.name} has no disk {name!r}")
+        simulation.machines.save(_without_disk(machine, name))
+
+
+def delete_disk(simulation: Simulation, disk: str) -> None:
+    """Delete a managed disk, whatever holds it."""
+    with simulation.lock:
+        resource = find_resource(simulation, DISK, disk)
+        simulation.access.close(resource)
+        owner = resource.wire.get("managedBy")
+        if owner:
+            machine = find_vm(simulation, owner)
+            names = [entry["name"] for entry in disk_entries(machine) if _holds(entry, resource.id)]
+            for name in names:
+                machine = _without_disk(machine, name)
+            simulation.machines.save(machine)
+        simulation.disks.remove(simulation.resources.need(resource.id))
+
+
+def replace_disk(simulation: Simulation, disk: str) -> dict[str, str]:
+    """Put a copy of the disk in its place: same name, same bytes, another unique id, no history.
+
+    This is what a restore over the original or an OS disk swap looks like from outside.
+    """
+    with simulation.lock:
+        before = find_resource(simulation, DISK, disk)
+        simulation.access.close(before)
+        image = simulation.pages.copy(before.sim["image"])
+        after = simulation.disks.create(
+            before.id,
+            image,
+            location=before.location,
+            sku=before.wire["sku"]["name"],
+            tags=before.wire.get("tags"),
+            **{name: before.properties[name] for name in ("osType",) if name in before.properties},
+        )
+        simulation.resources.put(after.with_wire(managedBy=before.wire.get("managedBy")))
+        simulation.pages.delete(before.sim["image"])
+    return {"before": before.properties["uniqueId"], "after": after.properties["uniqueId"]}
+
+
+def set_disk_properties(simulation: Simulation, disk: str, properties: dict[str, Any]) -> None:
+    """Set ARM properties of a disk as they are, networkAccessPolicy for one."""
+    with simulation.lock:
+        resource = find_resource(simulation, DISK, disk)
+        simulation.resources.put(resource.with_properties(**properties))
+
+
+def delete_snapshot(simulation: Simulation, snapshot: str) -> None:
+    """Delete a managed disk's snapshot, open for access or not."""
+    with simulation.lock:
+        resource = find_resource(simulation, SNAPSHOT, snapshot)
+        simulation.access.close(resource)
+        simulation.snapshots.remove(simulation.resources.need(resource.id))
+
+
+def delete_vm(simulation: Simulation, vm: str, with_disks: bool = False) -> None:
+    """Delete a VM; its managed disks stay unless they are to go too. VHD blobs always stay."""
+    with simulation.lock:
+        machine = find_vm(simulation, vm)
+        owned = [entry["managedDisk"]["id"] for entry in disk_entries(machine) if "managedDisk" in entry]
+        simulation.machines.remove(machine)
+        for disk in owned if with_disks else ():
+            delete_disk(simulation, disk)
+
+
+def move_vm(
+    simulation: Simulation, vm: str, resource_group: str | None = None, name: str | None = None
+) -> dict[str, str]:
+    """Give a VM another resource group or name; `vmId` and the disks stay what and where they are."""
+    with simulation.lock:
+        machine = find_vm(simulation, vm)
+        target = dataclasses.replace(
+            machine.id, group=resource_group or machine.id.group, name=name or machine.id.name
+        )
+        if simulation.resources.find(target) is not None:
+            raise ValueError(f"VM {target} exists already")
+        simulation.resources.ensure_group(target.subscription, target.group, machine.location)
+        simulation.machines.remove(machine)
+        moved = dataclasses.replace(machine, id=target).with_wire(id=str(target), name=target.name)
+        simulation.machines.save(moved)
+    return {"id": str(target)}
+
+
+def power(simulation: Simulation, vm: str, state: str) -> None:
+    """Make a VM running, stopped or deallocated."""
+    with simulation.lock:
+        simulation.machines.set_power(find_vm(simulation, vm), state)
+
+
+def tag(simulation: Simulation, vm: str, tags: dict[str, str | None]) -> dict[str, str]:
+    """Set tags of a VM, or take them away where the value is None; returns all of them."""
+    with simulation.lock:
+        machine = find_vm(simulation, vm)
+        merged = {**machine.wire.get("tags", {}), **tags}
+        kept = {name: value for name, value in merged.items() if value is not None}
+        simulation.resources.put(machine.with_wire(tags=kept))
+    return kept
+
+
+def close_access(simulation: Simulation) -> dict[str, int]:
+    """End every open access grant, as another administrator might."""
+    closed = 0
+    with simulation.lock:
+        for resource_type in (DISK, SNAPSHOT):
+            for resource in list(simulation.resources.all(resource_type, simulation.subscription)):
+                closed += simulation.access.is_open(resource)
+                simulation.access.close(resource)
+    return {"closed": closed}
+
+
+def _without_disk(machine: Resource, name: str) -> Resource:
+    profile = dict(machine.properties["storageProfile"])
+    if profile.get("osDisk", {}).get("name") == name:
+        del profile["osDisk"]
+    profile["dataDisks"] = [entry for entry in profile["dataDisks"] if entry["name"] != name]
+    return machine.with_properties(storageProfile=profile)
+
+
+def _holds(entry: Wire, disk_id: ResourceId) -> bool:
+    return bool(entry.get("managedDisk", {}).get("id", "").lower() == str(disk_id).lower())
