@@ -7,7 +7,7 @@ slot n was therefore made by somebody who had read slots 0 to n-1, and the log i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -44,9 +44,7 @@ class Log:
         MediaDamaged if an entry is changed, missing, or does not continue its predecessor.
         """
         with self._lock:
-            entries, head_hash = self._read_on()
-            if entries:
-                self._view = self._view.extended(entries, head_hash)
+            self._view = self._view.extended(self._following(self._view.head, self._view.head_hash))
             if not self._looked_for_holes:
                 self._look_for_holes()
             return self._view
@@ -91,15 +89,13 @@ class Log:
             "read the log before trying again"
         ) from answer
 
-    def _read_on(self) -> tuple[list[Entry], str]:
-        """The entries after the view, and the hash of the last one."""
-        entries: list[Entry] = []
-        slot, previous = self._view.head, self._view.head_hash
+    def _following(self, slot: int, previous: str) -> Iterator[tuple[Entry, str]]:
+        """The entries from `slot` to the head, each with its hash; `previous` is the hash before them."""
         while (data := self._read_slot(slot)) is not None:
-            entries.append(self._decode(slot, data, previous))
+            entry = self._decode(slot, data, previous)
             previous = documents.sha256(data)
+            yield entry, previous
             slot += 1
-        return entries, previous
 
     def _read_slot(self, slot: int) -> bytes | None:
         try:

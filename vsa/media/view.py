@@ -10,23 +10,37 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
+import zstandard
+
 from vsa.media.entries import ClientEntry, DamageEntry, DoomEntry, Entry, JobEntry, PointEntry
-from vsa.model import DiskBackup, Point, SnapshotRef
+from vsa.model import DiskBackup, Noun, Point, SnapshotRef
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedPoint:
+    """A recovery point in the log, kept as bytes: a long log holds tens of thousands."""
+
     slot: int
     time: datetime
     run: str
-    point: Point
+    _packed: bytes = field(repr=False)
+
+    @property
+    def point(self) -> Point:
+        return Point.model_validate_json(zstandard.decompress(self._packed))
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedJob:
+    """A job's report in the log, kept as bytes."""
+
     slot: int
     time: datetime
-    job: JobEntry
+    _packed: bytes = field(repr=False)
+
+    @property
+    def job(self) -> JobEntry:
+        return JobEntry.model_validate_json(zstandard.decompress(self._packed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +90,16 @@ class View:
         """Every base snapshot that is kept, by disk key."""
         return self._bases
 
-    def extended(self, entries: Iterable[Entry], head_hash: str) -> Self:
-        """This view and the entries that follow it, in log order; `head_hash` is the last one's."""
+    def extended(self, entries: Iterable[tuple[Entry, str]]) -> Self:
+        """This view and the entries that follow it, in log order, each with the sha256 of its bytes."""
         fold = _Fold(self)
-        head = self.head
-        for entry in entries:
-            fold.add(entry)
-            head = entry.seq + 1
+        for entry, digest in entries:
+            fold.add(entry, digest)
+        if fold.head == self.head:
+            return self
         return type(self)(
-            head,
-            head_hash,
+            fold.head,
+            fold.head_hash,
             clients=fold.clients,
             points=fold.points,
             jobs=fold.jobs,
@@ -102,6 +116,8 @@ class _Fold:
     """Mutable copies of a view's tables while entries are added to them."""
 
     def __init__(self, view: View) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=1)
+        self.head, self.head_hash = view.head, view.head_hash
         self.clients = dict(view.clients)
         self.points = dict(view.points)
         self.jobs = dict(view.jobs)
@@ -112,30 +128,31 @@ class _Fold:
         self.latest = dict(view._latest)
         self.bases = dict(view._bases)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, digest: str) -> None:
         slot = entry.seq
+        self.head, self.head_hash = slot + 1, digest
         match entry.body:
             case ClientEntry() as client:
                 self.clients[client.vm.key] = client
             case JobEntry() as job:
-                self._add_job(ReportedJob(slot, entry.time, job))
+                self.jobs[slot] = ReportedJob(slot, entry.time, self._pack(job))
+                self._release_bases(job)
             case PointEntry(point=point):
-                self._add_point(CommittedPoint(slot, entry.time, entry.run or "", point))
+                self._add_point(CommittedPoint(slot, entry.time, entry.run or "", self._pack(point)), point)
             case DamageEntry() as damage:
                 self._add_damage(slot, damage)
             case DoomEntry(runs=runs, objects=objects):
                 self.fenced.update(run for run in runs if run not in self.committed)
                 self.doomed.update(objects)
 
-    def _add_point(self, made: CommittedPoint) -> None:
+    def _add_point(self, made: CommittedPoint, point: Point) -> None:
         self.points[made.slot] = made
         self.committed.setdefault(made.run, made.slot)
-        self.latest.update((disk.disk.key, made.slot) for disk in made.point.disks)
-        self.bases.update((base.disk_key, (made.slot, base)) for base in made.point.bases)
+        self.latest.update((disk.disk.key, made.slot) for disk in point.disks)
+        self.bases.update((base.disk_key, (made.slot, base)) for base in point.bases)
 
-    def _add_job(self, reported: ReportedJob) -> None:
-        self.jobs[reported.slot] = reported
-        for released in reported.job.released:
+    def _release_bases(self, job: JobEntry) -> None:
+        for released in job.released:
             kept = self.bases.get(released.base.disk_key)
             # A newer base may have been committed between the decision and this entry: it stays.
             if kept and (kept[1].id, kept[1].moment) == (released.base.id, released.base.moment):
@@ -145,3 +162,6 @@ class _Fold:
         doubt = Doubt(slot, damage.disk_key, damage.reason)
         for point in damage.points:
             self.doubtful[point] = (*self.doubtful.get(point, ()), doubt)
+
+    def _pack(self, noun: Noun) -> bytes:
+        return self._compressor.compress(noun.model_dump_json().encode())
