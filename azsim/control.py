@@ -115,7 +115,7 @@ class Control:
         return self._result("advance_clock", seconds=seconds)
 
     def inventory(self) -> dict[str, list[Result]]:
-        """Rows of virtual_machines, disks, snapshots, storage_accounts and blobs."""
+        """Rows of vms, disks, snapshots, storage_accounts and blobs."""
         return self._result("inventory")
 
     def add_fault(
@@ -185,10 +185,10 @@ def with_absolute_images(fleet: Fleet, folder: Path) -> Fleet:
 
     machines = [
         {**machine, "disks": [absolute(disk) for disk in machine.get("disks", [])]}
-        for machine in fleet.get("virtual_machines", [])
+        for machine in fleet.get("vms", [])
     ]
     disks = [absolute(disk) for disk in fleet.get("disks", [])]
-    return {**fleet, "virtual_machines": machines, "disks": disks}
+    return {**fleet, "vms": machines, "disks": disks}
 
 
 def _absolute(path: Path | str) -> str:

@@ -4,7 +4,7 @@
 {"location": "westeurope", "resource_group": "rg1",            defaults for everything below
  "storage_accounts": [{"name", "resource_group", "location", "sku", "kind", "tags"}],
  "disks": [{"name", "resource_group", ..., as a disk of a VM}],   attached to nothing
- "virtual_machines": [{"name", "resource_group", "location", "size", "os_type", "tags", "power_state",
+ "vms": [{"name", "resource_group", "location", "size", "os_type", "tags", "power_state",
     "zones", "disks": [{
       "name", "kind": "os"|"data", "lun", "caching", "image": raw image file, "size": bytes,
       "managed": true, "sku", "tags", "zones", "properties": {more of the disk's ARM properties}
@@ -27,7 +27,7 @@ from azsim.unmanaged import grow_vhd
 
 Spec = dict[str, Any]
 
-_TOP = {"location", "resource_group", "storage_accounts", "disks", "virtual_machines"}
+_TOP = {"location", "resource_group", "storage_accounts", "disks", "vms"}
 _ACCOUNT = {"name", "resource_group", "location", "sku", "kind", "tags"}
 _MACHINE = {
     "name", "resource_group", "location", "size", "os_type", "tags", "power_state", "zones", "disks",
@@ -50,9 +50,7 @@ def create_fleet(simulation: Simulation, fleet: Spec) -> dict[str, list[str]]:
             create_account(simulation, {**defaults, **spec}) for spec in fleet.get("storage_accounts", [])
         ],
         "disks": [str(_managed_disk(simulation, {**defaults, **spec}).id) for spec in fleet.get("disks", [])],
-        "virtual_machines": [
-            create_vm(simulation, {**defaults, **spec}) for spec in fleet.get("virtual_machines", [])
-        ],
+        "vms": [create_vm(simulation, {**defaults, **spec}) for spec in fleet.get("vms", [])],
     }
 
 
@@ -91,10 +89,10 @@ def create_vm(simulation: Simulation, spec: Spec) -> str:
 def _with_places(disks: Iterable[Spec]) -> Iterable[Spec]:
     """Fill in what is left out: the first disk is the OS disk, data disks get the next free LUN."""
     disks = [{"kind": "data" if number else "os", **disk} for number, disk in enumerate(disks)]
-    taken = {disk["lun"] for disk in disks if "lun" in disk}
+    taken = {disk.get("lun") for disk in disks}
     free = iter(lun for lun in range(64) if lun not in taken)
     for disk in disks:
-        yield {"lun": next(free), **disk} if disk["kind"] == "data" and "lun" not in disk else disk
+        yield {**disk, "lun": next(free)} if disk["kind"] == "data" and disk.get("lun") is None else disk
 
 
 def new_disk_entry(simulation: Simulation, spec: Spec) -> Wire:

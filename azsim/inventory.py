@@ -21,7 +21,7 @@ def inventory(simulation: Simulation) -> dict[str, list[Row]]:
         return simulation.resources.all(resource_type, simulation.subscription)
 
     return {
-        "virtual_machines": [_machine(simulation, each) for each in rows(VIRTUAL_MACHINE)],
+        "vms": [_machine(simulation, each) for each in rows(VIRTUAL_MACHINE)],
         "disks": [_disk(simulation, each) for each in rows(DISK)],
         "snapshots": [_snapshot(simulation, each) for each in rows(SNAPSHOT)],
         "storage_accounts": [
