@@ -80,8 +80,10 @@ def _point_row(view: View, made: CommittedPoint) -> list[object]:
 
 def remark(view: View, made: CommittedPoint) -> str:
     """What somebody must know before they rely on the point."""
-    excluded = f"{len(made.point.excluded)} disks excluded" if made.point.excluded else ""
-    return ", ".join(filter(None, ("DOUBTFUL" if made.slot in view.doubtful else "", excluded)))
+    remarks = ["DOUBTFUL"] if made.slot in view.doubtful else []
+    if excluded := len(made.point.excluded):
+        remarks.append(f"{excluded} excluded")
+    return ", ".join(remarks)
 
 
 def taken_at(made: CommittedPoint) -> dt.datetime:
