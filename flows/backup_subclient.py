@@ -11,7 +11,6 @@ the hooks below when the flow's process has died, and by the next job on the sam
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,10 +19,11 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from prefect import allow_failure, flow, runtime, unmapped
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, Failed, State
+from prefect.logging import get_logger, get_run_logger
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -33,6 +33,7 @@ from tasks.clients import create_client_entries
 from tasks.commit import commit_point
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
+from tasks.logs import show_engine_logs
 from tasks.snapshots import create_snapshots
 from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
@@ -46,14 +47,12 @@ from vsa.transfer.runs import Run
 # Tasks that wait for others hold a thread; the streams themselves are limited by each proxy's own slots.
 THREADS = 64
 
-_log = logging.getLogger(__name__)
-
 
 def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Hook for runs that were cancelled or crashed: their process is gone, their snapshots are not."""
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
     for pending in job.release_all():
-        _log.error("%s", pending)
+        get_logger("prefect.flow_runs").error("%s", pending)
 
 
 @flow(
@@ -74,7 +73,7 @@ def backup_subclient(
 ) -> State[JobEntry]:
     """Run one backup job and say how it ended: completed, completed with errors, or failed."""
     job = _open_job(subclient, runtime.flow_run.id or str(uuid4()), method=method, full=full)
-    _log.info("job %s backs up to media %s (%s)", job.id, job.media.id, job.media.location)
+    get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
     story = _Story(job)
     try:
         story.backup()
@@ -122,15 +121,23 @@ class _Story:
         """Stage 8, whatever happened: streams first, then what they leave behind, then the report."""
         job = self._job
         job.stop.set()
-        pending = [message for vm_run in self._runs for message in vm_run.end()]
-        released: Sequence[ReleasedBase] = ()
-        if self._discovery is not None:
-            released = release_bases(job, self._discovery, self._disks)
+        alarms = [message for vm_run in self._runs for message in vm_run.end()]
+        alarms += _doubts(self._runs)
+        released = self._release_bases(alarms)
         outcomes = [vm_run.outcome() for vm_run in self._runs]
         outcomes += [vm_outcome(item.vm, error=item.error) for item in self._disks if item.error]
-        alarms = [*pending, *_alarms(self._runs)]
         excluded = [*self._excluded, *(e for item in self._disks for e in item.excluded)]
         return complete_job(job, outcomes, excluded, released, alarms)
+
+    def _release_bases(self, alarms: list[str]) -> Sequence[ReleasedBase]:
+        """What was released; a release that fails is an alarm, and the next job's to repeat."""
+        if self._discovery is None:
+            return ()
+        state = release_bases(self._job, self._discovery, self._disks, return_state=True)
+        if state.is_completed():
+            return state.result()
+        alarms.append(f"bases that are no longer needed are still there: {state.message}")
+        return ()
 
 
 class _VmRun:
@@ -168,12 +175,15 @@ class _VmRun:
             proxy=[self._proxies[disk.key] for disk in run.disks],
             staging=staged,
         )
-        self._committed = commit_point.submit(job, run, [allow_failure(f) for f in self._transfers])
-        self.released = release_run.submit(job, run, wait_for=[allow_failure(self._committed)])
+        outcomes: Any = [allow_failure(future) for future in self._transfers]
+        self._committed = commit_point.submit(job, run, outcomes)
+        committed: Any = allow_failure(self._committed)
+        self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
 
     def end(self) -> tuple[str, ...]:
         """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
-        wait([f for f in (self.snapshots, *self._transfers, self._committed) if f is not None])
+        begun: list[PrefectFuture[Any] | None] = [self.snapshots, *self._transfers, self._committed]
+        wait([future for future in begun if future is not None])
         if self.released is not None:
             self.released.wait()
             if self.released.state.is_completed():
@@ -222,7 +232,7 @@ def _reason(future: PrefectFuture[Any]) -> str:
     return str(error) if isinstance(error, Exception) else str(future.state.message)
 
 
-def _alarms(runs: Sequence[_VmRun]) -> list[str]:
+def _doubts(runs: Sequence[_VmRun]) -> list[str]:
     return [
         f"disk {backup.disk.name} of {vm_run.run.vm.name}: {backup.detail}; "
         "earlier points of this disk are marked doubtful"
@@ -234,7 +244,8 @@ def _alarms(runs: Sequence[_VmRun]) -> list[str]:
 
 def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool = False) -> BackupJob:
     """Load the block and open what it names: the only place of the flow that does."""
-    block = BackupSubclient.load(name)
+    show_engine_logs()
+    block: Any = BackupSubclient.load(name)
     return BackupJob(
         job_id,
         subclient=block.settings,

@@ -91,7 +91,7 @@ class World:
                 "sku": account_sku,
             }
         ]
-        self.control.create_fleet({"storage_accounts": accounts, "virtual_machines": [machine]})
+        self.control.create_fleet({"storage_accounts": accounts, "vms": [machine]})
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         source = self.folder / "write.bin"

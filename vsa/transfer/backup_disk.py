@@ -20,6 +20,7 @@ from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, Sour
 from vsa.progress import Progress
 from vsa.ranges import total
 from vsa.stop import Stop, again
+from vsa.text import size_text
 from vsa.transfer.audit import AuditPolicy, choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
 from vsa.transfer.methods import Decision, Known, Wish, crc, decide
@@ -137,6 +138,16 @@ class _Transfer:
     def run(self, planned: _Planned, decision: Decision) -> DiskBackup:
         plan, env, stream = planned.reads, self._env, self._stream
         parent = decision.parent.backup if decision.parent else None
+        _log.info(
+            "disk %s via %s: %s (%s%s), %s changed of %s",
+            stream.disk.name,
+            stream.proxy,
+            decision.method,
+            decision.reason,
+            f": {decision.detail}" if decision.detail else "",
+            size_text(planned.changed),
+            size_text(plan.disk_size),
+        )
         audited = choose_audit(plan, self._audit, turn=self._known.points, rng=env.rng)
         comparison = Comparison(
             plan,
