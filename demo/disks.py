@@ -19,7 +19,7 @@ from typing import NamedTuple
 from demo import pagefile
 from demo.ext4 import TOOLS, Ext4, ToolFailed, find_tool
 from demo.file_work import FileWork, TouchedFiles, copy_in, work_on_files
-from demo.images import allocated_bytes, clear_range, copy_sparse, create_image, differences, sha256_of
+from demo.images import allocated_bytes, block_digests, clear_range, create_image, differences, sha256_of
 from demo.partitions import find_filesystem, write_gpt, write_mbr
 from demo.sources import SourceFile, choose, list_sources, machine_roots
 from vsa.ranges import MIB, ByteRange
@@ -146,13 +146,12 @@ def change_disk(path: Path, changes: DiskChanges, sources: Sequence[SourceFile])
 
     Files are taken as they fit, so that no more than the bytes asked for are added, rewritten or deleted.
     """
-    with TemporaryDirectory(dir=path.parent) as folder:
-        before, scratch = Path(folder, "before"), Path(folder)
-        copy_sparse(path, before)
-        if changes.grow_to is not None:
-            grow_disk(path, changes.grow_to, changes.moment)
-        files = _carry_out(path, changes, sources, scratch)
-        blocks = differences(before, path)
+    before = block_digests(path)
+    if changes.grow_to is not None:
+        grow_disk(path, changes.grow_to, changes.moment)
+    with TemporaryDirectory() as scratch:
+        files = _carry_out(path, changes, sources, Path(scratch))
+    blocks = differences(before, path)
     return ChangeSummary(files, blocks.written, blocks.cleared, size=path.stat().st_size)
 
 

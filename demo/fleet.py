@@ -135,11 +135,18 @@ def build_images(
             built(disk)
 
 
-def live_through(day: Day, folder: Path, sources: Sequence[SourceFile]) -> dict[str, ChangeSummary]:
+def live_through(
+    day: Day, folder: Path, sources: Sequence[SourceFile], *, workers: int
+) -> dict[str, ChangeSummary]:
     """Do the day's work on the images in `folder` and build the attached disks; summaries by disk name."""
-    for disk in day.attached.values():
-        build_disk(disk.recipe, disk.image(folder), sources)
-    return {name: change_disk(folder / f"{name}.img", work, sources) for name, work in day.work.items()}
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {
+            name: pool.submit(change_disk, folder / f"{name}.img", work, sources)
+            for name, work in day.work.items()
+        }
+        for disk in day.attached.values():
+            build_disk(disk.recipe, disk.image(folder), sources)
+        return {name: job.result() for name, job in jobs.items()}
 
 
 def write_fleet(fleet: Fleet, folder: Path) -> Path:

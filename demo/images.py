@@ -5,14 +5,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+from blake3 import blake3
 
-from vsa.ranges import MIB, ByteRange, clip, merge
+from vsa.ranges import MIB, ByteRange, merge
 
 BLOCK = 4096
 _PIECE = 4 * MIB
@@ -34,9 +35,33 @@ def create_image(path: Path, size: int) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of every byte, holes included."""
+    """Hex digest of every byte, holes included; a hole costs its hashing but no reading."""
+    digest = hashlib.sha256()
+    for piece in _contents(path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    position = 0
     with path.open("rb") as image:
-        return hashlib.file_digest(image, "sha256").hexdigest()
+        for item in _data_ranges(image.fileno()):
+            yield from _zeros(item.offset - position)
+            for piece in _pieces(item):
+                yield os.pread(image.fileno(), piece.length, piece.offset)
+            position = item.end
+    yield from _zeros(path.stat().st_size - position)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    whole, rest = divmod(count, _PIECE)
+    yield from itertools.repeat(bytes(_PIECE), whole)
+    yield bytes(rest)
+
+
+def _pieces(item: ByteRange) -> Iterator[ByteRange]:
+    for start in range(item.offset, item.end, _PIECE):
+        yield ByteRange(start, min(start + _PIECE, item.end))
 
 
 def allocated_bytes(path: Path) -> int:
@@ -76,42 +101,34 @@ def clear_range(path: Path, offset: int, length: int) -> None:
             raise OSError(code, f"cannot punch a hole: {os.strerror(code)}", str(path))
 
 
-def copy_sparse(source: Path, target: Path) -> None:
-    """The same bytes with the same holes."""
-    create_image(target, source.stat().st_size)
-    with source.open("rb") as old, target.open("r+b") as new:
-        for item in _data_ranges(old.fileno()):
-            for offset in range(item.offset, item.end, _PIECE):
-                piece = os.pread(old.fileno(), min(_PIECE, item.end - offset), offset)
-                os.pwrite(new.fileno(), piece, offset)
+def block_digests(path: Path) -> dict[int, bytes]:
+    """Digests of the 4 KiB blocks that have data, by offset: enough to tell later what became different."""
+    found: dict[int, bytes] = {}
+    with path.open("rb") as image:
+        for item in _data_ranges(image.fileno()):
+            for piece in _pieces(ByteRange(item.offset // BLOCK * BLOCK, item.end)):
+                data = os.pread(image.fileno(), piece.length, piece.offset)
+                for at in range(0, piece.length, BLOCK):
+                    found[piece.offset + at] = _digest(data[at : at + BLOCK])
+    return found
 
 
-def differences(before: Path, after: Path) -> Differences:
-    """What `after` holds otherwise than `before`; a part that only `after` has is compared with zeros."""
-    data_now = data_ranges(after)
-    written: list[ByteRange] = []
-    cleared: list[ByteRange] = []
-    with before.open("rb") as old, after.open("rb") as new:
-        for piece in _pieces(merge((*data_ranges(before), *data_now))):
-            for changed in _changed_blocks(old.fileno(), new.fileno(), piece):
-                holds_data = next(clip(data_now, changed), None) is not None
-                (written if holds_data else cleared).append(changed)
-    return Differences(tuple(merge(written)), tuple(merge(cleared)))
+def differences(before: Mapping[int, bytes], path: Path) -> Differences:
+    """What the image holds otherwise than when `before` was taken of it; holes count as zeros."""
+    after, size = block_digests(path), path.stat().st_size
+    changed = [
+        ByteRange(offset, min(offset + BLOCK, size))
+        for offset in sorted(before.keys() | after.keys())
+        if before.get(offset, _ZERO_BLOCK) != after.get(offset, _ZERO_BLOCK)
+    ]
+    return Differences(
+        written=tuple(merge(block for block in changed if block.offset in after)),
+        cleared=tuple(merge(block for block in changed if block.offset not in after)),
+    )
 
 
-def _pieces(ranges: Iterator[ByteRange]) -> Iterator[ByteRange]:
-    for item in ranges:
-        for offset in range(item.offset // BLOCK * BLOCK, item.end, _PIECE):
-            yield ByteRange(offset, min(offset + _PIECE, item.end))
+def _digest(block: bytes) -> bytes:
+    return blake3(block.ljust(BLOCK, b"\0")).digest()
 
 
-def _changed_blocks(old: int, new: int, piece: ByteRange) -> Iterator[ByteRange]:
-    padded = -(-piece.length // BLOCK) * BLOCK
-    a = os.pread(old, piece.length, piece.offset).ljust(padded, b"\0")
-    b = os.pread(new, piece.length, piece.offset).ljust(padded, b"\0")
-    if a == b:
-        return
-    blocks = (np.frombuffer(part, dtype=np.uint64).reshape(-1, BLOCK // 8) for part in (a, b))
-    for number in np.flatnonzero(np.not_equal(*blocks).any(axis=1)):
-        start = piece.offset + int(number) * BLOCK
-        yield ByteRange(start, min(start + BLOCK, piece.end))
+_ZERO_BLOCK = _digest(b"")
