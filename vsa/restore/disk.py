@@ -27,7 +27,7 @@ from vsa.ranges import MIB
 from vsa.restore import vhd
 from vsa.restore.image import Image, new_image
 
-_BATCH = 8 * MIB
+_BATCH = 4 * MIB
 _ZEROS = bytes(1 * MIB)
 
 
