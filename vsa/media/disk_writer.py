@@ -18,6 +18,7 @@ from vsa.media.frames import Codec, Fingerprint
 from vsa.media.index import ROW, ZEROS, IndexDescription, PackRef, Rows, require_stored, write_index
 from vsa.media.layout import PACK_TARGET, SEGMENT, IndexKind
 from vsa.media.pack import Frame, PackBuilder
+from vsa.media.scratch import scratch_errors
 from vsa.media.store import Buffer, Store
 from vsa.model import IndexRef
 
@@ -47,6 +48,15 @@ class DiskTarget:
     extent_size: int
     kind: IndexKind
 
+    def __post_init__(self) -> None:
+        """BadRequest for names that could lead elsewhere, or a disk whose extents 32 bits cannot number."""
+        layout.require_identifier(self.run)
+        layout.require_identifier(self.disk_key)
+        if not 0 < self.extents <= 2**32:
+            raise BadRequest(
+                f"a disk of {self.disk_size} bytes cannot be stored in extents of {self.extent_size}"
+            )
+
     @property
     def extents(self) -> int:
         return layout.extent_count(self.disk_size, self.extent_size)
@@ -63,19 +73,22 @@ class DiskWriter:
     """
 
     def __init__(
-        self, store: Store, target: DiskTarget, *, scratch: Path, random: Callable[[int], bytes]
+        self,
+        store: Store,
+        target: DiskTarget,
+        *,
+        scratch: Path,
+        random: Callable[[int], bytes],
+        pack_target: int = PACK_TARGET,
     ) -> None:
         """`scratch` is an existing folder on this machine; a subfolder of it holds rows until `finish`.
 
-        BadRequest for a disk without bytes, or with more extents than 32 bits can number.
+        A pack is stored when it reaches `pack_target` bytes.
         """
-        if not 0 < target.extents <= 2**32:
-            raise BadRequest(
-                f"a disk of {target.disk_size} bytes cannot be stored in extents of {target.extent_size}"
-            )
         self._store = store
         self._target = target
         self._random = random
+        self._pack_target = pack_target
         self._codec = Codec()
         self._spool = _RowSpool(scratch / f"{target.run}-{target.disk_key}-{random(8).hex()}")
         self._changed = threading.Condition()
@@ -147,7 +160,7 @@ class DiskWriter:
             ordinal = len(self._packs) - 1
             frame = builder.add(stored, raw_length, fingerprint)
             self._spool.add(extent, ordinal, frame)
-            if builder.size < PACK_TARGET:
+            if builder.size < self._pack_target:
                 return None
             self._filling = None
             self._storing += 1
@@ -192,11 +205,8 @@ class DiskWriter:
             packs=tuple(packs),
             segments=segments,
         )
-        path = self._spool.folder / "index"
-        write_index(path, description, self._spool.groups(segments))
+        data = self._spool.index(description)
         name = layout.index(target.run, target.disk_key, self._random(8))
-        with path.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         ref = IndexRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         self._store.create(name, [data])
         require_stored(self._store, ref)
@@ -211,8 +221,9 @@ class _RowSpool:
     """Rows by segment: dense in memory while a segment is open, in a scratch file once it has ended."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
+        self._folder = folder
+        with scratch_errors(folder):
+            folder.mkdir()
         self._open: dict[int, tuple[Rows, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = {}
         self._ended: set[int] = set()
 
@@ -231,7 +242,8 @@ class _RowSpool:
     def end(self, segment: int) -> None:
         rows, given = self._open.pop(segment, (None, None))
         if rows is not None and given is not None:
-            np.save(self._path(segment), rows[given], allow_pickle=False)
+            with scratch_errors(self._folder):
+                np.save(self._path(segment), rows[given], allow_pickle=False)
             self._ended.add(segment)
 
     def end_all(self) -> tuple[int, ...]:
@@ -240,11 +252,17 @@ class _RowSpool:
             self.end(segment)
         return tuple(sorted(self._ended))
 
-    def groups(self, segments: tuple[int, ...]) -> Iterator[Rows]:
-        return (np.load(self._path(segment), allow_pickle=False) for segment in segments)
+    def index(self, description: IndexDescription) -> memoryview:
+        """The bytes of the index of all ended segments, mapped from a scratch file."""
+        path = self._folder / "index"
+        groups = (np.load(self._path(segment), allow_pickle=False) for segment in description.segments)
+        with scratch_errors(self._folder):
+            write_index(path, description, groups)
+            with path.open("rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, segment: int) -> Path:
-        return self.folder / f"{segment}.npy"
+        return self._folder / f"{segment}.npy"

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from vsa.errors import MediaDamaged, MediaUnusable
 from vsa.media import layout, pack
 from vsa.media.layout import MAX_EXTENT_SIZE, MAX_INDEX_SIZE, MIN_EXTENT_SIZE, SEGMENT, IndexKind
+from vsa.media.scratch import scratch_errors
 from vsa.media.store import Buffer, Store
 from vsa.model import Bytes, Identifier, IndexRef, Noun, ObjectName, Sha256
 from vsa.ranges import MIB, ByteRange
@@ -259,7 +260,7 @@ def pieces(size: int) -> Iterator[ByteRange]:
 
 def _spool(store: Store, ref: IndexRef, scratch: Path | None) -> memoryview:
     """The object in an unnamed temporary file, mapped: what is proven is what is parsed."""
-    with tempfile.TemporaryFile(dir=scratch) as file:
+    with scratch_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
         for at in pieces(ref.size):
             file.write(store.read(ref.name, at))
         file.flush()

@@ -52,15 +52,15 @@ def slot(number: int) -> str:
 
 
 def intent(run: str) -> str:
-    return f"{RUNS}{_identifier(run)}/intent.json"
+    return f"{RUNS}{require_identifier(run)}/intent.json"
 
 
 def pack(run: str, pack_id: bytes) -> str:
-    return f"{RUNS}{_identifier(run)}/packs/{pack_id.hex()}.pack"
+    return f"{RUNS}{require_identifier(run)}/packs/{pack_id.hex()}.pack"
 
 
 def index(run: str, disk_key: str, random: bytes) -> str:
-    return f"{RUNS}{_identifier(run)}/index/{_identifier(disk_key)}-{random.hex()}.parquet"
+    return f"{RUNS}{require_identifier(run)}/index/{require_identifier(disk_key)}-{random.hex()}.parquet"
 
 
 def is_pack(name: str) -> bool:
@@ -110,7 +110,8 @@ def extent_length(extent: int, disk_size: int, extent_size: int) -> int:
     return min(extent_size, disk_size - extent * extent_size)
 
 
-def _identifier(value: str) -> str:
+def require_identifier(value: str) -> str:
+    """The value, if it may be part of an object's or a file's name; BadRequest if not."""
     if not _IDENTIFIER.fullmatch(value):
         raise BadRequest(f"{value!r} cannot be part of an object name: expected 1 to 64 of a-z 0-9 -")
     return value

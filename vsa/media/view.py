@@ -138,18 +138,22 @@ class _Fold:
                 self.jobs[slot] = ReportedJob(slot, entry.time, self._pack(job))
                 self._release_bases(job)
             case PointEntry(point=point):
-                self._add_point(CommittedPoint(slot, entry.time, entry.run or "", self._pack(point)), point)
+                self._add_point(entry, point)
             case DamageEntry() as damage:
                 self._add_damage(slot, damage)
             case DoomEntry(runs=runs, objects=objects):
                 self.fenced.update(run for run in runs if run not in self.committed)
                 self.doomed.update(objects)
 
-    def _add_point(self, made: CommittedPoint, point: Point) -> None:
-        self.points[made.slot] = made
-        self.committed.setdefault(made.run, made.slot)
-        self.latest.update((disk.disk.key, made.slot) for disk in point.disks)
-        self.bases.update((base.disk_key, (made.slot, base)) for base in point.bases)
+    def _add_point(self, entry: Entry, point: Point) -> None:
+        """No correct writer commits twice for a run or after its fence; such an entry means nothing."""
+        run, slot = entry.run or "", entry.seq
+        if run in self.committed or run in self.fenced:
+            return
+        self.points[slot] = CommittedPoint(slot, entry.time, run, self._pack(point))
+        self.committed[run] = slot
+        self.latest.update((disk.disk.key, slot) for disk in point.disks)
+        self.bases.update((base.disk_key, (slot, base)) for base in point.bases)
 
     def _release_bases(self, job: JobEntry) -> None:
         for released in job.released:
