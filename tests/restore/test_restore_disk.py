@@ -170,7 +170,18 @@ def test_progress_reaches_its_total(backups: Backups, tmp_path: Path) -> None:
     )
 
 
-def test_many_batches_of_many_segments_come_out_in_order(tmp_path: Path) -> None:
+def test_the_checksum_is_of_the_disk_in_order_whatever_thread_was_first(
+    backups: Backups, tmp_path: Path
+) -> None:
+    layer = {extent: f"{extent:08}".encode() * (EXTENT // 8) for extent in range(0, 20_000)}
+    backup = backups.one_disk(layer, size=20_001 * EXTENT)
+    restored = restore_disk(backups.media, backup, tmp_path / "disk", format=Format.RAW)
+    with restored.path.open("rb") as file:
+        assert restored.sha256 == hashlib.file_digest(file, "sha256").hexdigest()
+    assert restored.path.stat().st_size == 20_001 * EXTENT
+
+
+def test_extents_of_several_segments_land_in_their_places(tmp_path: Path) -> None:
     backups = Backups(tmp_path, extent_size=DEFAULT_EXTENT_SIZE)
     places = [*range(0, 700, 2), *range(65_500, 65_700, 3)]
     layer = {extent: f"{extent:08}".encode() * (DEFAULT_EXTENT_SIZE // 8) for extent in places}

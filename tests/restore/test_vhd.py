@@ -43,6 +43,7 @@ def test_the_checksum_makes_the_footer_s_sum_come_out(sectors: int, identity: uu
     [
         (1 * GIB, Geometry(2080, 16, 63)),
         (20 * MIB, Geometry(602, 4, 17)),
+        (100 * MIB, Geometry(1003, 12, 17)),
         (127 * GIB, Geometry(65_278, 16, 255)),
         (2**40, Geometry(65_535, 16, 255)),
     ],
