@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from azsim.documents import Documents
 from azsim.image_files import load_image_file
@@ -28,7 +29,8 @@ from azsim.pages import (
 )
 
 _MOST_PAGES = 3 * SEGMENT // PAGE + 20
-_page_counts = st.integers(0, _MOST_PAGES)
+_page_counts = st.integers(1, _MOST_PAGES)
+_MOST_IMAGES, _MOST_VERSIONS = 3, 4
 WRITTEN, CLEARED, PERHAPS_CLEARED = "written", "cleared", "perhaps cleared"
 
 
@@ -48,10 +50,11 @@ class Model:
             self.acts[page] = (time, act)
 
     def resize(self, time: int, pages: int) -> None:
-        before = len(self.data) // PAGE
+        cut_off = range(pages, len(self.data) // PAGE)
         self.data = self.data[: pages * PAGE].ljust(pages * PAGE, b"\0")
-        for page in range(pages, before):
-            self.acts[page] = (time, CLEARED if page in self.acts else PERHAPS_CLEARED)
+        for page in cut_off:
+            _, before = self.acts.get(page, (0, PERHAPS_CLEARED))
+            self.acts[page] = (time, PERHAPS_CLEARED if before == PERHAPS_CLEARED else CLEARED)
 
     def after(self, time: int) -> dict[int, str]:
         """What happened to each page, that still exists, after a time."""
@@ -91,12 +94,11 @@ class PageStoreMachine(RuleBasedStateMachine):
     def pick(self, data: st.DataObject, refs: list[str]) -> str:
         return data.draw(st.sampled_from(refs))
 
-    @rule(pages=_page_counts)
+    @initialize(pages=_page_counts)
     def create(self, pages: int) -> None:
         image = self.store.create(pages * PAGE)
         self.models[image] = Model(image, 0, bytearray(pages * PAGE))
 
-    @precondition(lambda self: self.refs(frozen=False))
     @rule(data=st.data(), cleared=st.booleans(), whole=st.booleans())
     def write_or_clear(self, data: st.DataObject, cleared: bool, whole: bool) -> None:
         image = self.pick(data, self.refs(frozen=False))
@@ -112,7 +114,7 @@ class PageStoreMachine(RuleBasedStateMachine):
             self.store.write(image, first * PAGE, content)
             model.act(self.tick(), WRITTEN, first, content)
 
-    @precondition(lambda self: self.refs(frozen=False))
+    @precondition(lambda self: len(self.refs(frozen=True)) < _MOST_VERSIONS)
     @rule(data=st.data())
     def freeze(self, data: st.DataObject) -> None:
         image = self.pick(data, self.refs(frozen=False))
@@ -122,21 +124,19 @@ class PageStoreMachine(RuleBasedStateMachine):
             image, model.generation, bytearray(model.data), dict(model.acts), self.tick()
         )
 
-    @precondition(lambda self: self.refs(frozen=False))
     @rule(data=st.data(), pages=_page_counts)
     def resize(self, data: st.DataObject, pages: int) -> None:
         image = self.pick(data, self.refs(frozen=False))
         self.store.resize(image, pages * PAGE)
         self.models[image].resize(self.tick(), pages)
 
-    @precondition(lambda self: self.models)
+    @precondition(lambda self: len(self.refs(frozen=False)) < _MOST_IMAGES)
     @rule(data=st.data())
     def copy(self, data: st.DataObject) -> None:
         source = self.models[ref := self.pick(data, list(self.models))]
         image = self.store.copy(ref)
         self.models[image] = Model(image, 0, bytearray(source.data), dict(source.acts))
 
-    @precondition(lambda self: self.refs(frozen=False))
     @rule(data=st.data())
     def overwrite(self, data: st.DataObject) -> None:
         source = self.models[ref := self.pick(data, list(self.models))]
@@ -145,17 +145,17 @@ class PageStoreMachine(RuleBasedStateMachine):
         generation = self.models[image].generation + 1
         self.models[image] = Model(image, generation, bytearray(source.data), dict(source.acts))
 
-    @precondition(lambda self: self.refs(frozen=False))
     @rule(data=st.data(), pages=_page_counts)
     def reset(self, data: st.DataObject, pages: int) -> None:
         image = self.pick(data, self.refs(frozen=False))
         self.store.reset(image, pages * PAGE)
         self.models[image] = Model(image, self.models[image].generation + 1, bytearray(pages * PAGE))
 
-    @precondition(lambda self: self.models)
+    @precondition(lambda self: self.refs(frozen=True) or len(self.models) > 1)
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
-        ref = self.pick(data, list(self.models))
+        images = self.refs(frozen=False)
+        ref = self.pick(data, self.refs(frozen=True) + images[: len(images) - 1])
         self.store.delete(ref)
         del self.models[ref]
         with pytest.raises(UnknownImage):
@@ -165,21 +165,6 @@ class PageStoreMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.stop()
         self.start()
-
-    @precondition(lambda self: self.refs(frozen=True))
-    @rule(data=st.data())
-    def compare_versions(self, data: st.DataObject) -> None:
-        older_ref = self.pick(data, self.refs(frozen=True))
-        newer_ref = self.pick(data, list(self.models))
-        older, newer = self.models[older_ref], self.models[newer_ref]
-        if refusal := _refusal(older, newer):
-            with pytest.raises(refusal):
-                self.store.diff(older_ref, newer_ref, 0, len(newer.data))
-            return
-        assert older.frozen_at is not None
-        found = list(self.store.diff(older_ref, newer_ref, 0, len(newer.data)))
-        _check_ranges(found, newer.after(older.frozen_at))
-        _check_clipped(found, self.store.diff(older_ref, newer_ref, *_middle(newer)), *_middle(newer))
 
     @invariant()
     def every_byte_and_allocation_is_as_modelled(self) -> None:
@@ -191,6 +176,22 @@ class PageStoreMachine(RuleBasedStateMachine):
             found = list(self.store.ranges(ref, 0, len(model.data)))
             _check_ranges(found, {p: act for p, act in model.after(-1).items() if act == WRITTEN})
             _check_clipped(found, self.store.ranges(ref, start, end), start, end)
+
+    @invariant()
+    def every_version_differs_from_every_ref_as_modelled(self) -> None:
+        for older_ref in self.refs(frozen=True):
+            for newer_ref, newer in self.models.items():
+                self.compare(older_ref, newer_ref, self.models[older_ref], newer)
+
+    def compare(self, older_ref: str, newer_ref: str, older: Model, newer: Model) -> None:
+        if refusal := _refusal(older, newer):
+            with pytest.raises(refusal):
+                self.store.diff(older_ref, newer_ref, 0, len(newer.data))
+            return
+        assert older.frozen_at is not None
+        found = list(self.store.diff(older_ref, newer_ref, 0, len(newer.data)))
+        _check_ranges(found, newer.after(older.frozen_at))
+        _check_clipped(found, self.store.diff(older_ref, newer_ref, *_middle(newer)), *_middle(newer))
 
 
 def _refusal(older: Model, newer: Model) -> type[PageError] | None:
@@ -209,7 +210,7 @@ def _middle(model: Model) -> tuple[int, int]:
 
 
 def _check_ranges(found: list[Range], expected: dict[int, str]) -> None:
-    for one, following in zip(found, found[1:], strict=False):
+    for one, following in itertools.pairwise(found):
         assert one.end < following.start or (one.end == following.start and one.cleared != following.cleared)
     acts = {
         page: CLEARED if one.cleared else WRITTEN
@@ -234,8 +235,8 @@ def _check_clipped(whole: list[Range], part: object, start: int, end: int) -> No
 
 TestPageStore = PageStoreMachine.TestCase
 TestPageStore.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=50,
+    stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
