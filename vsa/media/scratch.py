@@ -16,6 +16,7 @@ def scratch_errors(folder: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         where = folder or "the system's temporary folder"
+        reason = error.strerror or error
         raise MediaUnusable(
-            f"scratch space in {where} failed: {error.strerror or error}; free some space or name another folder"
+            f"scratch space in {where} failed: {reason}; free some space or name another folder"
         ) from error

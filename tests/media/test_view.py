@@ -1,0 +1,165 @@
+"""What the log means, entry by entry."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.media.making import NOW, a_disk, a_point, a_snapshot, a_vm
+from vsa.media.entries import (
+    ClientEntry,
+    ClientState,
+    DamageEntry,
+    DoomEntry,
+    Entry,
+    EntryBody,
+    JobEntry,
+    ReleasedBase,
+    Result,
+    SeenName,
+)
+from vsa.media.view import View
+from vsa.model import IndexRef, Method
+
+DISK = a_disk()
+INDEX = IndexRef(name="runs/r/index/d.parquet", size=1, sha256="0" * 64)
+
+
+def view_of(*said: EntryBody | tuple[str, EntryBody]) -> View:
+    return View(0, "").extended(numbered(said))
+
+
+def numbered(said, first: int = 0):
+    for slot, item in enumerate(said, first):
+        run, body = item if isinstance(item, tuple) else (None, item)
+        entry = Entry(
+            seq=slot,
+            prev="0" * 64,
+            nonce="0" * 32,
+            time=NOW + dt.timedelta(hours=slot),
+            run=run,
+            software="x",
+            body=body,
+        )
+        yield entry, f"hash of {slot}"
+
+
+def point(run: str, *bases: str, disk=DISK) -> tuple[str, EntryBody]:
+    return run, a_point(disk, [INDEX], bases=[a_snapshot(disk, name) for name in bases])
+
+
+def job(*released: str) -> JobEntry:
+    return JobEntry(
+        job="job",
+        subclient="all",
+        method=Method.CBT,
+        started_at=NOW,
+        ended_at=NOW,
+        result=Result.COMPLETED,
+        released=tuple(ReleasedBase(base=a_snapshot(DISK, name), reason="x") for name in released),
+    )
+
+
+def base_of(*said) -> str | None:
+    kept = view_of(*said).base_of(DISK.key)
+    return kept and f"{kept[0]}{kept[1].id}"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([], None),
+        ([point("r0")], None),
+        ([point("r0", "a")], "0/snapshots/a"),
+        ([point("r0", "a"), point("r1", "b")], "1/snapshots/b"),
+        ([point("r0", "a"), point("r1")], "0/snapshots/a"),
+        ([point("r0", "a"), job("a")], None),
+        ([point("r0", "a"), job("b")], "0/snapshots/a"),
+        ([point("r0", "a"), point("r1", "b"), job("a")], "1/snapshots/b"),
+        ([point("r0", "a"), job("a"), point("r1", "a")], "2/snapshots/a"),
+    ],
+)
+def test_the_base_is_the_one_named_last_and_not_released(said, expected):
+    assert base_of(*said) == expected
+
+
+def test_each_disk_has_a_base_and_a_latest_point_of_its_own():
+    other = a_disk("data")
+    view = view_of(point("r0", "a"), point("r1", "b", disk=other))
+    assert view.latest_point_of_disk(DISK.key) == (0, point("r0", "a")[1].point.disks[0])
+    assert view.latest_point_of_disk(other.key)[0] == 1
+    assert {key: slot for key, (slot, _) in view.bases().items()} == {DISK.key: 0, other.key: 1}
+    assert view.latest_point_of_disk("unknown") is None
+
+
+def test_a_run_has_one_point_and_a_fenced_run_none():
+    view = view_of(point("r0", "a"), point("r0", "b"), DoomEntry(runs=("r2",), reason="x"), point("r2", "c"))
+    assert list(view.points) == [0]
+    assert view.committed == {"r0": 0}
+    assert view.base_of(DISK.key)[1].id == "/snapshots/a"
+    assert view.fenced == {"r2"}
+
+
+def test_a_fence_after_the_commit_means_nothing():
+    assert view_of(point("r0"), DoomEntry(runs=("r0",), reason="x")).fenced == frozenset()
+
+
+def test_a_client_is_what_was_last_said_of_it():
+    def seen(name: str, state: ClientState) -> ClientEntry:
+        vm = a_vm("web").model_copy(update={"name": name})
+        return ClientEntry(
+            vm=vm,
+            names=(SeenName(name=name, first_seen=NOW, last_seen=NOW),),
+            first_seen=NOW,
+            last_seen=NOW,
+            state=state,
+        )
+
+    view = view_of(seen("web", ClientState.PRESENT), seen("web-renamed", ClientState.GONE))
+    assert [(client.vm.name, client.state) for client in view.clients.values()] == [
+        ("web-renamed", ClientState.GONE)
+    ]
+
+
+def test_doubts_add_up():
+    view = view_of(
+        point("r0"),
+        point("r1"),
+        DamageEntry(points=(0, 1), disk_key="d", reason="audit"),
+        DamageEntry(points=(1,), disk_key="e", reason="read error"),
+    )
+    assert {
+        slot: [(doubt.slot, doubt.disk_key) for doubt in doubts] for slot, doubts in view.doubtful.items()
+    } == {
+        0: [(2, "d")],
+        1: [(2, "d"), (3, "e")],
+    }
+
+
+def test_jobs_and_points_come_back_from_their_packed_form():
+    view = view_of(job("a"), point("r1", "b"))
+    assert view.jobs[0].job == job("a")
+    assert view.jobs[0].time == NOW
+    assert view.points[1].point == point("r1", "b")[1].point
+    assert (view.points[1].run, view.points[1].time) == ("r1", NOW + dt.timedelta(hours=1))
+
+
+SAID = st.one_of(
+    st.builds(point, st.sampled_from(["r0", "r1", "r2"]), st.sampled_from("ab")),
+    st.builds(point, st.sampled_from(["r0", "r1", "r2"])),
+    st.builds(job, st.sampled_from("ab")),
+    st.builds(lambda run: DoomEntry(runs=(run,), reason="x"), st.sampled_from(["r0", "r1", "r2"])),
+    st.just(DamageEntry(points=(0,), disk_key="d", reason="x")),
+)
+
+
+@given(st.lists(SAID, max_size=8), st.integers(0, 8))
+def test_folding_in_two_parts_is_folding_at_once(said, cut):
+    cut = min(cut, len(said))
+    half = view_of(*said[:cut])
+    frozen = repr(half)
+    assert half.extended(numbered(said[cut:], cut)) == view_of(*said)
+    assert repr(half) == frozen
