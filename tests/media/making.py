@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vsa.media.disk_writer import WrittenDisk
 from vsa.media.entries import PointEntry
 from vsa.media.frames import fingerprint
+from vsa.media.index import ZEROS
 from vsa.media.layout import SEGMENT, IndexKind
 from vsa.media.media import Media
 from vsa.model import (
@@ -157,15 +160,15 @@ def back_up(
 
 
 def read_disk(media: Media, indexes: Sequence[IndexRef], size: int) -> dict[int, bytes]:
-    """The extents of a disk that are not zeros, through the media's own reader."""
+    """The extents of a disk that hold data, through the media's own reader."""
     index = media.disk_index(indexes, size)
     found: dict[int, bytes] = {}
     for number in index.segments():
         table = index.segment(number)
         assert table is not None
-        for position, data in media.extent_reader().read(index, table, range(len(table))):
-            if any(data):
-                found[table.first_extent + position] = data
+        stored = np.flatnonzero(table.pack != ZEROS).tolist()
+        for position, data in media.extent_reader().read(index, table, stored):
+            found[table.first_extent + position] = data
     return found
 
 
