@@ -125,7 +125,7 @@ class Ext4:
             "E2FSPROGS_FAKE_TIME": str(int(self.moment.timestamp())),
         }
         command = [program, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode & ~accept:
             words = (done.stderr or done.stdout).strip()
             raise ToolFailed(f"{' '.join(command)} ended with {done.returncode}: {words}")

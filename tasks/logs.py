@@ -24,7 +24,7 @@ _SPEAKERS = (
 def show_engine_logs() -> None:
     """Send the engine's records where Prefect's own go, and redact them all. Repeating it changes nothing."""
     engine = logging.getLogger(ENGINE)
-    engine.setLevel(logging.INFO)
+    engine.setLevel(logging.getLogger("prefect").getEffectiveLevel())
     for speaker in ("prefect.extra", "prefect"):
         for handler in logging.getLogger(speaker).handlers:
             if handler not in engine.handlers:

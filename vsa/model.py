@@ -168,7 +168,8 @@ class IndexRef(Noun):
 class DiskFigures(Noun):
     """What one disk's backup moved, in bytes (seconds for `elapsed`).
 
-    `allocated`: what Azure says is allocated. `changed`: ranges to be read by the method. `read`: bytes
+    `allocated`: what Azure says is allocated. `changed`: what the method calls changed (CBT: Azure's change
+    list; CRC: extents that differ; full: everything allocated). `read`: bytes
     fetched, audit included. `new`: extents that differ from the previous point.
     `stored`: bytes added to packs.
     """

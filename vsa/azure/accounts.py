@@ -13,6 +13,7 @@ from azure.storage.blob import BlobClient, BlobSasPermissions, generate_blob_sas
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.resource_id import ResourceId
+from vsa.azure.wire import text
 from vsa.errors import AzureNotFound
 from vsa.secret import Secret
 
@@ -44,7 +45,7 @@ class StorageAccounts:
         for account in found:
             if account.name.lower() == name.lower():
                 group = ResourceId.parse(account.id).group
-                return StorageAccount(account.name, group, account.location, str(account.sku.name))
+                return StorageAccount(account.name, group, account.location, text(account.sku.name))
         raise AzureNotFound(
             f"storage account {name} is not in subscription {self._connection.subscription_id}",
             code="ResourceNotFound",

@@ -12,6 +12,7 @@ from vsa.azure.accounts import StorageAccounts, account_of
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.resource_id import ResourceId
+from vsa.azure.wire import text
 from vsa.errors import AzureNotFound, BadRequest
 from vsa.model import AttachedDisk, DiskKind, Exclusion, SourceDisk
 
@@ -58,7 +59,7 @@ def _managed(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk:
         source=disk.id,
         unique_id=disk.unique_id,
         size=disk.disk_size_bytes,
-        sku=str(disk.sku.name if disk.sku else ""),
+        sku=text(disk.sku.name if disk.sku else None),
         region=disk.location,
         resource_group=parts.group,
         sector_size=sector,
@@ -71,7 +72,7 @@ def _unmanaged(connection: AzureConnection, attached: AttachedDisk) -> SourceDis
     key = accounts.key(account.name, account.resource_group)
     with azure_errors(f"read properties of VHD {attached.source}"):
         blob = connection.blob(attached.source, key).get_blob_properties()
-    if str(getattr(blob.blob_type, "value", blob.blob_type)) != "PageBlob":
+    if text(blob.blob_type) != "PageBlob":
         raise BadRequest(f"VHD {attached.source} is a {blob.blob_type}, expected a page blob")
     if blob.size is None or blob.creation_time is None:
         raise AzureNotFound(f"VHD {attached.source} has neither size nor creation time")

@@ -15,6 +15,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
+from vsa.azure.wire import text
 from vsa.errors import (
     AccessDenied,
     AccessExpired,
@@ -98,7 +99,7 @@ def code_of(error: HttpResponseError) -> str:
     """Azure's own error code: ARM puts it into the body, the blob service into a header."""
     blob_code = getattr(error, "error_code", None)
     if blob_code:
-        return str(getattr(blob_code, "value", blob_code))
+        return text(blob_code)
     arm_error = getattr(error, "error", None)
     return str(getattr(arm_error, "code", "") or "")
 

@@ -10,6 +10,7 @@ from typing import Any
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.resource_id import ResourceId
+from vsa.azure.wire import text
 from vsa.errors import AzureNotFound
 from vsa.model import AttachedDisk, DiskRole, Vm
 
@@ -42,8 +43,8 @@ def _describe(connection: AzureConnection, vm: Any) -> Vm | None:
         resource_group=parts.group,
         subscription_id=parts.subscription,
         region=vm.location,
-        size=str(getattr(vm.hardware_profile, "vm_size", "") or UNKNOWN),
-        os_type=str(getattr(os_disk, "os_type", "") or UNKNOWN),
+        size=text(getattr(vm.hardware_profile, "vm_size", None)) or UNKNOWN,
+        os_type=text(getattr(os_disk, "os_type", None)) or UNKNOWN,
         power_state=power_state,
         tags=dict(vm.tags or {}),
         disks=_attached_disks(storage),
@@ -69,7 +70,7 @@ def _attached(disk: Any, role: DiskRole) -> AttachedDisk:
     # Both fields may be present; a managed disk's id decides (rest-api-specs, maximum set example).
     managed = disk.managed_disk is not None and bool(disk.managed_disk.id)
     source = disk.managed_disk.id if managed else (disk.vhd.uri if disk.vhd else "")
-    sku = str(disk.managed_disk.storage_account_type or "") if managed else ""
+    sku = text(disk.managed_disk.storage_account_type) if managed else ""
     return AttachedDisk(
         name=disk.name,
         role=role,

@@ -193,7 +193,7 @@ class _Transfer:
             figures=DiskFigures(
                 size=stream.snapshot.size,
                 allocated=planned.allocated,
-                changed=planned.changed,
+                changed=comparison.new if decision.method is Method.CRC else planned.changed,
                 read=comparison.read,
                 new=comparison.new,
                 stored=written.stored,
