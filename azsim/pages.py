@@ -155,8 +155,8 @@ class PageStore:
         with self._lock:
             source = self._ref(ref)
             name = self._next_id()
-            # One epoch ahead of every mark that comes along: no later difference reports them.
-            epoch = source.epoch + 1
+            # The source's epoch is not less than any mark that comes along: no later difference reports them.
+            epoch = source.epoch
             copied = _Ref(name, name, frozen=False, size=source.size, epoch=epoch, generation=1, map=name)
             self._add_sharing(copied, source)
             return name

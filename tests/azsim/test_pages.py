@@ -30,7 +30,8 @@ from azsim.pages import (
 
 _MOST_PAGES = 3 * SEGMENT // PAGE + 20
 _page_counts = st.integers(1, _MOST_PAGES)
-_MOST_IMAGES, _MOST_VERSIONS = 3, 4
+_spans = st.tuples(st.integers(0, _MOST_PAGES), st.integers(1, _MOST_PAGES))
+_MOST_IMAGES, _MOST_VERSIONS = 2, 3
 WRITTEN, CLEARED, PERHAPS_CLEARED = "written", "cleared", "perhaps cleared"
 
 
@@ -55,6 +56,11 @@ class Model:
         for page in cut_off:
             _, before = self.acts.get(page, (0, PERHAPS_CLEARED))
             self.acts[page] = (time, PERHAPS_CLEARED if before == PERHAPS_CLEARED else CLEARED)
+
+    def clip(self, span: tuple[int, int]) -> tuple[int, int]:
+        """First page and count of the part of a span that exists."""
+        first = min(span[0], len(self.data) // PAGE)
+        return first, min(span[1], len(self.data) // PAGE - first)
 
     def after(self, time: int) -> dict[int, str]:
         """What happened to each page, that still exists, after a time."""
@@ -99,20 +105,28 @@ class PageStoreMachine(RuleBasedStateMachine):
         image = self.store.create(pages * PAGE)
         self.models[image] = Model(image, 0, bytearray(pages * PAGE))
 
-    @rule(data=st.data(), cleared=st.booleans(), whole=st.booleans())
-    def write_or_clear(self, data: st.DataObject, cleared: bool, whole: bool) -> None:
+    @rule(data=st.data(), span=_spans, byte=st.integers(0, 255))
+    def write(self, data: st.DataObject, span: tuple[int, int], byte: int) -> None:
         image = self.pick(data, self.refs(frozen=False))
-        model = self.models[image]
-        pages = len(model.data) // PAGE
-        first = 0 if whole else data.draw(st.integers(0, pages))
-        count = pages if whole else data.draw(st.integers(0, pages - first))
-        if cleared:
-            self.store.clear(image, first * PAGE, count * PAGE)
-            model.act(self.tick(), CLEARED, first, bytes(count * PAGE))
-        else:
-            content = bytes([data.draw(st.integers(0, 255))]) * (count * PAGE)
-            self.store.write(image, first * PAGE, content)
-            model.act(self.tick(), WRITTEN, first, content)
+        first, count = self.models[image].clip(span)
+        content = bytes([byte]) * (count * PAGE)
+        self.store.write(image, first * PAGE, content)
+        self.models[image].act(self.tick(), WRITTEN, first, content)
+
+    @rule(data=st.data(), span=_spans)
+    def write_again(self, data: st.DataObject, span: tuple[int, int]) -> None:
+        self.write(data, span, 1)
+
+    @rule(data=st.data(), span=_spans)
+    def clear(self, data: st.DataObject, span: tuple[int, int]) -> None:
+        image = self.pick(data, self.refs(frozen=False))
+        first, count = self.models[image].clip(span)
+        self.store.clear(image, first * PAGE, count * PAGE)
+        self.models[image].act(self.tick(), CLEARED, first, bytes(count * PAGE))
+
+    @rule(data=st.data())
+    def clear_everything(self, data: st.DataObject) -> None:
+        self.clear(data, (0, _MOST_PAGES))
 
     @precondition(lambda self: len(self.refs(frozen=True)) < _MOST_VERSIONS)
     @rule(data=st.data())
@@ -161,6 +175,7 @@ class PageStoreMachine(RuleBasedStateMachine):
         with pytest.raises(UnknownImage):
             self.store.size(ref)
 
+    @precondition(lambda self: self.time % 3 == 0)
     @rule()
     def restart(self) -> None:
         self.stop()
@@ -235,8 +250,8 @@ def _check_clipped(whole: list[Range], part: object, start: int, end: int) -> No
 
 TestPageStore = PageStoreMachine.TestCase
 TestPageStore.settings = settings(
-    max_examples=50,
-    stateful_step_count=25,
+    max_examples=60,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -260,6 +275,18 @@ def test_a_page_never_written_but_cleared_is_reported_as_cleared(store: PageStor
     version = store.freeze(image)
     store.clear(image, 3 * PAGE, PAGE)
     assert list(store.diff(version, image, 0, 1 << 20)) == [Range(3 * PAGE, 4 * PAGE, cleared=True)]
+
+
+def test_a_page_written_into_a_cleared_segment_leaves_the_rest_cleared(store: PageStore) -> None:
+    image = store.create(2 * SEGMENT)
+    version = store.freeze(image)
+    store.clear(image, 0, 2 * SEGMENT)
+    store.write(image, PAGE, b"a" * PAGE)
+    assert list(store.diff(version, image, 0, 2 * SEGMENT)) == [
+        Range(0, PAGE, cleared=True),
+        Range(PAGE, 2 * PAGE),
+        Range(2 * PAGE, 2 * SEGMENT, cleared=True),
+    ]
 
 
 def test_ranges_run_on_over_the_border_of_two_map_chunks(store: PageStore) -> None:
