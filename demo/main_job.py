@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import SecretStr
+
 from azsim.control import Control
-from demo.disks import SourceFile, list_sources, machine_roots, missing_tools, sha256_of
-from demo.fleet import Day, FleetDisk, build_images, disk_entry, live_through, story, write_fleet
+from demo.disks import list_sources, machine_roots, missing_tools, sha256_of
+from demo.fleet import Day, FleetDisk, Unmanaged, build_images, disk_entry, live_through, story, write_fleet
 from demo.proofs import Proof, Restored, prove_nothing_left, prove_restores, prove_savings
 from demo.report import disk_table, heading, rule, work_line
+from demo.sources import SourceFile
 from vsa.media.entries import JobEntry
 
 # Azure takes one snapshot of a premium page blob in ten minutes; the simulation's clock steps over it.
@@ -64,6 +67,13 @@ class Demo:
         excluded = {d.name for vm in self.story.fleet.vms if vm.tags.get("backup") == "no" for d in vm.disks}
         return [disk for disk in self.disks if disk.name not in excluded]
 
+    @property
+    def staged(self) -> int:
+        """Copies to staging blobs that the jobs need: one for each disk in a premium account and job."""
+        premium = {a.name for a in self.story.fleet.accounts if a.sku.startswith("Premium")}
+        disks = [d for d in self.protected if isinstance(d.place, Unmanaged) and d.place.account in premium]
+        return len(disks) * len(self.jobs)
+
     def say(self, text: str = "") -> None:
         self.out.write(text + "\n")
         self.out.flush()
@@ -82,6 +92,7 @@ class Demo:
             self._job("Third job, CRC", {"method": "crc"})
             proofs = [*self._restore_and_prove(), prove_savings(self.jobs[0].report, self.jobs[1].report)]
             proofs += prove_nothing_left(control.inventory(), len(self.protected))
+            proofs.append(prove_staging(control.requests(), copies=self.staged))
         return self._conclude(proofs)
 
     def _build(self) -> None:
@@ -107,7 +118,7 @@ class Demo:
         digests = self._digests()
         self.say(f"Running the flow backup-subclient over {len(self.protected)} disks ...")
         state = backup_subclient("demo", return_state=True, **options)
-        report: JobEntry = state.result(raise_on_failure=False)
+        report = state.result(raise_on_failure=False)
         if not isinstance(report, JobEntry):
             raise RuntimeError(f"{name}: {state.name}: {state.message}")
         self.jobs.append(JobDone(name, report, digests))
@@ -145,7 +156,7 @@ class Demo:
         return prove_restores(restored)
 
     def _restore(self, job: JobDone) -> list[Restored]:
-        """Every disk of the job's points, by the `vsa` command: the newest as VHDs, the others as raw images."""
+        """Every disk of the job's points, by the `vsa` command: the newest as VHDs, else as raw."""
         kind = "vhd" if job is self.jobs[-1] else "raw"
         items: list[Restored] = []
         for vm in job.report.vms:
@@ -207,7 +218,7 @@ def save_blocks(endpoint: dict[str, str], media: Path) -> None:
         subscription_id=endpoint["subscription"],
         tenant_id=endpoint["tenant"],
         client_id=endpoint["client_id"],
-        client_secret=Path(endpoint["client_secret_file"]).read_text(),
+        client_secret=SecretStr(Path(endpoint["client_secret_file"]).read_text()),
         base_url=endpoint["base_url"],
         authority=endpoint["base_url"],
         ca_file=endpoint["ca_file"],

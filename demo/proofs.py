@@ -16,6 +16,7 @@ from vsa.model import Method
 from vsa.text import size_text
 
 FOOTER = 512
+STAGING = "vsa-staging"
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,18 @@ def prove_nothing_left(inventory: dict[str, list[dict[str, Any]]], disks: int) -
         row["name"] for kind in ("disks", "snapshots") for row in inventory[kind] if row["grant_open"]
     ]
     yield Proof("no access grant is open", not open_grants, ", ".join(open_grants))
-    staging = [row["name"] for row in inventory["blobs"] if row["container"] == "vsa-staging"]
+    staging = [row["name"] for row in inventory["blobs"] if row["container"] == STAGING]
     yield Proof("no staging blob is left", not staging, ", ".join(staging))
+
+
+def prove_staging(requests: Sequence[dict[str, Any]], *, copies: int) -> Proof:
+    """Every disk in a premium account was copied to a staging blob in every job, and read there."""
+    staging = [row for row in requests if f"/{STAGING}/" in row["path"]]
+    made = {row["path"] for row in staging if row["method"] == "PUT" and row["status"] == 202}
+    read = {row["path"] for row in staging if row["method"] == "GET" and row["status"] == 206}
+    holds = made == read and len(made) == copies > 0
+    found = f"{len(made)} copied, {len(read)} read"
+    return Proof("disks in a premium account were read through staging blobs", holds, found)
 
 
 def _disks(report: JobEntry) -> list[DiskOutcome]:
