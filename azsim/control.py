@@ -153,10 +153,10 @@ class Control:
         """The log of requests with a number above `since`: plane, method, path, query, range, status."""
         return cast(list[Result], self._call("requests", since=since))
 
-    def _result(self, operation: str, **arguments: Any) -> Result:
+    def _result(self, operation: str, /, **arguments: Any) -> Result:
         return cast(Result, self._call(operation, **arguments))
 
-    def _call(self, operation: str, **arguments: Any) -> Any:
+    def _call(self, operation: str, /, **arguments: Any) -> Any:
         endpoint = self.endpoint
         address = urlsplit(endpoint["base_url"])
         context = ssl.create_default_context(cafile=endpoint["ca_file"])

@@ -116,6 +116,13 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self._announce()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A TLS farewell waits for clients that hold a connection idle and read nothing.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, _CuttableProtocol):
+                connection.abort_if_idle()
+        await super().shutdown(sockets=sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         loop = asyncio.get_running_loop()
@@ -131,6 +138,10 @@ class _CuttableProtocol(HttpToolsProtocol):
         super().on_message_begin()
         extensions: dict[str, Any] = {ABORT: self.transport.abort, CLOSE: self.transport.close}
         self.scope["extensions"] = extensions
+
+    def abort_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
 
 
 @contextlib.contextmanager
