@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from azsim.control import Control
 from demo.disks import list_sources, machine_roots, missing_tools, sha256_of
 from demo.fleet import Day, FleetDisk, Unmanaged, build_images, disk_entry, live_through, story, write_fleet
-from demo.proofs import Proof, Restored, prove_nothing_left, prove_restores, prove_savings
+from demo.proofs import Proof, Restored, prove_nothing_left, prove_restores, prove_savings, prove_staging
 from demo.report import disk_table, heading, rule, work_line
 from demo.sources import SourceFile
 from vsa.media.entries import JobEntry
