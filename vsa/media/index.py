@@ -64,7 +64,7 @@ _ENCODINGS = {
     "crc": "PLAIN",
     "digest": "PLAIN",
 }
-_IN_MEMORY = 32 * MIB
+IN_MEMORY = 32 * MIB
 _PIECE = 8 * MIB
 _MAX_THRIFT = 512 * MIB
 _MAX_ROW_GROUP_BYTES = 2 * SEGMENT * ROW.itemsize
@@ -233,12 +233,15 @@ def open_index(
     return IndexFile(fetch_checked(store, ref, scratch), ref, media_id=media_id, extent_size=extent_size)
 
 
-def fetch_checked(store: Store, ref: IndexRef, scratch: Path | None) -> Buffer:
-    """The object's bytes; MediaDamaged unless they have exactly the size and digest of `ref`."""
+def fetch_checked(store: Store, ref: IndexRef, scratch: Path | None, *, in_memory: int = IN_MEMORY) -> Buffer:
+    """The object's bytes; MediaDamaged unless they have exactly the size and digest of `ref`.
+
+    More than `in_memory` bytes are held in an unnamed file in `scratch`.
+    """
     size = store.size(ref.name)
     if size != ref.size or size > MAX_INDEX_SIZE:
         raise MediaDamaged(f"{store.location}: {ref.name} has {size} bytes, the log says {ref.size}")
-    data = store.read(ref.name, limit=size) if size <= _IN_MEMORY else _spool(store, ref, scratch)
+    data = store.read(ref.name, limit=size) if size <= in_memory else _spool(store, ref, scratch)
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         raise MediaDamaged(f"{store.location}: {ref.name} does not have the digest that the log states")
     return data

@@ -1,0 +1,126 @@
+"""Every call to the store fails in turn, before or after its effect; then a kill at any moment.
+
+Whatever happened: what was committed restores, what was not is invisible, and the next run succeeds.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
+from tests.media.making import back_up, new_media, noise, read_disk, read_point, temporaries, text
+from vsa.errors import MediaUnusable, TryAgainLater, VsaError
+from vsa.media.folder import FolderStore
+from vsa.media.media import Media
+
+FIRST = {0: noise(0), 5: text(5), 9: noise(9)}
+CHANGES = {0: None, 5: noise("new"), 7: text(7)}
+SECOND = {5: noise("new"), 7: text(7), 9: noise(9)}
+
+
+def two_backups(media: Media, scratch, *, attempt: str) -> tuple[int, int]:
+    """A base and a delta on it, each in a run of its own; the slots of their points."""
+    first = back_up(media, FIRST, run=f"{attempt}-1", scratch=scratch)
+    base = media.view().points[first].point.disks[0].indexes
+    return first, back_up(media, CHANGES, run=f"{attempt}-2", scratch=scratch, base=base)
+
+
+def calls_of_two_backups(folder, scratch) -> list[tuple[str, str]]:
+    new_media(folder)
+    store = FaultyStore(FolderStore(folder), no_fault)
+    two_backups(Media(store, write=True), scratch, attempt="a")
+    return store.calls
+
+
+@pytest.mark.parametrize("moment", Moment)
+@pytest.mark.parametrize("error", [TryAgainLater("lost"), MediaUnusable("full")], ids=["lost", "full"])
+def test_any_single_failure_leaves_only_whole_points(tmp_path, moment, error):
+    calls = calls_of_two_backups(tmp_path / "counted", tmp_path)
+    assert len(calls) > 20
+    survived = 0
+    for number in range(len(calls)):
+        folder = tmp_path / f"media-{number}"
+        new_media(folder)
+        store = FaultyStore(FolderStore(folder), fail_call(number, moment, error))
+        try:
+            two_backups(Media(store, write=True), tmp_path, attempt="a")
+            survived += 1
+        except VsaError:
+            pass
+        assert_every_point_restores(folder)
+        first, second = two_backups(Media.open(str(folder), write=True), tmp_path, attempt="b")
+        media = Media.open(str(folder))
+        assert (read_point(media, first), read_point(media, second)) == (FIRST, SECOND)
+        assert temporaries(folder) == []
+    if isinstance(error, TryAgainLater):
+        # Losing the answer to a commit is survived: the slot is read back.
+        assert survived >= 2
+
+
+def assert_every_point_restores(folder) -> None:
+    media = Media.open(str(folder))
+    view = media.view()
+    for slot, made in view.points.items():
+        assert read_point(media, slot) == (FIRST if made.run.endswith("-1") else SECOND)
+    assert set(view.committed.values()) == set(view.points)
+
+
+def test_a_repeated_append_after_a_lost_answer_commits_nothing_twice(tmp_path):
+    """The caller of an append that gave up may simply call it again."""
+    new_media(tmp_path / "media")
+    left = iter([(Moment.AFTER, MediaUnusable("lost in the middle"))])
+
+    def script(_number: int, method: str, name: str):
+        return next(left, None) if method == "create" and name.startswith("log/") else None
+
+    media = Media(FaultyStore(FolderStore(tmp_path / "media"), script), write=True)
+    with pytest.raises(MediaUnusable):
+        back_up(media, FIRST, run="r1", scratch=tmp_path)
+    assert media.view().committed == {"r1": 0}
+    point = next(iter(media.view().points.values())).point
+    from vsa.media.entries import PointEntry
+
+    assert media.append(PointEntry(point=point), run="r1") == 0
+    assert media.view().head == 1
+
+
+_BACK_UP_FOR_EVER = """
+import sys
+from pathlib import Path
+from tests.media.making import back_up, noise
+from vsa.media.media import Media
+media = Media.open(sys.argv[1], write=True)
+print("ready", flush=True)
+for number in range(10_000):
+    run = f"{sys.argv[2]}-{number}"
+    back_up(media, {at: noise((run, at)) for at in range(4)}, run=run, scratch=Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_backup_leaves_only_whole_points(tmp_path):
+    new_media(tmp_path / "media")
+    choose = random.Random(7)
+    for life in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BACK_UP_FOR_EVER, tmp_path / "media", f"life{life}", tmp_path],
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(choose.uniform(0.02, 0.12))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    media = Media.open(str(tmp_path / "media"))
+    points = media.view().points
+    assert points
+    for made in points.values():
+        backup = made.point.disks[0]
+        expected = {at: noise((made.run, at)) for at in range(4)}
+        assert read_disk(media, backup.indexes, backup.disk.size) == expected
+    two_backups(Media.open(str(tmp_path / "media"), write=True), tmp_path, attempt="after")
