@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +61,11 @@ def _add_serve(commands: Any) -> None:
     )
     serve.add_argument(
         "--premium-read-mib", type=float, metavar="N", help="MiB/s of direct reads of premium snapshots"
+    )
+    serve.add_argument("--ranges-per-answer", type=int, metavar="N", help="page ranges in one answer")
+    serve.add_argument("--copy-pending-polls", type=int, metavar="N", help="polls answered pending per copy")
+    serve.add_argument(
+        "--background-copy-seconds", type=float, metavar="N", help="virtual time to complete a slow snapshot"
     )
     serve.add_argument("--token-seconds", type=int, metavar="N", help="life of a bearer token in real time")
 
@@ -156,18 +162,20 @@ def _serve(options: Options) -> None:
             write_atomically(options.ready_file, line.encode())
         print(line, flush=True)
 
-    given = {
-        name: value
-        for name in ("page_size", "poll_count", "diff_boundary", "token_seconds")
-        if (value := getattr(options, name)) is not None
-    }
-    blob = BlobSettings()
+    settings = Settings(**_given(options, [field.name for field in dataclasses.fields(Settings)]))
+    blob_settings = BlobSettings(**_given(options, ["ranges_per_answer", "copy_pending_polls"]))
     if options.premium_read_mib is not None:
-        blob = BlobSettings(premium_snapshot_bytes_per_second=options.premium_read_mib * (1 << 20))
+        speed = options.premium_read_mib * (1 << 20)
+        blob_settings = dataclasses.replace(blob_settings, premium_snapshot_bytes_per_second=speed)
     try:
-        serve(options.state, Settings(**given), blob, port=options.port, ready=ready)
+        serve(options.state, settings, blob_settings, port=options.port, ready=ready)
     except CannotServe as error:
         raise ControlError(str(error)) from error
+
+
+def _given(options: Options, names: Sequence[str]) -> dict[str, Any]:
+    """The options that were given, by name; the others keep their defaults."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _create_fleet(options: Options) -> None:

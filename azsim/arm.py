@@ -54,13 +54,13 @@ Answer = Callable[[Call], Response]
 Shown = Callable[[Resource, Mapping[str, str]], Wire]
 
 
+@dataclass(frozen=True, slots=True)
 class ResourceKind:
     """How one resource type is shown, and the answer to each (method, lower-case action) on it."""
 
-    def __init__(self, type: str, shown: Shown, answers: dict[tuple[str, str], Answer]) -> None:
-        self.type = type
-        self.shown = shown
-        self.answers = answers
+    type: str
+    shown: Shown
+    answers: dict[tuple[str, str], Answer]
 
 
 class Arm:

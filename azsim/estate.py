@@ -19,17 +19,16 @@ from azsim.virtual_machines import disk_entries
 def attach_disk(simulation: Simulation, vm: str, disk: dict[str, Any]) -> dict[str, int]:
     """Make a data disk as a fleet describes one and attach it; returns its LUN."""
     machine = find_vm(simulation, vm)
-    used = {entry["lun"] for entry in machine.properties["storageProfile"]["dataDisks"]}
-    lun = disk.get("lun", next(number for number in range(64) if number not in used))
-    if lun in used:
-        raise ValueError(f"VM {machine.id.name}: LUN {lun} is taken")
+    lun = _free_lun(machine, disk.get("lun"))
     place = {"resource_group": machine.id.group, "location": machine.location}
     entry = new_disk_entry(simulation, {**place, **disk, "kind": "data", "lun": lun})
     with simulation.lock:
-        profile = find_vm(simulation, vm).properties["storageProfile"]
-        simulation.machines.save(
-            machine.with_properties(storageProfile={**profile, "dataDisks": [*profile["dataDisks"], entry]})
-        )
+        # The disk took its time to load: look again at what the VM holds by now.
+        machine = find_vm(simulation, vm)
+        _free_lun(machine, lun)
+        profile = machine.properties["storageProfile"]
+        disks = [*profile["dataDisks"], entry]
+        simulation.machines.save(machine.with_properties(storageProfile={**profile, "dataDisks": disks}))
     return {"lun": lun}
 
 
@@ -116,9 +115,7 @@ def move_vm(
         if simulation.resources.find(target) is not None:
             raise ValueError(f"VM {target} exists already")
         simulation.resources.ensure_group(target.subscription, target.group, machine.location)
-        simulation.machines.remove(machine)
-        moved = dataclasses.replace(machine, id=target).with_wire(id=str(target), name=target.name)
-        simulation.machines.save(moved)
+        simulation.machines.rename(machine, target)
     return {"id": str(target)}
 
 
@@ -147,6 +144,14 @@ def close_access(simulation: Simulation) -> dict[str, int]:
                 closed += simulation.access.is_open(resource)
                 simulation.access.close(resource)
     return {"closed": closed}
+
+
+def _free_lun(machine: Resource, wanted: int | None) -> int:
+    """The wanted LUN, or the lowest that no data disk has."""
+    used = {entry["lun"] for entry in machine.properties["storageProfile"]["dataDisks"]}
+    if wanted in used:
+        raise ValueError(f"VM {machine.id.name}: LUN {wanted} is taken, give another")
+    return next(number for number in range(64) if number not in used) if wanted is None else wanted
 
 
 def _without_disk(machine: Resource, name: str) -> Resource:

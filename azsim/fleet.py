@@ -66,13 +66,14 @@ def create_account(simulation: Simulation, spec: Spec) -> str:
 def create_vm(simulation: Simulation, spec: Spec) -> str:
     """Make the disks, then the VM that holds them; returns its id."""
     _require_known("virtual machine", spec, _MACHINE)
+    vm_id = _id(simulation, VIRTUAL_MACHINE, spec)
+    _require_new(simulation, vm_id)
     inherited = {name: spec[name] for name in ("resource_group", "location", "os_type") if name in spec}
     disks = [{**inherited, **disk} for disk in _with_places(spec.get("disks", []))]
     entries = [(disk["kind"], new_disk_entry(simulation, disk)) for disk in disks]
     profile: Wire = {"dataDisks": [entry for kind, entry in entries if kind == "data"]}
     for entry in (entry for kind, entry in entries if kind == "os"):
         profile["osDisk"] = {"osType": spec.get("os_type", "Linux"), **entry}
-    vm_id = _id(simulation, VIRTUAL_MACHINE, spec)
     with simulation.lock:
         simulation.machines.create(
             vm_id,
@@ -120,8 +121,7 @@ def _managed_disk(simulation: Simulation, spec: Spec) -> Resource:
         properties.setdefault("osType", spec.get("os_type", "Linux"))
     with simulation.lock:
         disk_id = _id(simulation, DISK, spec)
-        if simulation.resources.find(disk_id) is not None:
-            raise ValueError(f"disk {disk_id} exists already: give the disk another name or resource group")
+        _require_new(simulation, disk_id)
         disk = simulation.disks.create(
             disk_id,
             image,
@@ -153,6 +153,9 @@ def _loaded_image(simulation: Simulation, spec: Spec) -> str:
 def _unmanaged_disk(simulation: Simulation, spec: Spec) -> str:
     """Put the image file as a VHD; returns the blob's address."""
     _require_known("disk", spec, _DISK)
+    for needed in ("account", "image"):
+        if needed not in spec:
+            raise ValueError(f"unmanaged disk {spec['name']!r}: {needed!r} is missing")
     place = (spec["account"], spec.get("container", "vhds"), spec.get("blob", f"{spec['name']}.vhd"))
     path = Path(spec["image"])
     simulation.blobs.put_page_blob_from_image(*place, path)
@@ -163,6 +166,11 @@ def _unmanaged_disk(simulation: Simulation, spec: Spec) -> str:
 
 def _id(simulation: Simulation, resource_type: str, spec: Spec) -> ResourceId:
     return ResourceId(simulation.subscription, spec["resource_group"], resource_type, spec["name"])
+
+
+def _require_new(simulation: Simulation, resource_id: ResourceId) -> None:
+    if simulation.resources.find(resource_id) is not None:
+        raise ValueError(f"{resource_id} exists already: give another name or resource group")
 
 
 def _require_known(what: str, spec: Spec, known: set[str]) -> None:

@@ -7,6 +7,7 @@ state; the disks know their owner by `managedBy`, as in Azure.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -105,6 +106,14 @@ class VirtualMachines:
         """Delete the machine; its disks stay, unattached, which is Azure's default."""
         for disk in dict(self._owned(machine)).values():
             self._resources.put(disk.with_wire(managedBy=None))
+        self._resources.delete(machine.id)
+
+    def rename(self, machine: Resource, target: ResourceId) -> None:
+        """Give the machine another id; `vmId`, the disks and open grants stay as they are."""
+        renamed = dataclasses.replace(machine, id=target).with_wire(id=str(target), name=target.name)
+        self._resources.put(renamed)
+        for disk in dict(self._owned(machine)).values():
+            self._resources.put(disk.with_wire(managedBy=str(target)))
         self._resources.delete(machine.id)
 
     def set_power(self, machine: Resource, power: str) -> Resource:

@@ -95,13 +95,37 @@ def test_a_vm_is_rebuilt_from_a_disk_that_exists(azure: Azure, group: str, has_d
             )
         ),
     )
+    since = azure.control.requests()[-1]["number"]
     vm = azure.compute.virtual_machines.begin_create_or_update(group, "rebuilt", request).result()
+    assert [each["status"] for each in azure.control.requests(since=since) if each["method"] == "PUT"] == [
+        201
+    ]
     attached = azure.compute.disks.get(group, disk.name)
     assert (attached.managed_by, attached.disk_state) == (vm.id, "Attached")
     thief = azure.compute.virtual_machines.begin_create_or_update
     assert refusal(lambda: thief(group, "thief", request)) == (409, "ConflictingUserInput")
     azure.compute.virtual_machines.begin_delete(group, "rebuilt").result()
     assert azure.compute.disks.get(group, disk.name).disk_state == "Unattached"
+
+
+def test_an_operation_is_in_progress_before_it_succeeds(
+    azure: Azure, group: str, has_disk: MakesDisk
+) -> None:
+    disk = has_disk()
+    since = azure.control.requests()[-1]["number"]
+    azure.compute.disks.begin_update(group, disk.name, m.DiskUpdate(tags={"a": "b"})).result()
+    log = azure.control.requests(since=since)
+    polls = [each for each in log if "/DiskOperations/" in each["path"]]
+    assert [each["status"] for each in log] == [202, 200, 200, 200]
+    assert len(polls) == 2
+
+
+def test_an_operation_is_resumed_from_its_token(azure: Azure, group: str, has_disk: MakesDisk) -> None:
+    disk = has_disk()
+    begin = azure.compute.disks.begin_update
+    token = begin(group, disk.name, m.DiskUpdate(tags={"a": "b"})).continuation_token()
+    resumed = begin(group, disk.name, m.DiskUpdate(), continuation_token=token).result()
+    assert resumed.tags == {"a": "b"}
 
 
 def test_what_is_absent_is_404_and_absent_to_delete_is_fine(
