@@ -136,7 +136,7 @@ class PageStore:
         with self._lock:
             target = self._image(image)
             if size < target.size:
-                self._clear(target, size, -(-target.size // SEGMENT) * SEGMENT, touched_only=True)
+                self._clear(target, size, target.size, touched_only=True)
             self._save(dataclasses.replace(target, size=size))
 
     def freeze(self, image: str) -> str:
