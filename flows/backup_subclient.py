@@ -53,6 +53,7 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
     for pending in job.release_all():
         get_logger("prefect.flow_runs").error("%s", pending)
+    job.clean_scratch()
 
 
 @flow(

@@ -185,7 +185,11 @@ class DiskFigures(Noun):
 
 
 class DiskBackup(Noun):
-    """The outcome of one stream: where the disk's contents are, and how they came there."""
+    """The outcome of one stream: where the disk's contents are, and how they came there.
+
+    `turn` counts the disk's earlier backups on this media, `since_full` those since it was last read whole
+    by a full; `parent` is the slot of the point whose indexes this one builds on.
+    """
 
     disk: SourceDisk
     snapshot: SnapshotRef
@@ -193,6 +197,8 @@ class DiskBackup(Noun):
     reason: Reason
     detail: str = ""
     parent: int | None = None
+    turn: int = Field(default=0, ge=0)
+    since_full: int = Field(default=0, ge=0)
     indexes: tuple[IndexRef, ...]
     packs: tuple[ObjectName, ...] = ()
     figures: DiskFigures

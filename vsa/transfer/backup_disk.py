@@ -148,7 +148,7 @@ class _Transfer:
             size_text(planned.changed),
             size_text(plan.disk_size),
         )
-        audited = choose_audit(plan, self._audit, turn=self._known.points, rng=env.rng)
+        audited = choose_audit(plan, self._audit, turn=self._known.turn, rng=env.rng)
         comparison = Comparison(
             plan,
             unplanned_is_zero=decision.method is not Method.CBT,
@@ -188,6 +188,8 @@ class _Transfer:
             reason=decision.reason,
             detail=decision.detail,
             parent=decision.parent.slot if decision.parent else None,
+            turn=self._known.turn,
+            since_full=0 if decision.method is Method.FULL else self._known.since_full + 1,
             indexes=(*(parent.indexes if parent else ()), *new),
             packs=(*(parent.packs if parent else ()), *written.packs),
             figures=DiskFigures(

@@ -189,6 +189,7 @@ class BackupJob:
             vm=disks.vm,
             disks=disks.disks,
             excluded=disks.excluded,
+            started_at=self.now(),
         )
 
     # Stage 7

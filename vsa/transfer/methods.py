@@ -33,13 +33,21 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Known:
-    """What the media knows of a disk: its newest backup, the point that names its base, and its history."""
+    """What the media knows of a disk: its newest backup, its base, and the point that names the base."""
 
     latest: Recorded | None = None
     base: SnapshotRef | None = None
     base_point: Recorded | None = None
-    since_full: int = 0
-    points: int = 0
+
+    @property
+    def turn(self) -> int:
+        """How many backups of the disk there are."""
+        return self.latest.backup.turn + 1 if self.latest else 0
+
+    @property
+    def since_full(self) -> int:
+        """How many backups came after the last full."""
+        return self.latest.backup.since_full if self.latest else 0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pydantic import AwareDatetime
+
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import revoke
 from vsa.azure.snapshots import FoundSnapshot, Owner, Snapshots, snapshot_name, snapshots_of
@@ -48,6 +50,7 @@ class Run(Noun):
     vm: Vm
     disks: tuple[SourceDisk, ...]
     excluded: tuple[Exclusion, ...] = ()
+    started_at: AwareDatetime
 
     def owner(self, media: str, disk: SourceDisk) -> Owner:
         return Owner(media=media, run=self.id, job=self.job, disk=disk.key)
@@ -85,7 +88,7 @@ def begin(run: Run, env: RunEnvironment) -> None:
             vm_key=run.vm.key,
             vm_name=run.vm.name,
             subclient=run.subclient,
-            started_at=env.now(),
+            started_at=run.started_at,
             host=process.host,
             process=process.process,
             process_started=process.started,
@@ -122,22 +125,11 @@ def stage(run: Run, disk: SourceDisk, snapshot: SnapshotRef, env: RunEnvironment
 def known_of(view: View, disk_key: str) -> Known:
     """What the log says of a disk."""
     latest = view.latest_point_of_disk(disk_key)
-    history = [
-        next(backup for backup in made.point.disks if backup.disk.key == disk_key)
-        for _, made in sorted(view.points.items())
-        if any(backup.disk.key == disk_key for backup in made.point.disks)
-    ]
-    since_full = next(
-        (count for count, backup in enumerate(reversed(history)) if backup.method is Method.FULL),
-        len(history),
-    )
     base = view.base_of(disk_key)
     return Known(
         latest=Recorded(*latest) if latest else None,
         base=base[1] if base else None,
         base_point=_recorded(view, base[0], disk_key) if base else None,
-        since_full=since_full,
-        points=len(history),
     )
 
 
