@@ -65,3 +65,12 @@ def test_keys_are_listed_with_and_without_expansion(azure: Azure, group: str, ac
     assert [key.value for key in plain] == [
         key.value for key in accounts.list_keys(group, account).keys_property
     ]
+
+
+def test_a_bearer_token_opens_the_blobs(azure: Azure, group: str, account: str, image: Path) -> None:
+    disk = {"name": "os", "image": str(image), "managed": False, "account": account}
+    azure.control.create_fleet({"vms": [{"name": account, "resource_group": group, "disks": [disk]}]})
+    with ContainerClient(
+        f"{azure.base_url}/{account}", "vhds", credential=azure.credential, connection_verify=azure.ca
+    ) as vhds:
+        assert [blob.name for blob in vhds.list_blobs()] == ["os.vhd"]

@@ -210,3 +210,11 @@ def test_the_request_log_hides_signatures(azure: Azure, url: str) -> None:
     assert entry["range"] == "bytes=512-1023"
     signature = dict(pair.split("=") for pair in urlsplit(url).query.split("&"))["sig"]
     assert signature not in str(azure.control.requests())
+
+
+def test_an_operation_can_fail(azure: Azure, group: str, has_disk: Callable[..., m.Disk]) -> None:
+    disk = has_disk()
+    failure = {"status": "Failed", "error": {"code": "DiskBusy", "message": "scripted"}}
+    azure.control.add_fault("status", path="/DiskOperations/", status=200, body=failure)
+    with pytest.raises(HttpResponseError, match="DiskBusy"):
+        azure.compute.disks.begin_update(group, disk.name, m.DiskUpdate(tags={"a": "b"})).result()
