@@ -40,7 +40,8 @@ class Documents:
     def put(self, kind: str, key: str, body: Document) -> None:
         with self._lock:
             self._db.execute(
-                "INSERT INTO documents VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body",
+                "INSERT INTO documents VALUES (?, ?, ?)"
+                " ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body",
                 (kind, key, json.dumps(body)),
             )
 
@@ -48,10 +49,7 @@ class Documents:
         """Forget one document; False when there was none."""
         with self._lock:
             return (
-                self._db.execute(
-                    "DELETE FROM documents WHERE kind = ? AND key = ?", (kind, key)
-                ).rowcount
-                > 0
+                self._db.execute("DELETE FROM documents WHERE kind = ? AND key = ?", (kind, key)).rowcount > 0
             )
 
     def items(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Document]]:
