@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import operator
 import re
@@ -70,7 +71,7 @@ class Call:
     name: str = ""
     letters: str | None = None
 
-    @property
+    @functools.cached_property
     def query(self) -> dict[str, str]:
         return parse_query(self.raw_query)
 

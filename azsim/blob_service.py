@@ -6,6 +6,7 @@ Served path-style as `/{account}/{container}/{blob}`. All times are the simulati
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import logging
 import secrets
@@ -31,7 +32,7 @@ from azsim.blob_time import Ticker, etag, http_date, snapshot_id
 from azsim.clock import Clock
 from azsim.documents import Documents
 from azsim.image_files import load_image_file, size_in_pages
-from azsim.pages import PageError, PageStore
+from azsim.pages import PageError, PageStore, UnknownImage
 from azsim.vhd import FOOTER_BYTES, fixed_footer
 
 _log = logging.getLogger(__name__)
@@ -160,6 +161,15 @@ class BlobService:
             raise BlobError("BlobNotFound")
         return found.ref
 
+    def resize_page_blob(self, account: str, container: str, blob: str, size: int) -> None:
+        """Grow or shrink a page blob to `size` bytes, a multiple of 512, footer included."""
+        with self._lock:
+            found = self._state.find(account, container, blob)
+            if found is None:
+                raise BlobError("BlobNotFound")
+            self._state.pages.resize(found.ref, size)
+            self._state.touch(dataclasses.replace(found, length=size))
+
     def _account(self, name: str) -> Account:
         with self._lock:
             return self._state.account(name)
@@ -196,6 +206,9 @@ class BlobService:
                 now = self._state.clock.now()
                 letters = authorize(call, account, operation.need, now, self._bearer_is_valid)
                 return operation.run(call.allowing(letters))
+            except UnknownImage as error:
+                # The disk or snapshot behind a grant was deleted while the grant was open.
+                raise BlobError("BlobNotFound") from error
             except PageError as error:
                 _log.warning("%s %s: %s", call.method, call.raw_path, error)
                 raise BlobError("InvalidPageRange") from error

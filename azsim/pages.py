@@ -16,13 +16,25 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from azsim.documents import Documents
 from azsim.page_maps import CHUNK, Entries, SegmentMap
+from azsim.page_ranges import (
+    CLEARED,
+    WRITTEN,
+    Acts,
+    GenerationMismatch,
+    NotSameImage,
+    OlderIsNewer,
+    PageError,
+    Range,
+    UnknownImage,
+    joined,
+    runs_of,
+)
 from azsim.page_slots import PAGE, PAGES_PER_SEGMENT, SEGMENT, SlotPool, as_slots
 
 __all__ = [
@@ -40,37 +52,6 @@ _KIND = "pages"
 _COUNTER = "pages-counter"
 _ZEROS = bytes(SEGMENT)
 _CHUNK_PAGES = CHUNK * PAGES_PER_SEGMENT
-_WRITTEN, _CLEARED = 1, 2
-
-Acts = NDArray[np.uint8]
-
-
-class PageError(Exception):
-    """The page store refuses; nothing was changed."""
-
-
-class UnknownImage(PageError):
-    """No image or version has this id."""
-
-
-class NotSameImage(PageError):
-    """The two ends of a difference belong to different images."""
-
-
-class GenerationMismatch(PageError):
-    """The image was overwritten as a whole between the two ends of a difference."""
-
-
-class OlderIsNewer(PageError):
-    """The version given as the older end was frozen after the newer one."""
-
-
-class Range(NamedTuple):
-    """Bytes [start, end) of an image, all written or all cleared."""
-
-    start: int
-    end: int
-    cleared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,18 +312,9 @@ class PageStore:
         return bytes(content)
 
     def _runs(self, ref: str, start: int, end: int, *, since: int) -> Iterator[Range]:
-        """Runs of pages whose last act is later than epoch `since`, clipped to [start, end)."""
-        pending: Range | None = None
-        for first_page, acts in self._acts_by_chunk(ref, start // PAGE, -(-end // PAGE), since):
-            for found in _runs_of(acts, first_page):
-                if pending and pending.end == found.start and pending.cleared == found.cleared:
-                    pending = pending._replace(end=found.end)
-                    continue
-                if pending:
-                    yield pending
-                pending = found
-        if pending:
-            yield pending
+        """Runs of pages in [start, end) whose last act is later than epoch `since`."""
+        acts = self._acts_by_chunk(ref, start // PAGE, -(-end // PAGE), since)
+        return joined(found for first_page, part in acts for found in runs_of(part, first_page))
 
     def _acts_by_chunk(self, ref: str, first: int, last: int, since: int) -> Iterator[tuple[int, Acts]]:
         """The acts after `since` on pages [first, last), one array for each touched chunk of the map."""
@@ -362,18 +334,9 @@ class PageStore:
         acts = np.zeros((len(entries), PAGES_PER_SEGMENT), np.uint8)
         held = entries > 0
         marks = self._pool.marks[entries[held]]
-        acts[held] = np.where(marks > 2 * since + 1, np.where(marks & 1, _WRITTEN, _CLEARED), 0)
-        acts[-entries > since] = _CLEARED
+        acts[held] = np.where(marks > 2 * since + 1, np.where(marks & 1, WRITTEN, CLEARED), 0)
+        acts[-entries > since] = CLEARED
         return acts.reshape(-1)
-
-
-def _runs_of(acts: Acts, first_page: int) -> Iterator[Range]:
-    """Maximal runs of equal acts as byte ranges; pages without an act are left out."""
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(acts)) + 1, [len(acts)]])
-    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if end > begin and acts[begin]:
-            start, stop = (first_page + begin) * PAGE, (first_page + end) * PAGE
-            yield Range(start, stop, bool(acts[begin] == _CLEARED))
 
 
 def _parts(start: int, end: int) -> Iterator[tuple[int, int, int]]:

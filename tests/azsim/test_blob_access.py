@@ -258,6 +258,15 @@ def test_a_revoked_or_expired_or_guessed_url_opens_nothing(server: BlobServer, i
         assert code(refused) == (403, "AuthenticationFailed")
 
 
+def test_a_snapshot_deleted_under_its_grant_is_not_found(server: BlobServer, image: str) -> None:
+    version = server.pages.freeze(image)
+    disk = opened(server, version)
+    server.pages.delete(version)
+    with pytest.raises(HttpResponseError) as refused:
+        disk.download_blob(offset=0, length=512).readall()
+    assert code(refused) == (404, "BlobNotFound")
+
+
 def test_a_read_grant_does_not_write_and_a_write_grant_does(server: BlobServer, image: str) -> None:
     with pytest.raises(HttpResponseError) as refused:
         opened(server, image).upload_page(b"b" * 512, 0, 512)

@@ -143,3 +143,12 @@ def test_an_image_file_becomes_a_vhd_whose_guest_can_write(server: BlobServer, t
     server.pages.write(server.service.blob_ref(ACCOUNT, "images", "os.vhd"), 0, b"g" * 512)
     assert [(r.start, r.end) for r in blob.list_page_ranges(previous_snapshot=older)] == [(0, 511)]
     assert len(content) == 4 * MIB + FOOTER_BYTES
+
+
+def test_a_vhd_grown_by_its_owner_has_its_new_size_for_every_caller(server: BlobServer) -> None:
+    blob = server.has_page_blob(MIB, name="grown.vhd")
+    etag = blob.get_blob_properties().etag
+    server.service.resize_page_blob(ACCOUNT, "vhds", "grown.vhd", 2 * MIB)
+    after = blob.get_blob_properties()
+    assert after.size == 2 * MIB
+    assert after.etag != etag

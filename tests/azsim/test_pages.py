@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -239,13 +241,13 @@ def _check_ranges(found: list[Range], expected: dict[int, str]) -> None:
     }
 
 
-def _check_clipped(whole: list[Range], part: object, start: int, end: int) -> None:
+def _check_clipped(whole: list[Range], part: Iterable[Range], start: int, end: int) -> None:
     clipped = [
         Range(max(one.start, start), min(one.end, end), one.cleared)
         for one in whole
         if one.start < end and one.end > start
     ]
-    assert list(part) == clipped  # type: ignore[call-overload]
+    assert list(part) == clipped
 
 
 TestPageStore = PageStoreMachine.TestCase
@@ -339,3 +341,29 @@ def test_an_image_file_is_loaded_without_its_holes_and_zeros(store: PageStore, t
     ]
     assert written == SEGMENT + 1024
     assert store.read(image, 0, tail + 1024) == path.read_bytes().ljust(tail + 1024, b"\0")
+
+
+def test_writers_in_many_threads_lose_nothing_while_versions_are_taken(store: PageStore) -> None:
+    image = store.create(4 * 64 * PAGE)
+    first = store.freeze(image)
+
+    def write_every_fourth(start: int) -> None:
+        for page in range(start, 4 * 64, 4):
+            store.write(image, page * PAGE, bytes([page]) * PAGE)
+
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write_every_fourth, start) for start in range(4)]
+        versions = [store.freeze(image) for _ in range(10)]
+        for writer in writers:
+            writer.result()
+    assert store.read(image, 0, 4 * 64 * PAGE) == b"".join(bytes([p]) * PAGE for p in range(4 * 64))
+    assert list(store.diff(first, image, 0, 4 * 64 * PAGE)) == [Range(0, 4 * 64 * PAGE)]
+    for version in versions:
+        allocated = _pages_in(store.ranges(version, 0, 4 * 64 * PAGE))
+        later = _pages_in(store.diff(version, image, 0, 4 * 64 * PAGE))
+        assert allocated | later == set(range(4 * 64))
+        assert not allocated & later
+
+
+def _pages_in(ranges: Iterable[Range]) -> set[int]:
+    return {page for found in ranges for page in range(found.start // PAGE, found.end // PAGE)}
