@@ -24,7 +24,6 @@ from vsa.stop import Stop, again
 _log = logging.getLogger(__name__)
 
 CONTAINER = "vsa-staging"
-POLL_SECONDS = 1.0
 
 
 def staging_url(disk: SourceDisk, run: str) -> str:
@@ -45,7 +44,7 @@ class StagingBlobs:
         key = self._key(url)
         again(lambda: self._start(url, snapshot, owner, key), stop=stop)
         while (status := again(lambda: self._status(url, key), stop=stop)) == "pending":
-            stop.wait(POLL_SECONDS)
+            stop.wait(self._connection.polling_seconds)
         if status != "success":
             raise AzureRefused(
                 f"copy of {disk.source} to its staging blob ended as {status!r}, expected 'success'",
