@@ -23,5 +23,8 @@ def control(azure: AzsimProcess) -> Iterator[Control]:
 
 
 @pytest.fixture
-def world(control: Control, tmp_path: Path) -> World:
-    return World(control, tmp_path)
+def world(control: Control, tmp_path: Path) -> Iterator[World]:
+    made = World(control, tmp_path)
+    yield made
+    control.clear_faults()
+    made.delete()

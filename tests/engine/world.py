@@ -1,10 +1,14 @@
-"""A small Azure, a media and the engine between them, for tests that need no Prefect."""
+"""A small Azure, a media and the engine between them, for tests that need no Prefect.
+
+The world keeps what every recovery point must restore to: the contents of each disk, read from the
+simulation, not from the engine, just before its job.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,9 +17,11 @@ from typing import Any
 from azsim.control import Control
 from vsa.azure.connection import AzureConnection
 from vsa.errors import VsaError
-from vsa.media.entries import JobEntry, VmOutcome
+from vsa.media.entries import DiskOutcome, JobEntry, VmOutcome
 from vsa.media.media import Media
-from vsa.model import DiskBackup, Exclusion, Method
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Exclusion, Method, Reason
+from vsa.progress import SILENT, Progress
+from vsa.restore.disk import Format, restore_disk
 from vsa.secret import Secret
 from vsa.subclient import Subclient
 from vsa.transfer.backup_job import BackupJob, VmDisks, vm_outcome
@@ -24,6 +30,13 @@ from vsa.transfer.runs import Run
 
 KIB = 1024
 MIB = 1024 * KIB
+EXTENT = DEFAULT_EXTENT_SIZE
+
+# Azure takes 7 incremental snapshots of a disk in five minutes and one of a premium VHD in ten.
+BETWEEN_JOBS = 601
+
+MANAGED, STANDARD_VHD, PREMIUM_VHD = "managed", "standard VHD", "premium VHD"
+
 _numbers = count(1)
 
 
@@ -49,99 +62,251 @@ def random_bytes(length: int, seed: object) -> bytes:
 
 @dataclass
 class World:
-    """One VM of its own resource group with managed disks, and a media of its own."""
+    """VMs of one resource group and a media of their own; disk names are unique within the world."""
 
     control: Control
     folder: Path
-    vm: str = ""
     media: Media = field(init=False)
+    connection: AzureConnection = field(init=False)
+    vms: list[str] = field(default_factory=list)
+    points: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    """For each point's slot, what every disk of its VM held."""
     jobs: int = 0
 
     def __post_init__(self) -> None:
-        number = next(_numbers)
-        self.vm = self.vm or f"vm-{number}"
-        self.group = f"group-{number}"
-        self.account = f"account{number}"
+        self.number = next(_numbers)
+        self.group = f"group-{self.number}"
         self.media = Media.create(str(self.folder / "media"), now=dt.datetime.now(dt.UTC))
         self.connection = connection_to(self.control.endpoint)
+        self._kinds: dict[str, str] = {}
+        self._owners: dict[str, list[str]] = {}
 
-    def add_vm(self, disks: Sequence[dict[str, Any]], *, account_sku: str = "Standard_LRS") -> None:
-        """Create the VM from disk descriptions; `contents` stands for an image file with these bytes."""
-        described = []
-        for number, disk in enumerate(disks):
-            disk = dict(disk)
-            path = self.folder / f"{disk['name']}-{number}.img"
-            path.write_bytes(disk.pop("contents"))
-            described.append({"kind": "os" if number == 0 else "data", "lun": number, "image": str(path)} | disk)
+    # What there is
+
+    def add_vm(self, disks: dict[str, bytes], *, kind: str = MANAGED, vm: str = "") -> str:
+        """Create a VM whose disks hold these bytes; the first is the OS disk. Returns its name."""
+        vm = vm or f"vm-{self.number}-{len(self.vms)}"
         machine = {
-            "name": self.vm,
-            "resource_group": self.group,
-            "location": "westeurope",
-            "size": "Standard_D2s_v3",
-            "os_type": "Linux",
+            "name": vm,
             "tags": {"backup": "yes"},
-            "power_state": "running",
-            "disks": described,
+            "disks": [self._described(name, contents, kind) for name, contents in disks.items()],
         }
-        accounts = [
-            {
-                "name": self.account,
-                "resource_group": self.group,
-                "location": "westeurope",
-                "sku": account_sku,
-            }
-        ]
-        self.control.create_fleet({"storage_accounts": accounts, "vms": [machine]})
+        fleet: dict[str, Any] = {"resource_group": self.group, "vms": [machine]}
+        if kind != MANAGED:
+            sku = "Premium_LRS" if kind == PREMIUM_VHD else "Standard_LRS"
+            fleet["storage_accounts"] = [{"name": self.account(kind), "sku": sku}]
+        self.control.create_fleet(fleet)
+        self.vms.append(vm)
+        self._owners[vm] = list(disks)
+        return vm
+
+    def attach(self, vm: str, name: str, contents: bytes, *, kind: str = MANAGED) -> None:
+        self.control.attach_disk(vm, self._described(name, contents, kind))
+        self._owners[vm].append(name)
+
+    def detach(self, vm: str, name: str) -> None:
+        self.control.detach_disk(vm, self.named(name))
+        self._owners[vm].remove(name)
+
+    def rename(self, vm: str, name: str) -> None:
+        self.control.move_vm(vm, name=name)
+        self.vms[self.vms.index(vm)] = name
+        self._owners[name] = self._owners.pop(vm)
+
+    def delete(self) -> None:
+        """Take everything of this world out of the simulation."""
+        inventory = self.control.inventory()
+        for kind, remove in (
+            ("snapshots", self.control.delete_snapshot),
+            ("vms", self.control.delete_vm),
+            ("disks", self.control.delete_disk),
+        ):
+            for row in inventory[kind]:
+                if self._is_mine(row["id"]):
+                    remove(row["id"])
+
+    def account(self, kind: str) -> str:
+        return f"{'premium' if kind == PREMIUM_VHD else 'standard'}{self.number}"
+
+    def named(self, disk: str) -> str:
+        """The name that Azure knows the disk by."""
+        return f"{disk}-{self.number}"
+
+    def label(self, disk: str) -> str:
+        """What the control API calls the disk."""
+        if self._kinds[disk] == MANAGED:
+            return f"{self._prefix}/disks/{self.named(disk)}"
+        return f"{self.account(self._kinds[disk])}/vhds/{self.named(disk)}.vhd"
+
+    def id_of(self, vm: str) -> str:
+        return f"{self._prefix}/virtualMachines/{vm}"
+
+    @property
+    def _prefix(self) -> str:
+        subscription = self.control.endpoint["subscription"]
+        return f"/subscriptions/{subscription}/resourceGroups/{self.group}/providers/Microsoft.Compute"
+
+    def _described(self, name: str, contents: bytes, kind: str) -> dict[str, Any]:
+        path = self.folder / f"{name}.img"
+        path.write_bytes(contents)
+        self._kinds[name] = kind
+        place = {} if kind == MANAGED else {"managed": False, "account": self.account(kind)}
+        return {"name": self.named(name), "image": str(path), **place}
+
+    def _is_mine(self, resource_id: str) -> bool:
+        return f"/{self.group}/".lower() in resource_id.lower()
+
+    # What guests do
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         source = self.folder / "write.bin"
         source.write_bytes(data)
-        self.control.write_at(disk, offset, source)
+        self.control.write_at(self.label(disk), offset, source)
 
-    def source_bytes(self, disk: str) -> bytes:
+    def clear(self, disk: str, offset: int, length: int) -> None:
+        self.control.clear(self.label(disk), offset, length)
+
+    def grow(self, disk: str, size: int) -> None:
+        self.control.grow_disk(self.label(disk), size)
+
+    def contents(self, disk: str) -> bytes:
         path = self.folder / "source.img"
-        self.control.save_disk(disk, path)
+        self.control.save_disk(self.label(disk), path)
         return path.read_bytes()
 
-    def job(self, *, method: Method | None = None, full: bool = False, **settings: Any) -> BackupJob:
+    # What the engine does
+
+    def job(
+        self,
+        *,
+        method: Method | None = None,
+        full: bool = False,
+        connection: AzureConnection | None = None,
+        progress: Progress = SILENT,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        **settings: Any,
+    ) -> BackupJob:
+        """A job over this world's VMs; `settings` are the subclient's."""
+        self.control.advance_clock(BETWEEN_JOBS)
         self.jobs += 1
         scratch = self.folder / f"scratch-{self.jobs}"
         scratch.mkdir()
         return BackupJob(
             f"job-{self.jobs}",
-            subclient=Subclient(name="tests", vms=(self.vm,), **settings),
-            connection=self.connection,
+            subclient=Subclient(**{"name": "tests", "vms": tuple(self.vms), **settings}),
+            connection=connection or self.connection,
             media=self.media,
             proxies=[Proxy(name="proxy-a"), Proxy(name="proxy-b")],
             scratch=scratch,
             method=method,
             full=full,
+            progress=progress,
+            now=now,
         )
 
     def back_up(self, **options: Any) -> JobEntry:
-        """Run a whole job, stage by stage, as the flow does."""
-        return run_job(self.job(**options))
+        """Run a whole job, stage by stage, as the flow does, and remember what its points must restore to."""
+        held = {vm: {disk: self.contents(disk) for disk in disks} for vm, disks in self._owners.items()}
+        report = run_job(self.job(**options))
+        for outcome in report.vms:
+            if outcome.point is not None:
+                self.points[outcome.point] = held[outcome.name]
+        return report
+
+    def reasons(self, report: JobEntry) -> dict[str, Reason | None]:
+        """Each disk's reason in a report, by the world's name of the disk."""
+        return {name: outcome.reason for name, outcome in self.disks(report).items()}
+
+    def disks(self, report: JobEntry) -> dict[str, DiskOutcome]:
+        suffix = f"-{self.number}"
+        return {disk.name.removesuffix(suffix): disk for vm in report.vms for disk in vm.disks}
+
+    # What must hold
+
+    def require_sound(self) -> None:
+        """Every point ever made restores to what its disks held, and Azure keeps our bases and nothing else."""
+        for slot, held in self.points.items():
+            self.require_restores(slot, held)
+        self.require_no_leftovers()
+
+    def require_restores(self, slot: int, held: dict[str, bytes]) -> None:
+        point = self.media.view().points[slot].point
+        for backup in point.disks:
+            name = backup.disk.name.removesuffix(f"-{self.number}")
+            assert self.restored(backup) == held[name], f"point {slot} of disk {name} is not what it was"
+        excluded = {item.name.removesuffix(f"-{self.number}") for item in point.excluded}
+        assert {self._plain(b.disk.name) for b in point.disks} | excluded == set(held)
+
+    def restored(self, backup: DiskBackup) -> bytes:
+        target = self.folder / "restored.img"
+        result = restore_disk(self.media, backup, target, format=Format.RAW)
+        data = target.read_bytes()
+        target.unlink()
+        assert result.sha256 == hashlib.sha256(data).hexdigest()
+        return data
+
+    def require_no_leftovers(self) -> None:
+        """The snapshots of our disks are those that the log names as bases; no grant, no staging blob."""
+        assert self.snapshots == self.bases
+        inventory = self.control.inventory()
+        for row in [*inventory["snapshots"], *inventory["disks"]]:
+            assert not (row["grant_open"] and self._is_mine(row["id"])), f"a grant is open: {row['id']}"
+        assert self.staging_blobs == []
 
     @property
-    def snapshots(self) -> list[dict[str, Any]]:
-        """Managed snapshots of this world's resource group."""
-        rows = self.control.inventory()["snapshots"]
-        return [row for row in rows if f"/{self.group}/".lower() in row["id"].lower()]
+    def bases(self) -> set[str]:
+        """The bases that the log names: ids of managed snapshots, moments of blob snapshots."""
+        return {(ref.moment or ref.id.lower()) for _, ref in self.media.view().bases().values()}
+
+    @property
+    def snapshots(self) -> set[str]:
+        """Everything in Azure that carries this media's mark, by the same names."""
+        inventory = self.control.inventory()
+        managed = {
+            row["id"].lower()
+            for row in inventory["snapshots"]
+            if row["tags"].get("vsa-media") == self.media.id
+        }
+        blobs = {
+            row["snapshot"]
+            for row in inventory["blobs"]
+            if row["snapshot"] and row["metadata"].get("vsa_media") == self.media.id
+        }
+        return managed | blobs
+
+    @property
+    def staging_blobs(self) -> list[str]:
+        accounts = {self.account(STANDARD_VHD), self.account(PREMIUM_VHD)}
+        blobs = self.control.inventory()["blobs"]
+        return [row["name"] for row in blobs if row["account"] in accounts and row["container"] != "vhds"]
+
+    def _plain(self, azure_name: str) -> str:
+        return azure_name.removesuffix(f"-{self.number}")
 
 
 def run_job(job: BackupJob) -> JobEntry:
+    """All stages in their order, as `flows/backup_subclient.py` has them."""
     discovery = job.discover()
     job.record_clients(discovery)
     targets = job.identify_targets(discovery)
-    disks = [job.identify_disks(vm) for vm in targets.vms]
+    disks = [_identified(job, vm) for vm in targets.vms]
     ready = [item for item in disks if not item.error]
     proxies = {a.disk_key: a.proxy for a in job.assign_streams(ready, targets.proxies)}
-    outcomes = [run_vm(job, item, proxies) for item in ready]
+    alarms: list[str] = []
+    outcomes = [run_vm(job, item, proxies, alarms) for item in ready]
+    outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
     released = job.release_bases(discovery, disks)
-    return job.complete(outcomes, excluded=targets.excluded, released=released)
+    return job.complete(outcomes, excluded=targets.excluded, released=released, alarms=alarms)
 
 
-def run_vm(job: BackupJob, disks: VmDisks, proxies: dict[str, str]) -> VmOutcome:
+def _identified(job: BackupJob, vm: Any) -> VmDisks:
+    try:
+        return job.identify_disks(vm)
+    except VsaError as problem:
+        return VmDisks(vm=vm, error=str(problem))
+
+
+def run_vm(job: BackupJob, disks: VmDisks, proxies: dict[str, str], alarms: list[str]) -> VmOutcome:
     run: Run = job.new_run(disks)
     backups: list[DiskBackup] = []
     failed: list[Exclusion] = []
@@ -156,8 +321,9 @@ def run_vm(job: BackupJob, disks: VmDisks, proxies: dict[str, str]) -> VmOutcome
             except VsaError as problem:
                 failed.append(Exclusion(name=disk.name, reason=str(problem)))
         point = job.commit(run, backups, failed)
+        error = "; ".join(f"{item.name}: {item.reason}" for item in failed)
     except VsaError as problem:
         error = str(problem)
     finally:
-        job.release(run)
+        alarms += job.release(run)
     return vm_outcome(run.vm, run=run.id, point=point, error=error, backups=backups)
