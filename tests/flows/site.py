@@ -1,0 +1,174 @@
+"""VMs of one owner in the simulated Azure, a media of their own, and the Prefect blocks that name them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from pydantic import SecretStr
+
+from azsim.control import Control
+from blocks.azure_subscription import AzureSubscription
+from blocks.backup_media import BackupMedia
+from blocks.proxy import BackupProxy
+from blocks.subclient import BackupSubclient
+from flows.backup_subclient import backup_subclient
+from tests.engine.world import MIB, random_bytes
+from vsa.media.entries import JobEntry
+from vsa.media.media import Media
+from vsa.model import name_key
+from vsa.restore.disk import Format, restore_disk
+from vsa.subclient import Rule, RuleGroup, Subclient, VmField
+
+_numbers = count(1)
+
+
+def managed(name: str, *, size: int = 2 * MIB, **options: Any) -> dict[str, Any]:
+    """A managed disk of random bytes, as `Site.add_vm` takes it."""
+    return {"name": name, "sku": "Standard_LRS", "size": size, **options}
+
+
+def unmanaged(name: str, account: str, *, size: int = 2 * MIB) -> dict[str, Any]:
+    """A page blob VHD in a storage account of the site."""
+    return {
+        "name": name,
+        "managed": False,
+        "account": account,
+        "container": "vhds",
+        "blob": f"{name}.vhd",
+        "size": size,
+    }
+
+
+@dataclass
+class Site:
+    """Everything is named after the site, so that tests share one Azure and one Prefect."""
+
+    control: Control
+    folder: Path
+    proxies: tuple[str, ...] = ("proxy-a", "proxy-b")
+    name: str = field(init=False)
+    media: Media = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"site{next(_numbers)}"
+        self.folder = self.folder / self.name
+        self.folder.mkdir()
+        self.media_folder = self.folder / "media"
+        self.media = Media.create(str(self.media_folder), now=dt.datetime.now(dt.UTC))
+
+    @property
+    def group(self) -> str:
+        return f"{self.name}-group"
+
+    def add_account(self, name: str, sku: str) -> None:
+        account = {"name": name, "resource_group": self.group, "location": "westeurope", "sku": sku}
+        self.control.create_fleet({"storage_accounts": [account]})
+
+    def add_vm(self, name: str, disks: Sequence[Mapping[str, Any]], *, fill: int | None = None) -> None:
+        """Create a running VM; `fill` bytes of each disk are random, all of it by default."""
+        described = []
+        for disk in disks:
+            image = self.folder / f"{disk['name']}.img"
+            image.write_bytes(random_bytes(disk["size"] if fill is None else fill, disk["name"]))
+            described.append({**disk, "image": str(image)})
+        vm = {
+            "name": name,
+            "resource_group": self.group,
+            "location": "westeurope",
+            "tags": {"site": self.name},
+            "disks": described,
+        }
+        self.control.create_fleet({"vms": [vm]})
+
+    def write(self, disk: str, offset: int, data: bytes) -> None:
+        source = self.folder / "write.bin"
+        source.write_bytes(data)
+        self.control.write_at(self.disk_id(disk), offset, source)
+
+    def save_blocks(self, *, location: str | None = None, secret: str | None = None, **settings: Any) -> None:
+        """Save what an operator would enter in the UI; every block bears the site's name."""
+        endpoint = self.control.endpoint
+        subscription = AzureSubscription(
+            subscription_id=endpoint["subscription"],
+            tenant_id=endpoint["tenant"],
+            client_id=endpoint["client_id"],
+            client_secret=SecretStr(secret or Path(endpoint["client_secret_file"]).read_text()),
+            base_url=endpoint["base_url"],
+            authority=endpoint["base_url"],
+            ca_file=endpoint["ca_file"],
+            polling_seconds=0.02,
+        )
+        media = BackupMedia(location=location or str(self.media_folder))
+        proxies = [BackupProxy(proxy_name=name, region="westeurope") for name in self.proxies]
+        subscription.save(self.name, overwrite=True)
+        media.save(self.name, overwrite=True)
+        for proxy in proxies:
+            proxy.save(f"{self.name}-{proxy.proxy_name}", overwrite=True)
+        block = BackupSubclient(
+            subscription=subscription, media=media, proxies=proxies, settings=self.settings(**settings)
+        )
+        block.save(self.name, overwrite=True)
+
+    def settings(self, **changes: Any) -> Subclient:
+        rule = Rule(field=VmField.TAG, tag="site", value=self.name)
+        return Subclient(**{"name": self.name, "groups": (RuleGroup(rules=(rule,)),), **changes})
+
+    def back_up(self, **options: Any) -> State[Any]:
+        """Run the flow in this process and return its final state."""
+        return backup_subclient(self.name, return_state=True, **options)
+
+    @property
+    def reports(self) -> list[JobEntry]:
+        """The job reports of the media's log, oldest first."""
+        return [reported.job for _, reported in sorted(self.media.view().jobs.items())]
+
+    @property
+    def bases(self) -> set[str]:
+        """Ids of the snapshots that the latest points of the log name as bases, in lower case."""
+        view = self.media.view()
+        disks = {backup.disk.key for made in view.points.values() for backup in made.point.disks}
+        found = (view.base_of(key) for key in disks)
+        return {base[1].id.lower() for base in found if base}
+
+    @property
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The managed snapshots of the site's resource group."""
+        rows = self.control.inventory()["snapshots"]
+        return [row for row in rows if f"/{self.group}/".lower() in row["id"].lower()]
+
+    def require_only_bases(self) -> None:
+        """Nothing of ours is in Azure but the bases, and nobody may read them."""
+        assert {row["id"].lower() for row in self.snapshots} == self.bases
+        assert not [row["id"] for row in self.snapshots if row["grant_open"]]
+
+    def disk_id(self, disk: str) -> str:
+        return next(row["id"] for row in self._disks() if row["name"] == disk)
+
+    def _disks(self) -> list[dict[str, Any]]:
+        rows = self.control.inventory()["disks"]
+        return [row for row in rows if f"/{self.group}/".lower() in row["id"].lower()]
+
+    def _digest(self, disk: str) -> str:
+        return str(self.control.digest_disk(self.disk_id(disk))["sha256"])
+
+    def snapshots_path(self, disk: str) -> str:
+        """A pattern for requests about any snapshot of the disk, as a fault's `path`."""
+        return f"/snapshots/vsa-[0-9a-f]+-{name_key(self.disk_id(disk))}"
+
+    def require_restorable(self, slot: int) -> None:
+        """Every managed disk of a recovery point restores to what the disk holds now."""
+        for backup in self.media.view().points[slot].point.disks:
+            target = self.folder / f"restored-{slot}-{backup.disk.name}.img"
+            restored = restore_disk(self.media, backup, target, format=Format.RAW)
+            assert restored.sha256 == self._digest(backup.disk.name), backup.disk.name
+
+    def points_of(self, vm: str) -> list[int]:
+        """Slots of the VM's recovery points, oldest first."""
+        points = self.media.view().points
+        return sorted(slot for slot, made in points.items() if made.point.vm.name == vm)

@@ -1,0 +1,126 @@
+"""The backup flow on a Prefect server, a simulated Azure and real media: what a job does and leaves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from prefect.client.schemas.objects import State, TaskRun
+
+from tests.engine.world import KIB, random_bytes
+from tests.flows.prefect_server import flow_run_of, messages_of, task_runs_of, wait_for
+from tests.flows.site import Site, managed, unmanaged
+from vsa.media.entries import Result
+from vsa.model import Method, Reason
+
+STAGES = (
+    r"discover VMs",
+    r"create client entries",
+    r"identify targets and proxies",
+    r"identify disks of (web|db)",
+    r"assign streams",
+    r"snapshot disks of (web|db)",
+    r"transfer (web|db)-\w+ of (web|db) via proxy-[ab]",
+    r"commit (web|db)",
+    r"release snapshots of (web|db)",
+    r"release bases",
+    r"complete job",
+)
+RUNS_OF_STAGES = (1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1)
+
+
+def test_a_job_completes_through_every_documented_stage(site: Site) -> None:
+    site.add_vm("web", [managed("web-os"), managed("web-data"), managed("web-logs")])
+    site.add_vm("db", [managed("db-os"), managed("db-data"), managed("db-logs")])
+    site.save_blocks()
+
+    state = site.back_up()
+
+    assert (state.type.value, state.name) == ("COMPLETED", "Completed")
+    assert state.message == "2 of 2 VMs have a recovery point."
+    (report,) = site.reports
+    assert report == state.result()
+    assert report.result is Result.COMPLETED
+    assert {vm.name: vm.point for vm in report.vms} == {vm: site.points_of(vm)[0] for vm in ("web", "db")}
+    assert {disk.reason for vm in report.vms for disk in vm.disks} == {Reason.FULL_FIRST}
+    for vm in report.vms:
+        assert vm.point is not None
+        site.require_restorable(vm.point)
+    assert len(site.bases) == 6
+    site.require_only_bases()
+
+    runs = task_runs_of(flow_run_of(state), expected=sum(RUNS_OF_STAGES))
+    assert [sum(_is(stage, run) for run in runs) for stage in STAGES] == list(RUNS_OF_STAGES)
+    _require_alternating_proxies(runs)
+    said = wait_for("the engine's own words in the log", lambda: _engine_said(state))
+    assert "disk web-os via proxy-b: full (FULL_FIRST), 2 MiB changed of 2 MiB" in said
+
+
+def _is(stage: str, run: TaskRun) -> bool:
+    # A task without a name of its own for each run gets its task's name and three characters.
+    return re.fullmatch(rf"{stage}(-[0-9a-f]{{3}})?", run.name) is not None
+
+
+def _require_alternating_proxies(runs: list[TaskRun]) -> None:
+    """VMs are taken by name, disks in the VM's order, proxies in turn."""
+    disks = ["db-os", "db-data", "db-logs", "web-os", "web-data", "web-logs"]
+    names = {run.name.split()[1]: run.name.split()[-1] for run in runs if run.name.startswith("transfer")}
+    assert [names[disk] for disk in disks] == ["proxy-a", "proxy-b"] * 3
+
+
+def _engine_said(state: State[Any]) -> list[str] | None:
+    said = messages_of(flow_run_of(state))
+    return said if sum("FULL_FIRST" in message for message in said) == 6 else None
+
+
+def test_the_next_job_reads_what_changed_and_replaces_the_bases(site: Site) -> None:
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+    site.back_up()
+    first = site.bases
+    site.write("web-data", 640 * KIB, random_bytes(64 * KIB, "changed"))
+
+    report = site.back_up().result()
+
+    (vm,) = report.vms
+    assert [(disk.method, disk.reason) for disk in vm.disks] == [(Method.CBT, Reason.CBT)] * 2
+    assert [disk.figures.changed for disk in vm.disks] == [0, 64 * KIB]
+    assert not site.bases & first
+    site.require_only_bases()
+    site.require_restorable(vm.point)
+
+
+def test_an_ad_hoc_crc_job_keeps_the_base_for_the_next_cbt_job(site: Site) -> None:
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks()
+    site.back_up()
+    bases = site.bases
+    site.write("web-os", 0, random_bytes(64 * KIB, "before the crc job"))
+
+    report = site.back_up(method="crc").result()
+
+    assert [disk.reason for disk in report.vms[0].disks] == [Reason.CRC_REQUESTED]
+    assert site.bases == bases
+    site.require_only_bases()
+    site.require_restorable(report.vms[0].point)
+    site.write("web-os", 1024 * KIB, random_bytes(64 * KIB, "after the crc job"))
+    (disk,) = site.back_up().result().vms[0].disks
+    assert (disk.reason, disk.figures.changed) == (Reason.CBT, 128 * KIB)
+    site.require_restorable(site.points_of("web")[-1])
+
+
+def test_unmanaged_disks_of_a_premium_account_go_through_staging_blobs(site: Site) -> None:
+    account = f"{site.name}premium"
+    site.add_account(account, "Premium_LRS")
+    site.add_vm("legacy", [unmanaged("legacy-os", account), unmanaged("legacy-data", account)])
+    site.save_blocks()
+
+    state = site.back_up()
+
+    assert state.name == "Completed", state.message
+    runs = task_runs_of(flow_run_of(state), expected=13)
+    staged = sorted(run.name for run in runs if run.name.startswith("stage"))
+    assert staged == ["stage legacy-data", "stage legacy-os"]
+    blobs = [row for row in site.control.inventory()["blobs"] if row["account"] == account]
+    assert {row["container"] for row in blobs} == {"vhds"}
+    assert len([row for row in blobs if row["snapshot"]]) == 2
