@@ -18,7 +18,7 @@ from vsa.media import disk_writer
 from vsa.media.disk_writer import DiskTarget, DiskWriter
 from vsa.media.folder import FolderStore
 from vsa.media.frames import fingerprint
-from vsa.media.layout import SEGMENT, IndexKind
+from vsa.media.layout import PACK_FRAMES, SEGMENT, IndexKind
 from vsa.media.media import Media
 from vsa.ranges import KIB, MIB
 
@@ -34,13 +34,13 @@ def media(tmp_path):
     return new_media(tmp_path / "media")
 
 
-def a_writer(folder, scratch, store=None, **given) -> DiskWriter:
+def a_writer(folder, scratch, store=None, pack_target=64 * KIB, **given) -> DiskWriter:
     """A writer with packs small enough to see many of them."""
     media_id = Media.open(str(folder)).id
     fields = {"media_id": media_id, "run": "r1", "disk_key": "d", "disk_size": SIZE, "extent_size": EXTENT}
     target = DiskTarget(**{**fields, "kind": IndexKind.BASE, **given})
     store = store or FolderStore(folder)
-    return DiskWriter(store, target, scratch=scratch, random=os.urandom, pack_target=64 * KIB)
+    return DiskWriter(store, target, scratch=scratch, random=os.urandom, pack_target=pack_target)
 
 
 def put(writer: DiskWriter, extent: int, data: bytes) -> None:
@@ -151,6 +151,16 @@ def test_packs_are_cut_at_their_target(tmp_path, media):
     sizes = [(tmp_path / "media" / name).stat().st_size for name in written.packs]
     assert len(sizes) == 2
     assert 64 * MIB < sizes[0] < 66 * MIB
+
+
+def test_packs_of_tiny_frames_are_cut_by_their_number(tmp_path, media):
+    """Else the table of a highly compressible disk would outgrow memory."""
+    writer = a_writer(tmp_path / "media", tmp_path, pack_target=64 * MIB)
+    zeros = bytes(EXTENT)
+    proof = fingerprint(zeros)
+    for extent in range(PACK_FRAMES + 1):
+        writer.put(extent, memoryview(zeros), *proof)
+    assert len(writer.finish().packs) == 2
 
 
 class TestUse:

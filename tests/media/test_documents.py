@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.making import an_intent
@@ -14,6 +14,7 @@ from vsa.media import documents, layout
 from vsa.model import Intent
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_comes_back_as_it_was(words):
     intent = an_intent("r1", vm_name=words)

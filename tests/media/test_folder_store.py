@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.making import objects, temporaries
@@ -83,6 +83,7 @@ def test_no_name_leads_out_of_the_folder(store, name):
             call()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab./-_0\0\n~", max_size=20))
 def test_whatever_name_is_accepted_stays_inside(name):
     from vsa.media import layout

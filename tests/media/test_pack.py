@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.making import noise, text
@@ -33,6 +33,7 @@ def read_pack(data: bytes) -> list[bytes]:
     return [bytes(codec.decode(part, frame.raw_length, frame.fingerprint, "pack")) for part, frame in stored]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=300).map(lambda seed: seed * 5), max_size=8))
 def test_a_pack_gives_back_its_extents_in_order(extents):
     assert read_pack(a_pack(*extents)) == extents
@@ -117,12 +118,14 @@ def test_bytes_after_a_frame_are_refused(extra):
         Codec().decode(frame, 4096, fingerprint(bytes(4096)), "frame")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_never_a_frame(garbage):
     with pytest.raises(MediaDamaged):
         Codec().decode(garbage, 4096, fingerprint(bytes(4096)), "frame")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_garbage_is_never_a_pack(garbage):
     with pytest.raises(MediaDamaged):

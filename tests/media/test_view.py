@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.making import NOW, a_disk, a_point, a_snapshot, a_vm
@@ -156,6 +156,7 @@ SAID = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(SAID, max_size=8), st.integers(0, 8))
 def test_folding_in_two_parts_is_folding_at_once(said, cut):
     cut = min(cut, len(said))

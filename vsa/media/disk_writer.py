@@ -160,7 +160,7 @@ class DiskWriter:
             ordinal = len(self._packs) - 1
             frame = builder.add(stored, raw_length, fingerprint)
             self._spool.add(extent, ordinal, frame)
-            if builder.size < self._pack_target:
+            if not builder.full:
                 return None
             self._filling = None
             self._storing += 1
@@ -173,6 +173,7 @@ class DiskWriter:
             media_id=bytes.fromhex(self._target.media_id),
             pack_id=pack_id,
             extent_size=self._target.extent_size,
+            target=self._pack_target,
         )
         return self._filling
 

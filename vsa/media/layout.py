@@ -20,14 +20,16 @@ SEGMENT = 65_536
 """Extents in one segment of a disk; a row group of an index never crosses one."""
 
 PACK_TARGET = 64 * MIB
+PACK_FRAMES = 16_384
+"""Frames after which a pack is full however small they are, so that its table stays small."""
 MAX_DOCUMENT_SIZE = 16 * MIB
 """Largest media.json, log entry or intent that is ever written or read."""
 MAX_INDEX_SIZE = 64 * GIB
-MAX_SLOTS = 10**12
 
 MEDIA = "media.json"
 LOG = "log/"
 RUNS = "runs/"
+# Reserved for sealed media and for checkpoints of the log; nothing else may use these names.
 KEYS = "keys/"
 CHECKPOINTS = "checkpoints/"
 

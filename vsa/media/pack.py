@@ -6,6 +6,7 @@ header | frame | frame | ... | table | footer
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple, Self
@@ -13,7 +14,9 @@ from typing import NamedTuple, Self
 from crc32c import crc32c
 
 from vsa.errors import MediaDamaged, MediaUnusable
+from vsa.media import layout
 from vsa.media.frames import Codec, Fingerprint
+from vsa.media.layout import PACK_FRAMES
 from vsa.media.store import Buffer
 
 MAGIC = b"AVSAPACK"
@@ -45,21 +48,27 @@ class Frame(NamedTuple):
 
 
 class PackBuilder:
-    """A pack in memory; not thread-safe."""
+    """A pack in memory; not thread-safe. Of its buffer only what is filled becomes resident."""
 
-    def __init__(self, *, media_id: bytes, pack_id: bytes, extent_size: int) -> None:
-        self._data = bytearray(_HEADER.pack(MAGIC, VERSION, 0, extent_size, media_id, pack_id))
+    def __init__(
+        self, *, media_id: bytes, pack_id: bytes, extent_size: int, target: int = layout.PACK_TARGET
+    ) -> None:
+        ends = PACK_FRAMES * ROW_SIZE + FOOTER_SIZE
+        self._data = memoryview(mmap.mmap(-1, HEADER_SIZE + target + extent_size + ends))
+        _HEADER.pack_into(self._data, 0, MAGIC, VERSION, 0, extent_size, media_id, pack_id)
+        self._end = HEADER_SIZE
+        self._target = target
         self._frames: list[Frame] = []
 
     @property
-    def size(self) -> int:
-        """Bytes so far, without table and footer."""
-        return len(self._data)
+    def full(self) -> bool:
+        """Whether it is to be stored now: another frame may not fit."""
+        return self._end >= self._target or len(self._frames) >= PACK_FRAMES
 
     def add(self, stored: Buffer, raw_length: int, fingerprint: Fingerprint) -> Frame:
-        """Append one frame and say where it lies."""
-        frame = Frame(len(self._data), len(stored), raw_length, fingerprint)
-        self._data += stored
+        """Append one frame to a pack that is not full, and say where it lies."""
+        frame = Frame(self._end, len(stored), raw_length, fingerprint)
+        self._append(stored)
         self._frames.append(frame)
         return frame
 
@@ -69,21 +78,25 @@ class PackBuilder:
         MediaDamaged if one is not what its fingerprint says: memory failed, or the caller's fingerprint
         is of other bytes.
         """
-        data, at = self._data, len(self._data)
-        for frame in self._frames:
-            data += _ROW.pack(*frame[:3], *frame.fingerprint, 0)
-        proof = crc32c(memoryview(data)[at:], crc32c(memoryview(data)[:HEADER_SIZE]))
-        data += _FOOTER.pack(at, len(self._frames) * ROW_SIZE, len(self._frames), proof, END_MAGIC)
+        table = self._end
+        self._append(b"".join(_ROW.pack(*frame[:3], *frame.fingerprint, 0) for frame in self._frames))
+        proof = crc32c(self._data[table : self._end], crc32c(self._data[:HEADER_SIZE]))
+        self._append(_FOOTER.pack(table, self._end - table, len(self._frames), proof, END_MAGIC))
+        data = self._data[: self._end]
         # Hashed before it is proven: what flips later is seen by the hash, what flipped before by the proof.
         digest = hashlib.sha256(data).hexdigest()
         check_frames(data, self._frames, codec, "a pack in memory")
-        return ClosedPack(data, digest, sum(frame.length for frame in self._frames))
+        return ClosedPack(data, digest, table - HEADER_SIZE)
+
+    def _append(self, data: Buffer) -> None:
+        self._data[self._end : self._end + len(data)] = data
+        self._end += len(data)
 
 
 class ClosedPack(NamedTuple):
     """A pack ready to be stored; `stored` counts its frames only."""
 
-    data: bytearray
+    data: memoryview
     sha256: str
     stored: int
 
