@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
 from tests.engine.world import EXTENT, KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
@@ -32,11 +34,95 @@ def test_every_method_after_every_other_restores_byte_for_byte(world: World, kin
 
     world.write("os", 0, random_bytes(512, 3))
     world.clear("data", 1024, 100 * KIB)
-    assert set(world.reasons(world.back_up(method=Method.CRC)).values()) == {Reason.CRC_REQUESTED}
+    assert set(world.reasons(world.back_up(by=Method.CRC)).values()) == {Reason.CRC_REQUESTED}
 
     world.write("os", MIB + 512, random_bytes(70 * KIB, 4))
     last = world.back_up()
     assert set(world.reasons(last).values()) == {Reason.CBT}
     assert last.result is Result.COMPLETED
     assert len(world.points) == 4
+    world.require_sound()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cbt_job_reads_what_changed_and_its_audit_only(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(6 * MIB, "os")}, kind=kind)
+    world.back_up()
+    world.write("os", 2 * MIB + 512, random_bytes(512, 1))
+    figures = world.disks(world.back_up())["os"].figures
+    assert figures is not None
+    assert figures.audited == 16 * EXTENT
+    assert figures.read == 17 * EXTENT
+    assert figures.changed == 512
+    assert figures.new == EXTENT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cleared_extents_are_zeros_without_being_read(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(6 * MIB, "os")}, kind=kind)
+    world.back_up()
+    world.clear("os", EXTENT - 512, 3 * EXTENT)
+    figures = world.disks(world.back_up())["os"].figures
+    assert figures is not None
+    # The two extents at the edges are cleared in part and must be read; the two between them need not.
+    assert figures.read - figures.audited == 2 * EXTENT
+    assert figures.stored > 0
+    world.require_sound()
+
+
+def test_a_crc_job_keeps_the_base_and_leaves_no_snapshot_of_its_own(world: World) -> None:
+    world.add_vm(two_disks())
+    world.back_up()
+    bases = world.snapshots
+    assert len(bases) == 2
+    world.back_up(by=Method.CRC)
+    assert world.snapshots == bases
+
+
+def test_a_job_may_ask_for_a_full(world: World) -> None:
+    world.add_vm(two_disks())
+    world.back_up()
+    world.write("os", 0, random_bytes(512, 1))
+    report = world.back_up(full=True)
+    assert set(world.reasons(report).values()) == {Reason.FULL_REQUESTED}
+    point = world.media.view().points[max(world.points)].point
+    assert all(len(backup.indexes) == 1 and backup.parent is None for backup in point.disks)
+    world.require_sound()
+
+
+def test_every_third_job_is_full_where_the_subclient_says_so(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    reasons = [world.reasons(world.back_up(full_every=3))["os"] for _ in range(7)]
+    assert reasons == [
+        Reason.FULL_FIRST,
+        Reason.CBT,
+        Reason.CBT,
+        Reason.FULL_REQUESTED,
+        Reason.CBT,
+        Reason.CBT,
+        Reason.FULL_REQUESTED,
+    ]
+    world.require_sound()
+
+
+def test_cbt_after_crc_jobs_alone_has_no_base(world: World) -> None:
+    world.add_vm(two_disks())
+    world.back_up(by=Method.CRC)
+    assert world.snapshots == set()
+    world.write("os", MIB, random_bytes(512, 1))
+    assert set(world.reasons(world.back_up()).values()) == {Reason.CRC_NO_BASE}
+    assert set(world.reasons(world.back_up()).values()) == {Reason.CBT}
+    world.require_sound()
+
+
+def test_a_base_past_its_age_is_not_compared_with(world: World) -> None:
+    world.add_vm(two_disks())
+    world.back_up()
+    world.write("os", MIB, random_bytes(512, 1))
+
+    def later() -> dt.datetime:
+        return dt.datetime.now(dt.UTC) + dt.timedelta(days=500)
+
+    report = world.back_up(now=later)
+    assert set(world.reasons(report).values()) == {Reason.CRC_BASE_TOO_OLD}
     world.require_sound()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -50,7 +50,7 @@ def connection_to(endpoint: dict[str, str], **changes: Any) -> AzureConnection:
         "base_url": endpoint["base_url"],
         "authority": endpoint["base_url"],
         "ca_file": endpoint["ca_file"],
-        "polling_seconds": 0.02,
+        "polling_seconds": 0.001,
     }
     return AzureConnection(**(options | changes))
 
@@ -113,6 +113,11 @@ class World:
         self.vms[self.vms.index(vm)] = name
         self._owners[name] = self._owners.pop(vm)
 
+    def delete_vm(self, vm: str) -> None:
+        """Delete a VM with its disks."""
+        self.control.delete_vm(vm, with_disks=True)
+        del self._owners[vm]
+
     def delete(self) -> None:
         """Take everything of this world out of the simulation."""
         inventory = self.control.inventory()
@@ -145,6 +150,9 @@ class World:
     def _prefix(self) -> str:
         subscription = self.control.endpoint["subscription"]
         return f"/subscriptions/{subscription}/resourceGroups/{self.group}/providers/Microsoft.Compute"
+
+    def _plain(self, azure_name: str) -> str:
+        return azure_name.removesuffix(f"-{self.number}")
 
     def _described(self, name: str, contents: bytes, kind: str) -> dict[str, Any]:
         path = self.folder / f"{name}.img"
@@ -179,14 +187,14 @@ class World:
     def job(
         self,
         *,
-        method: Method | None = None,
+        by: Method | None = None,
         full: bool = False,
         connection: AzureConnection | None = None,
         progress: Progress = SILENT,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         **settings: Any,
     ) -> BackupJob:
-        """A job over this world's VMs; `settings` are the subclient's."""
+        """A job over this world's VMs; `by` overrides the method, `settings` are the subclient's."""
         self.control.advance_clock(BETWEEN_JOBS)
         self.jobs += 1
         scratch = self.folder / f"scratch-{self.jobs}"
@@ -198,7 +206,7 @@ class World:
             media=self.media,
             proxies=[Proxy(name="proxy-a"), Proxy(name="proxy-b")],
             scratch=scratch,
-            method=method,
+            method=by,
             full=full,
             progress=progress,
             now=now,
@@ -218,13 +226,12 @@ class World:
         return {name: outcome.reason for name, outcome in self.disks(report).items()}
 
     def disks(self, report: JobEntry) -> dict[str, DiskOutcome]:
-        suffix = f"-{self.number}"
-        return {disk.name.removesuffix(suffix): disk for vm in report.vms for disk in vm.disks}
+        return {self._plain(disk.name): disk for vm in report.vms for disk in vm.disks}
 
     # What must hold
 
     def require_sound(self) -> None:
-        """Every point ever made restores to what its disks held, and Azure keeps our bases and nothing else."""
+        """Every point ever made restores to what its disks held; Azure keeps our bases and nothing else."""
         for slot, held in self.points.items():
             self.require_restores(slot, held)
         self.require_no_leftovers()
@@ -232,10 +239,10 @@ class World:
     def require_restores(self, slot: int, held: dict[str, bytes]) -> None:
         point = self.media.view().points[slot].point
         for backup in point.disks:
-            name = backup.disk.name.removesuffix(f"-{self.number}")
+            name = self._plain(backup.disk.name)
             assert self.restored(backup) == held[name], f"point {slot} of disk {name} is not what it was"
-        excluded = {item.name.removesuffix(f"-{self.number}") for item in point.excluded}
-        assert {self._plain(b.disk.name) for b in point.disks} | excluded == set(held)
+        named = [*(backup.disk.name for backup in point.disks), *(item.name for item in point.excluded)]
+        assert sorted(map(self._plain, named)) == sorted(held)
 
     def restored(self, backup: DiskBackup) -> bytes:
         target = self.folder / "restored.img"
@@ -279,9 +286,6 @@ class World:
         accounts = {self.account(STANDARD_VHD), self.account(PREMIUM_VHD)}
         blobs = self.control.inventory()["blobs"]
         return [row["name"] for row in blobs if row["account"] in accounts and row["container"] != "vhds"]
-
-    def _plain(self, azure_name: str) -> str:
-        return azure_name.removesuffix(f"-{self.number}")
 
 
 def run_job(job: BackupJob) -> JobEntry:

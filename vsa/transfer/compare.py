@@ -147,8 +147,8 @@ class _Segment:
             if self._parent is not None and self._parent.pack[position] >= 0:
                 self._comparison.clear(extent, len(data))
             return
-        crc, digest = crc32c(data), blake3(data).digest()
-        if not self._holds(position, crc, digest):
+        crc, digest = _fingerprint(data)
+        if not self._holds(position, data, (crc, digest)):
             self._comparison.store(extent, data, crc, digest)
 
     def _audit(self, position: int, data: memoryview) -> None:
@@ -156,7 +156,7 @@ class _Segment:
         if self._comparison.expects_zero(self._segment, position) or self._is_zero_in_parent(position):
             same = zero
         else:
-            same = not zero and self._holds(position, crc32c(data), blake3(data).digest())
+            same = not zero and self._holds(position, data, _fingerprint(data))
         if not same:
             raise AuditMismatch(
                 f"extent {self._segment * SEGMENT + position} was reported unchanged and is not"
@@ -165,12 +165,19 @@ class _Segment:
     def _is_zero_in_parent(self, position: int) -> bool:
         return self._parent is None or bool(self._parent.pack[position] < 0)
 
-    def _holds(self, position: int, crc: int, digest: bytes) -> bool:
+    def _holds(self, position: int, data: memoryview, found: tuple[int, bytes]) -> bool:
         """Whether the parent has these very bytes. A CRC alone misses one change in 2^32: both must agree."""
         parent = self._parent
-        return (
-            parent is not None
-            and bool(parent.pack[position] >= 0)
-            and int(parent.crc[position]) == crc
-            and parent.digest[position].tobytes() == digest
-        )
+        if parent is None or parent.pack[position] < 0:
+            return False
+        stored = int(parent.size[position])
+        if stored < len(data):
+            # The disk's last extent was stored short and the disk has grown: behind it there are zeros.
+            if not is_zero(data[stored:]):
+                return False
+            found = _fingerprint(data[:stored])
+        return found == (int(parent.crc[position]), parent.digest[position].tobytes())
+
+
+def _fingerprint(data: memoryview) -> tuple[int, bytes]:
+    return crc32c(data), blake3(data).digest()
