@@ -188,7 +188,8 @@ class DiskBackup(Noun):
     """The outcome of one stream: where the disk's contents are, and how they came there.
 
     `turn` counts the disk's earlier backups on this media, `since_full` those since it was last read whole
-    by a full; `parent` is the slot of the point whose indexes this one builds on.
+    by a full; `parent` is the slot of the point whose indexes this one builds on. `packs` are those that this
+    backup wrote: the rest of what it needs is in the pack tables of its indexes.
     """
 
     disk: SourceDisk

@@ -69,7 +69,9 @@ def one_point(backups: Backups, vm: Vm | None = None, **given: Any) -> int:
 
 
 def a_client(vm: Vm, *names: str) -> ClientEntry:
-    seen = tuple(SeenName(name=name, first_seen=NOW, last_seen=NOW) for name in names or (vm.name,))
+    seen = tuple(
+        SeenName(name=name, resource_id="/vm", first_seen=NOW, last_seen=NOW) for name in names or (vm.name,)
+    )
     return ClientEntry(vm=vm, names=seen, first_seen=NOW, last_seen=NOW)
 
 

@@ -33,7 +33,7 @@ def media(folder):
 def seen(name: str) -> ClientEntry:
     return ClientEntry(
         vm=a_vm(name),
-        names=(SeenName(name=name, first_seen=NOW, last_seen=NOW),),
+        names=(SeenName(name=name, resource_id="/vm", first_seen=NOW, last_seen=NOW),),
         first_seen=NOW,
         last_seen=NOW,
     )

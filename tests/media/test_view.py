@@ -112,7 +112,7 @@ def test_a_client_is_what_was_last_said_of_it():
         vm = a_vm("web").model_copy(update={"name": name})
         return ClientEntry(
             vm=vm,
-            names=(SeenName(name=name, first_seen=NOW, last_seen=NOW),),
+            names=(SeenName(name=name, resource_id="/vm", first_seen=NOW, last_seen=NOW),),
             first_seen=NOW,
             last_seen=NOW,
             state=state,

@@ -42,9 +42,10 @@ class Result(StrEnum):
 
 
 class SeenName(Noun):
-    """A name the VM was seen under, and when first and last."""
+    """A name and a resource id that the VM was seen under, and when first and last."""
 
     name: str
+    resource_id: str
     first_seen: AwareDatetime
     last_seen: AwareDatetime
 
@@ -91,13 +92,12 @@ class ReleasedBase(Noun):
 
 
 class JobEntry(Noun):
-    """The report of one job, failed ones too."""
+    """The report of one job, failed ones too; `job` is the id of its flow run."""
 
     type: Literal["job"] = "job"
     job: str
     subclient: str
     method: Method
-    flow_run: str | None = None
     started_at: AwareDatetime
     ended_at: AwareDatetime
     result: Result

@@ -191,7 +191,7 @@ class _Transfer:
             turn=self._known.turn,
             since_full=0 if decision.method is Method.FULL else self._known.since_full + 1,
             indexes=(*(parent.indexes if parent else ()), *new),
-            packs=(*(parent.packs if parent else ()), *written.packs),
+            packs=written.packs,
             figures=DiskFigures(
                 size=stream.snapshot.size,
                 allocated=planned.allocated,

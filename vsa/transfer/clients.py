@@ -34,16 +34,15 @@ def client_entries(
 
 
 def _seen(entry: ClientEntry | None, vm: Vm, now: dt.datetime) -> ClientEntry:
+    name = SeenName(name=vm.name, resource_id=vm.resource_id, first_seen=now, last_seen=now)
     if entry is None:
-        name = SeenName(name=vm.name, first_seen=now, last_seen=now)
         return ClientEntry(vm=vm, names=(name,), first_seen=now, last_seen=now)
-    return ClientEntry(
-        vm=vm, names=_names(entry.names, vm.name, now), first_seen=entry.first_seen, last_seen=now
-    )
+    return ClientEntry(vm=vm, names=_names(entry.names, name), first_seen=entry.first_seen, last_seen=now)
 
 
-def _names(names: tuple[SeenName, ...], name: str, now: dt.datetime) -> tuple[SeenName, ...]:
-    """Names in the order they were taken; a name taken again later is a new row."""
-    if names[-1].name == name:
-        return (*names[:-1], names[-1].model_copy(update={"last_seen": now}))
-    return (*names, SeenName(name=name, first_seen=now, last_seen=now))
+def _names(names: tuple[SeenName, ...], seen: SeenName) -> tuple[SeenName, ...]:
+    """Names and places in the order they were taken; one that is taken again later is a new row."""
+    last = names[-1]
+    if last.name == seen.name and last.resource_id.lower() == seen.resource_id.lower():
+        return (*names[:-1], last.model_copy(update={"last_seen": seen.last_seen}))
+    return (*names, seen)
