@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.engine.world import KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
+from tests.engine.world import (
+    EXTENT,
+    KIB,
+    MANAGED,
+    MIB,
+    PREMIUM_VHD,
+    STANDARD_VHD,
+    World,
+    random_bytes,
+    run_job,
+)
 from vsa.errors import BadRequest
 from vsa.media.entries import ClientState, JobEntry
 from vsa.model import Method, Reason
+from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import DiskFilter
 
 KINDS = [MANAGED, STANDARD_VHD, PREMIUM_VHD]
@@ -66,7 +79,10 @@ def test_a_disk_replaced_before_a_crc_job_is_not_compared_with_the_old_ones_base
     world.control.replace_disk(world.label("os"))
     assert world.reasons(world.back_up(by=Method.CRC))["os"] is Reason.FULL_LINEAGE
     world.write("os", 0, random_bytes(512, 1))
-    assert world.reasons(world.back_up())["os"] is Reason.FULL_LINEAGE
+    report = world.back_up()
+    assert world.reasons(report)["os"] is Reason.CRC_NO_BASE
+    assert "replaced" in world.disks(report)["os"].detail
+    assert world.reasons(world.back_up())["os"] is Reason.CBT
     world.require_sound()
 
 
@@ -160,3 +176,58 @@ def test_rules_that_select_nothing_say_what_they_looked_at(world: World) -> None
     assert "no-such-vm: named in the subclient, but not among" in str(refused.value)
     assert vm not in world.media.view().clients
     assert world.snapshots == set()
+
+
+class TestGrowthOverTheLimitOfChangeLists:
+    """Azure knows no changes across a growth over 4 TiB. The disks are that large, and nearly empty."""
+
+    LIMIT = 4 * 1024 * 1024 * MIB
+
+    def test_the_disk_is_read_whole(self, world: World) -> None:
+        world.add_vm({"os": random_bytes(EXTENT, 0)})
+        written = {0: random_bytes(EXTENT, 0)}
+        world.grow("os", self.LIMIT - MIB)
+        self.write(world, written, self.LIMIT - 2 * MIB)
+        assert self.backed_up(world, written) is Reason.FULL_FIRST
+
+        world.grow("os", self.LIMIT + MIB)
+        self.write(world, written, self.LIMIT)
+        assert self.backed_up(world, written) is Reason.FULL_RESIZED_4TB
+
+        self.write(world, written, MIB)
+        assert self.backed_up(world, written) is Reason.CBT
+        world.require_no_leftovers()
+
+    def test_a_base_from_below_the_limit_is_not_compared_with_after_a_crc_job_above_it(
+        self, world: World
+    ) -> None:
+        world.add_vm({"os": random_bytes(EXTENT, 0)})
+        written = {0: random_bytes(EXTENT, 0)}
+        world.grow("os", self.LIMIT - MIB)
+        assert self.backed_up(world, written) is Reason.FULL_FIRST
+        world.grow("os", self.LIMIT + MIB)
+        self.write(world, written, self.LIMIT)
+        assert self.backed_up(world, written, by=Method.CRC) is Reason.FULL_RESIZED_4TB
+        self.write(world, written, 2 * MIB)
+        assert self.backed_up(world, written) is Reason.CRC_NO_BASE
+        assert self.backed_up(world, written) is Reason.CBT
+
+    def write(self, world: World, written: dict[int, bytes], offset: int) -> None:
+        written[offset] = random_bytes(EXTENT, offset)
+        world.write("os", offset, written[offset])
+
+    def backed_up(self, world: World, written: dict[int, bytes], **options: Any) -> Reason | None:
+        """Back up and restore; nothing but what was written is in the image."""
+        # By default the audit reads a share of the disk, gigabytes here.
+        job = world.job(audit_share=0.0, audit_cycle_jobs=10**9, **options)
+        report = run_job(job)
+        point = world.media.view().points[report.vms[0].point or -1].point
+        target = world.folder / "large.img"
+        restored = restore_disk(world.media, point.disks[0], target, format=Format.RAW, checksum=False)
+        with target.open("rb") as image:
+            for offset, data in written.items():
+                image.seek(offset)
+                assert image.read(len(data)) == data
+        assert restored.bytes_written == sum(map(len, written.values()))
+        target.unlink()
+        return world.reasons(report)["os"]
