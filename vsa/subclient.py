@@ -274,6 +274,22 @@ def explain(selection: Selection) -> str:
     return "\n".join(_explanation(selection))
 
 
+def preview(subclient: Subclient, vms: Sequence[Vm]) -> str:
+    """Why each VM is in or out, and each disk of those that are in; nothing is touched to find out."""
+    return "\n".join(_preview(subclient, vms))
+
+
+def _preview(subclient: Subclient, vms: Sequence[Vm]) -> Iterator[str]:
+    selection = select_vms(subclient, vms)
+    for verdict in selection.verdicts:
+        yield f"{'in ' if verdict.selected else 'out'}  {printable(verdict.vm.name)}: {verdict.reason}"
+        if verdict.selected:
+            kept, excluded = select_disks(subclient, verdict.vm.disks)
+            yield from (f"       in   disk {printable(disk.name)}" for disk in kept)
+            yield from (f"       out  disk {printable(item.name)}: {item.reason}" for item in excluded)
+    yield explain(selection)
+
+
 def _explanation(selection: Selection) -> Iterator[str]:
     verdicts = selection.verdicts
     yield f"{len(selection.targets)} of {len(verdicts)} VMs selected."

@@ -21,11 +21,13 @@ from vsa.ranges import GIB
 from vsa.subclient import (
     DiskFilter,
     Match,
+    Operator,
     Rule,
     RuleGroup,
     Subclient,
     VmField,
     explain,
+    preview,
     select_disks,
     select_vms,
 )
@@ -250,3 +252,23 @@ def test_settings_outside_their_bounds_are_refused(fields: dict[str, Any]) -> No
 def test_every_setting_is_described_for_the_form_that_edits_it() -> None:
     for model in (Rule, RuleGroup, DiskFilter, Subclient):
         assert all(field.description for field in model.model_fields.values()), model
+
+
+def test_a_preview_says_why_each_vm_and_disk_is_in_or_out() -> None:
+    disks = (an_attached_disk("sys", role=DiskRole.OS, lun=None), an_attached_disk("logs"))
+    estate = [
+        a_vm("web", tags={"backup": "yes"}, disks=disks),
+        a_vm("lab", tags={"backup": "no"}),
+        a_vm("db1"),
+    ]
+    subclient = selecting(
+        Rule(field=VmField.NAME, operator=Operator.MATCHES, value="*b"),
+        exclude=(Rule(field=VmField.TAG, tag="backup", operator=Operator.EQUALS, value="no"),),
+        disk_filters=(DiskFilter(role=DiskRole.DATA),),
+    )
+    lines = preview(subclient, estate).splitlines()
+    assert lines[0].startswith("in   web: selected by")
+    assert lines[1].strip() == "in   disk sys"
+    assert lines[2].strip().startswith("out  disk logs: left out by the disk filter")
+    assert lines[3].startswith("out  lab: excluded by")
+    assert lines[4] == "out  db1: no rule selects it"

@@ -33,7 +33,7 @@ from vsa.media.media import Media
 from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
 from vsa.stop import Stop, again
-from vsa.subclient import Subclient, explain, select_disks, select_vms
+from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
@@ -109,6 +109,10 @@ class BackupJob:
     @property
     def _environment(self) -> runs.RunEnvironment:
         return runs.RunEnvironment(self.connection, self.media, self.stop, self.now)
+
+    def preview(self) -> str:
+        """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""
+        return preview(self.subclient, list_vms(self.connection))
 
     # Stage 1
 
