@@ -11,6 +11,7 @@ the hooks below when the flow's process has died, and by the next job on the sam
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from prefect import allow_failure, flow, runtime, unmapped
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
-from prefect.logging import get_logger, get_run_logger
+from prefect.logging import get_run_logger
+from prefect.logging.loggers import flow_run_logger
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
@@ -34,11 +36,13 @@ from tasks.commit import commit_point
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.logs import show_engine_logs
+from tasks.report import show_report
 from tasks.snapshots import create_snapshots
 from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
 from tasks.transfer import transfer_disk
+from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
 from vsa.model import DiskBackup, DiskKind, Exclusion, Method, Reason, SnapshotRef
 from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks, vm_outcome
@@ -50,10 +54,13 @@ THREADS = 64
 
 def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Hook for runs that were cancelled or crashed: their process is gone, their snapshots are not."""
+    logger = flow_run_logger(flow_run, flow)
+    logger.info("Cleaning up after %s", state.name)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
     for pending in job.release_all():
-        get_logger("prefect.flow_runs").error("%s", pending)
-    job.clean_scratch()
+        logger.error("%s", pending)
+    for left in Path(tempfile.gettempdir()).glob(f"{_scratch_prefix(job.id)}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @flow(
@@ -73,14 +80,12 @@ def backup_subclient(
     full: bool = Field(default=False, description="Read every allocated extent and build on nothing."),
 ) -> State[JobEntry]:
     """Run one backup job and say how it ended: completed, completed with errors, or failed."""
-    job = _open_job(subclient, runtime.flow_run.id or str(uuid4()), method=method, full=full)
-    get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
-    story = _Story(job)
     try:
-        story.backup()
-    finally:
-        report = story.end()
-    return _final_state(report)
+        job = _open_job(subclient, runtime.flow_run.id or str(uuid4()), method=method, full=full)
+    except VsaError as error:
+        return Failed(message=str(error))
+    get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
+    return _final_state(_Story(job).run())
 
 
 class _Story:
@@ -92,8 +97,21 @@ class _Story:
         self._disks: list[VmDisks] = []
         self._excluded: list[Exclusion] = []
         self._runs: list[_VmRun] = []
+        self._proxies: dict[str, str] = {}
+        self._alarms: list[str] = []
 
-    def backup(self) -> None:
+    def run(self) -> JobEntry:
+        """All stages; stage 8 is the last one, whatever happened before."""
+        try:
+            self._backup()
+        except VsaError as error:
+            self._alarms.append(str(error))
+        finally:
+            report = self._end()
+        show_report(report, self._proxies, return_state=True)
+        return report
+
+    def _backup(self) -> None:
         """Stages 1 to 7."""
         job = self._job
         self._discovery = discovery = discover_vms(job)
@@ -108,9 +126,9 @@ class _Story:
             _disks_or_error(vm, future) for vm, future in zip(targets.vms, identified, strict=True)
         ]
         ready = [item for item in self._disks if not item.error]
-        proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
+        self._proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
 
-        self._runs = [_VmRun(job, job.new_run(item), proxies) for item in ready]
+        self._runs = [_VmRun(job, job.new_run(item), self._proxies) for item in ready]
         snapshots = create_snapshots.map(unmapped(job), [vm_run.run for vm_run in self._runs])
         for vm_run, future in zip(self._runs, snapshots, strict=True):
             vm_run.snapshots = future
@@ -118,26 +136,26 @@ class _Story:
             vm_run.transfer_and_commit()
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
 
-    def end(self) -> JobEntry:
-        """Stage 8, whatever happened: streams first, then what they leave behind, then the report."""
+    def _end(self) -> JobEntry:
+        """Stage 8: streams first, then what they leave behind, then the report."""
         job = self._job
         job.stop.set()
-        alarms = [message for vm_run in self._runs for message in vm_run.end()]
-        alarms += _doubts(self._runs)
-        released = self._release_bases(alarms)
+        self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
+        self._alarms += _doubts(self._runs)
+        released = self._release_bases()
         outcomes = [vm_run.outcome() for vm_run in self._runs]
         outcomes += [vm_outcome(item.vm, error=item.error) for item in self._disks if item.error]
         excluded = [*self._excluded, *(e for item in self._disks for e in item.excluded)]
-        return complete_job(job, outcomes, excluded, released, alarms)
+        return complete_job(job, outcomes, excluded, released, self._alarms)
 
-    def _release_bases(self, alarms: list[str]) -> Sequence[ReleasedBase]:
+    def _release_bases(self) -> Sequence[ReleasedBase]:
         """What was released; a release that fails is an alarm, and the next job's to repeat."""
         if self._discovery is None:
             return ()
         state = release_bases(self._job, self._discovery, self._disks, return_state=True)
         if state.is_completed():
             return state.result()
-        alarms.append(f"bases that are no longer needed are still there: {state.message}")
+        self._alarms.append(f"bases that are no longer needed are still there: {state.message}")
         return ()
 
 
@@ -246,17 +264,22 @@ def _doubts(runs: Sequence[_VmRun]) -> list[str]:
 def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool = False) -> BackupJob:
     """Load the block and open what it names: the only place of the flow that does."""
     show_engine_logs()
-    block: Any = BackupSubclient.load(name)
+    block = BackupSubclient.named(name)
     return BackupJob(
         job_id,
         subclient=block.settings,
         connection=block.subscription.connection(),
         media=block.media.open(write=True),
         proxies=[proxy.proxy() for proxy in block.proxies],
-        scratch=Path(tempfile.mkdtemp(prefix="vsa-")),
+        scratch=Path(tempfile.mkdtemp(prefix=_scratch_prefix(job_id))),
         method=Method(method) if method else None,
         full=full,
     )
+
+
+def _scratch_prefix(job_id: str) -> str:
+    """Scratch space names its job, so that somebody else can remove it once the job's process is gone."""
+    return f"vsa-{job_id}-"
 
 
 def _final_state(report: JobEntry) -> State[JobEntry]:

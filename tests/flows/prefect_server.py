@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     LogFilter,
     LogFilterFlowRunId,
+    LogFilterTaskRunId,
     TaskRunFilter,
     TaskRunFilterState,
     TaskRunFilterStateType,
@@ -173,8 +174,12 @@ def flow_run_of(state: State[Any]) -> FlowRun:
         return client.read_flow_run(state.state_details.flow_run_id)
 
 
-def messages_of(run: FlowRun) -> list[str]:
-    """What the run's log says in the UI."""
-    asked = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+def messages_of(run: FlowRun | TaskRun) -> list[str]:
+    """What the run's log says in the UI; a flow run's log holds its tasks' too."""
+    only = {"any_": [run.id]}
+    asked = LogFilter(
+        flow_run_id=LogFilterFlowRunId(**only) if isinstance(run, FlowRun) else None,
+        task_run_id=LogFilterTaskRunId(**only) if isinstance(run, TaskRun) else None,
+    )
     with get_client(sync_client=True) as client:
         return [log.message for log in client.read_logs(log_filter=asked)]
