@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from prefect import task
+from prefect.logging import get_run_logger
 
 from tasks.policy import REPEATED
+from tasks.progress import LoggedProgress
 from vsa.model import DiskBackup, SnapshotRef, SourceDisk
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.runs import Run
@@ -26,4 +30,7 @@ def transfer_disk(
     """
     if isinstance(staging, Exception):
         raise staging
+    # A job reports all its streams to one place; this one reports to its own task.
+    job = copy(job)
+    job.progress = LoggedProgress(get_run_logger())
     return job.transfer(run, disk, snapshot, staging, proxy)
