@@ -1,0 +1,157 @@
+"""`python -m flows.backup_subclient` without a server: what it prints and answers, and being stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from azsim.control import Control
+from tests.azsim_process import AzsimProcess
+from tests.engine.world import MIB
+from tests.flows.prefect_server import ROOT, PrefectServer, environment, wait_for
+from tests.flows.site import Site, managed
+from vsa.media.entries import Result
+
+
+class Job:
+    """One job in its own process, with a Prefect home that knows the site's blocks and no server."""
+
+    def __init__(self, site: Site, server: PrefectServer, *options: str) -> None:
+        self.site = site
+        folder = site.folder / "process"
+        home = server.copy_to(folder / "home")
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+        self._printed = folder / "stdout"
+        self._logged = folder / "stderr"
+        with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
+            # A group of its own: a job that is killed leaves its temporary Prefect server behind.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.backup_subclient", site.name, *options],
+                env=environment(home, TMPDIR=str(self.scratch)),
+                cwd=ROOT,
+                stdout=printed,
+                stderr=logged,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        return self._process.wait(120)
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    @property
+    def printed(self) -> str:
+        return self._printed.read_text()
+
+    @property
+    def logged(self) -> str:
+        return self._logged.read_text()
+
+    def end(self) -> None:
+        """Nothing of the group stays, whatever the test did."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture
+def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[list[Site]]:
+    """Three sites whose jobs can run at the same time."""
+    yield [Site(simulation.control, tmp_path) for _ in range(3)]
+    simulation.control.clear_faults()
+
+
+def test_exit_codes_and_words_of_jobs_without_a_server(
+    sites: list[Site], prefect_server: PrefectServer
+) -> None:
+    good, mixed, bad = sites
+    good.add_vm("web", [managed("web-os")])
+    mixed.add_vm("web", [managed("web-os")])
+    mixed.add_vm("db", [managed("db-os")])
+    for site in sites:
+        site.save_blocks()
+    mixed.control.add_fault(
+        "status", status=409, code="Conflict", method="PUT", path=mixed.snapshots_path("db-os"), times=None
+    )
+    jobs = [Job(site, prefect_server) for site in sites]
+    try:
+        codes = [job.wait() for job in jobs]
+    finally:
+        for job in jobs:
+            job.end()
+
+    assert codes == [0, 3, 1], "\n".join(job.logged[-3000:] for job in jobs)
+    assert jobs[0].printed == "Completed: 1 of 1 VMs have a recovery point.\n"
+    assert jobs[1].printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\ndb: ")
+    assert jobs[2].printed.startswith("Failed: 0 of 0 VMs have a recovery point.\nsubclient ")
+    assert f"subclient {bad.name} selects no VM" in jobs[2].printed
+    assert "disk web-os via proxy-a: full (FULL_FIRST)" in jobs[0].logged
+    for job in jobs:
+        job.site.require_only_bases()
+        assert list(job.scratch.glob("vsa-*")) == []
+
+
+def started_reading(site: Site, server: PrefectServer, *, reads: int) -> Job:
+    """A job that is in the middle of its streams: `reads` of them answered slowly, more to come."""
+    site.add_vm("web", [managed("web-os", size=64 * MIB), managed("web-data", size=64 * MIB)])
+    site.save_blocks()
+    slow = site.control.add_fault("delay", seconds=1, plane="blob", header="x-ms-range", times=None)
+    job = Job(site, server)
+    wait_for("the job to read", lambda: _fired(site.control, slow, reads, job), seconds=90)
+    return job
+
+
+def _fired(control: Control, fault: str, reads: int, job: Job) -> bool:
+    assert job._process.poll() is None, job.logged[-3000:]
+    return control.fired(fault) >= reads
+
+
+def test_a_job_that_is_told_to_stop_cleans_up_and_the_next_is_normal(
+    site: Site, prefect_server: PrefectServer
+) -> None:
+    job = started_reading(site, prefect_server, reads=9)
+    try:
+        assert len(site.snapshots) == 2
+        job.send(signal.SIGTERM)
+        assert job.wait() != 0
+    finally:
+        job.end()
+
+    assert site.snapshots == [], job.logged[-3000:]
+    assert not site.media.view().points
+    (report,) = site.reports
+    assert report.result is Result.FAILED
+    assert "the job was told to stop" in report.vms[0].error
+    assert list(job.scratch.glob("vsa-*")) == []
+
+    site.control.clear_faults()
+    assert site.back_up().name == "Completed"
+    site.require_only_bases()
+
+
+def test_a_job_that_is_killed_leaves_nothing_to_the_next(site: Site, prefect_server: PrefectServer) -> None:
+    job = started_reading(site, prefect_server, reads=9)
+    try:
+        job.send(signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL
+    finally:
+        job.end()
+    left = {row["id"] for row in site.snapshots}
+    assert len(left) == 2
+    assert not site.media.view().points
+    site.control.clear_faults()
+
+    assert site.back_up().name == "Completed"
+
+    assert not left & {row["id"] for row in site.snapshots}
+    site.require_only_bases()
+    site.require_restorable(site.points_of("web")[0])
