@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from azure.mgmt.compute import models
 
@@ -24,6 +24,7 @@ from vsa.model import DiskKind, SnapshotRef
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 GRANT_SECONDS = 4 * 3600
@@ -40,6 +41,21 @@ class Access(Protocol):
 
     def renew(self, stale: Secret) -> None:
         """Replace the URL, unless another thread has replaced `stale` already."""
+
+
+def renewing(call: Callable[..., T], *accesses: Access) -> T:
+    """Call with the URLs of these accesses; when one of them has ended, again with all of them renewed.
+
+    Raises AccessExpired when renewing does not help.
+    """
+    while True:
+        urls = [access.url for access in accesses]
+        try:
+            return call(*urls)
+        except AccessExpired:
+            # Azure does not say which of two URLs it would not take.
+            for access, url in zip(accesses, urls, strict=True):
+                access.renew(url)
 
 
 class GrantedAccess:

@@ -15,8 +15,8 @@ import ssl
 from urllib.parse import urlsplit
 
 from vsa.azure.errors import from_answer, parse_retry_after
-from vsa.azure.grants import Access
-from vsa.errors import AccessExpired, TryAgainLater
+from vsa.azure.grants import Access, renewing
+from vsa.errors import TryAgainLater
 from vsa.ranges import ByteRange
 from vsa.redact import public_url
 from vsa.secret import Secret
@@ -43,21 +43,15 @@ class RangeReader:
         Throttling, lost connections and short bodies are repeated; an ended grant is renewed and the range
         read again. Raises TryAgainLater when repeating did not help.
         """
-        again(lambda: self._renewing(at, buffer), stop=self._stop)
+        again(
+            lambda: renewing(lambda url: self._get(url, at, buffer), self._access),
+            stop=self._stop,
+        )
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def _renewing(self, at: ByteRange, buffer: memoryview) -> None:
-        while True:
-            url = self._access.url
-            try:
-                return self._get(url, at, buffer)
-            except AccessExpired:
-                self.close()
-                self._access.renew(url)
 
     def _get(self, url: Secret, at: ByteRange, buffer: memoryview) -> None:
         try:

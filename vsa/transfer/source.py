@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import VHD_FOOTER
-from vsa.azure.grants import Access, GrantedAccess, Grants
+from vsa.azure.grants import Access, GrantedAccess, Grants, renewing
 from vsa.azure.page_ranges import (
     ChangedRange,
     allocated_ranges,
@@ -21,6 +22,8 @@ from vsa.errors import AzureRefused
 from vsa.model import DiskKind, SnapshotRef
 from vsa.ranges import ByteRange
 from vsa.stop import Stop, again
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,8 @@ class SnapshotSource:
 
     def allocated(self) -> list[ByteRange]:
         """Everything that Azure says is allocated."""
-        return again(
-            lambda: list(allocated_ranges(self.connection, self.lists.url, self.snapshot.size)),
-            stop=self.stop,
+        return self._asking(
+            lambda url: list(allocated_ranges(self.connection, url, self.snapshot.size)), self.lists
         )
 
     def changes(self, base: SnapshotRef) -> list[ChangedRange]:
@@ -50,22 +52,21 @@ class SnapshotSource:
 
         Raises DiffRefused when Azure will not compare, AzureNotFound when the base is gone.
         """
+        size = self.snapshot.size
         if base.kind is not DiskKind.MANAGED:
-            return again(
-                lambda: list(
-                    blob_changes(self.connection, self.lists.url, str(base.moment), self.snapshot.size)
-                ),
-                stop=self.stop,
+            return self._asking(
+                lambda url: list(blob_changes(self.connection, url, str(base.moment), size)), self.lists
             )
         with self.grants.reading(base) as older:
-            return again(
-                lambda: list(managed_changes(self.connection, self.lists.url, older.url, self.snapshot.size)),
-                stop=self.stop,
+            return self._asking(
+                lambda url, base_url: list(managed_changes(self.connection, url, base_url, size)),
+                self.lists,
+                older,
             )
 
     def require_size(self) -> None:
         """Refuse a snapshot whose bytes are not as many as its description says, with or without a footer."""
-        found = again(lambda: content_length(self.connection, self.contents.url), stop=self.stop)
+        found = self._asking(lambda url: content_length(self.connection, url), self.contents)
         expected = self.snapshot.size
         if found not in (expected, expected + VHD_FOOTER):
             raise AzureRefused(
@@ -73,6 +74,10 @@ class SnapshotSource:
                 f"or with its VHD footer {expected + VHD_FOOTER}",
                 code="SizeMismatch",
             )
+
+    def _asking(self, ask: Callable[..., T], *accesses: Access) -> T:
+        """Ask from the start, all pages, until one answer was whole under one access."""
+        return again(lambda: renewing(ask, *accesses), stop=self.stop)
 
 
 @contextmanager
