@@ -14,7 +14,7 @@ from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
-from vsa.errors import AzureNotFound
+from vsa.errors import AzureNotFound, TryAgainLater
 from vsa.secret import Secret
 
 
@@ -81,10 +81,14 @@ class StorageAccounts:
         dates: list[str] = []
 
         def remember(response: Any) -> None:
-            dates.append(response.http_response.headers["Date"])
+            # Also called for refusals, and whoever stands before the service may answer without a date.
+            dates.append(response.http_response.headers.get("Date", ""))
 
-        with azure_errors(f"read properties of blob {blob.container_name}/{blob.blob_name}"):
+        action = f"read properties of blob {blob.container_name}/{blob.blob_name}"
+        with azure_errors(action):
             blob.get_blob_properties(raw_response_hook=remember)
+        if not dates[-1]:
+            raise TryAgainLater(f"{action}: the answer has no Date, from which a SAS counts its life")
         return parsedate_to_datetime(dates[-1])
 
 
