@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -80,6 +81,7 @@ class World:
         self.connection = connection_to(self.control.endpoint)
         self._kinds: dict[str, str] = {}
         self._owners: dict[str, list[str]] = {}
+        self._accounts: set[str] = set()
 
     # What there is
 
@@ -92,9 +94,11 @@ class World:
             "disks": [self._described(name, contents, kind) for name, contents in disks.items()],
         }
         fleet: dict[str, Any] = {"resource_group": self.group, "vms": [machine]}
-        if kind != MANAGED:
+        account = self.account(kind)
+        if kind != MANAGED and account not in self._accounts:
             sku = "Premium_LRS" if kind == PREMIUM_VHD else "Standard_LRS"
-            fleet["storage_accounts"] = [{"name": self.account(kind), "sku": sku}]
+            fleet["storage_accounts"] = [{"name": account, "sku": sku}]
+            self._accounts.add(account)
         self.control.create_fleet(fleet)
         self.vms.append(vm)
         self._owners[vm] = list(disks)
@@ -107,6 +111,12 @@ class World:
     def detach(self, vm: str, name: str) -> None:
         self.control.detach_disk(vm, self.named(name))
         self._owners[vm].remove(name)
+
+    def forget_disk(self, name: str) -> None:
+        """Expect a disk no longer that something else has deleted."""
+        for disks in self._owners.values():
+            if name in disks:
+                disks.remove(name)
 
     def rename(self, vm: str, name: str) -> None:
         self.control.move_vm(vm, name=name)
@@ -142,6 +152,10 @@ class World:
         if self._kinds[disk] == MANAGED:
             return f"{self._prefix}/disks/{self.named(disk)}"
         return f"{self.account(self._kinds[disk])}/vhds/{self.named(disk)}.vhd"
+
+    def url(self, disk: str) -> str:
+        """Where an unmanaged disk's VHD is."""
+        return f"{self.control.endpoint['base_url']}/{self.label(disk)}"
 
     def id_of(self, vm: str) -> str:
         return f"{self._prefix}/virtualMachines/{vm}"
@@ -181,6 +195,14 @@ class World:
         path = self.folder / "source.img"
         self.control.save_disk(self.label(disk), path)
         return path.read_bytes()
+
+    @contextmanager
+    def fault(self, action: str, **options: Any) -> Iterator[None]:
+        """A failure of Azure for the length of a block, in which it must strike."""
+        rule = self.control.add_fault(action, **options)
+        yield
+        assert self.control.fired(rule), f"{action} {options} never struck: the test proves nothing"
+        self.control.clear_faults(rule)
 
     # What the engine does
 

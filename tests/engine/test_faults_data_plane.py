@@ -1,0 +1,212 @@
+"""The blob service cuts, throttles, refuses and ends access in the middle: what is read stays right."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.engine.world import KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
+from vsa.azure.accounts import StorageAccounts
+from vsa.media.entries import Result
+from vsa.model import Reason
+
+KINDS = [MANAGED, STANDARD_VHD, PREMIUM_VHD]
+READ = {"plane": "blob", "method": "GET", "header": "x-ms-range"}
+SIZE = {"plane": "blob", "method": "HEAD"}
+LIST = {"plane": "blob", "method": "GET", "query": "comp=pagelist"}
+FIVE_HOURS = 5 * 3600
+"""More than a grant lives."""
+
+
+def diff_of(kind: str) -> dict[str, str]:
+    if kind == MANAGED:
+        return {**LIST, "header": "x-ms-previous-snapshot-url"}
+    return {**LIST, "query": "prevsnapshot="}
+
+
+def one_disk(world: World, kind: str = MANAGED) -> None:
+    """A disk with a full backup, and a change to more of it than one read takes."""
+    world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=kind)
+    world.back_up()
+    world.write("os", 64 * KIB, random_bytes(6 * MIB, 1))
+
+
+def require_cbt(world: World) -> None:
+    report = world.back_up()
+    assert report.vms[0].error == ""
+    assert report.result is Result.COMPLETED
+    assert world.reasons(report)["os"] is Reason.CBT
+    world.require_sound()
+
+
+class TestPassingFaults:
+    @pytest.mark.parametrize(
+        ("action", "options"),
+        [
+            ("truncate", {"bytes": 0}),
+            ("truncate", {"bytes": 100_000}),
+            ("cut", {}),
+            ("status", {"status": 503, "code": "ServerBusy", "retry_after": 0}),
+            ("status", {"status": 429, "retry_after": 0}),
+            ("status", {"status": 500, "code": "InternalError", "retry_after": 0}),
+        ],
+        ids=["no body", "short body", "cut", "503", "429", "500"],
+    )
+    @pytest.mark.parametrize("kind", [MANAGED, PREMIUM_VHD])
+    def test_a_read_is_repeated(self, world: World, kind: str, action: str, options: dict[str, Any]) -> None:
+        one_disk(world, kind)
+        with world.fault(action, **READ, **options):
+            require_cbt(world)
+
+    @pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
+    def test_lists_and_properties_are_repeated(self, world: World, kind: str) -> None:
+        one_disk(world, kind)
+        busy = {"status": 503, "code": "ServerBusy", "retry_after": 0}
+        with (
+            world.fault("status", **SIZE, **busy, times=2),
+            world.fault("status", **diff_of(kind), **busy),
+            world.fault("cut", **diff_of(kind)),
+            world.fault("status", **LIST, **busy, times=2),
+            world.fault("truncate", **LIST, bytes=40),
+        ):
+            require_cbt(world)
+
+    def test_the_wish_of_the_service_is_respected(self, world: World) -> None:
+        one_disk(world)
+        began = time.monotonic()
+        with world.fault("status", **READ, status=503, code="ServerBusy", retry_after=2):
+            require_cbt(world)
+        assert time.monotonic() - began >= 2
+
+    @pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+    def test_a_lost_answer_to_a_blob_snapshot_is_not_a_lost_snapshot(self, world: World, kind: str) -> None:
+        one_disk(world, kind)
+        with world.fault("cut", plane="blob", method="PUT", query="comp=snapshot", when="after"):
+            require_cbt(world)
+
+    def test_a_copy_to_the_staging_blob_is_repeated(self, world: World) -> None:
+        one_disk(world, PREMIUM_VHD)
+        busy = {"status": 503, "code": "ServerBusy", "retry_after": 0}
+        copy = {"plane": "blob", "method": "PUT", "header": "x-ms-copy-source"}
+        with world.fault("status", **copy, **busy), world.fault("cut", **copy, when="after"):
+            require_cbt(world)
+
+
+class TestAccessThatEnds:
+    @pytest.mark.parametrize("request_", [SIZE, LIST, READ, "diff"], ids=["size", "list", "read", "diff"])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_is_asked_for_again_when_its_time_has_passed(
+        self, world: World, kind: str, request_: Any
+    ) -> None:
+        one_disk(world, kind)
+        request = diff_of(kind) if request_ == "diff" else request_
+        if request is SIZE and kind != MANAGED:
+            # Before it is granted, a VHD's properties are read with the account's key.
+            request = {**SIZE, "query": "sig="}
+        with world.fault("advance_clock", **request, seconds=FIVE_HOURS):
+            require_cbt(world)
+
+    @pytest.mark.parametrize(
+        "request_", [SIZE, LIST, READ, diff_of(MANAGED)], ids=["size", "list", "read", "diff"]
+    )
+    def test_it_is_asked_for_again_when_somebody_revoked_it(self, world: World, request_: Any) -> None:
+        one_disk(world)
+        with world.fault("expire_access", **request_):
+            require_cbt(world)
+
+    def test_somebody_who_revokes_it_all_the_time_is_named(self, world: World) -> None:
+        one_disk(world)
+        with world.fault("expire_access", **READ, times=None):
+            report = world.back_up()
+        assert report.result is Result.FAILED
+        assert "access ended 17 times" in report.vms[0].error
+        assert "somebody revoking grants" in report.vms[0].error
+        require_cbt(world)
+
+
+class TestRefusedComparisons:
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [
+            (400, "PreviousSnapshotCannotBeNewer"),
+            (409, "PreviousSnapshotNotFound"),
+            (409, "PreviousSnapshotOperationNotSupported"),
+            (409, "BlobGenerationMismatch"),
+            (409, "BlobOverwritten"),
+            (400, "UnsupportedHeaderForNonManagedDisksAccount"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
+    def test_the_disk_is_compared_by_crc_and_the_code_is_named(
+        self, world: World, kind: str, status: int, code: str
+    ) -> None:
+        one_disk(world, kind)
+        with world.fault("status", **diff_of(kind), status=status, code=code):
+            report = world.back_up()
+        assert report.result is Result.COMPLETED
+        outcome = world.disks(report)["os"]
+        assert outcome.reason is Reason.CRC_DIFF_REFUSED
+        assert outcome.detail.startswith(f"{code}: ")
+        world.require_sound()
+        require_cbt(world)
+
+    def test_a_vhd_that_was_copied_over_is_not_compared_with_what_it_was(self, world: World) -> None:
+        """Such a blob keeps its name and its snapshots, but not its time of creation."""
+        one_disk(world, STANDARD_VHD)
+        world.add_vm({"other": random_bytes(9 * MIB, "other")}, kind=STANDARD_VHD)
+        key = StorageAccounts(world.connection).key(world.account(STANDARD_VHD), world.group)
+        urls = [world.url(disk) for disk in ("os", "other")]
+        world.connection.blob(urls[0], key).start_copy_from_url(urls[1])
+        while world.connection.blob(urls[0], key).get_blob_properties().copy.status == "pending":
+            time.sleep(0.01)
+        assert world.contents("os") == world.contents("other")
+        report = world.back_up()
+        assert world.reasons(report)["os"] is Reason.FULL_LINEAGE
+        world.require_sound()
+
+    @pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
+    def test_any_other_refusal_costs_the_point_and_no_base(self, world: World, kind: str) -> None:
+        one_disk(world, kind)
+        before = world.snapshots
+        with world.fault("status", **diff_of(kind), status=400, code="InvalidHeaderValue"):
+            report = world.back_up()
+        assert report.result is Result.FAILED
+        assert "InvalidHeaderValue" in report.vms[0].error
+        assert world.snapshots == before
+        require_cbt(world)
+
+
+class TestMoreRangesThanOneAnswerHolds:
+    """10,000 ranges end an answer; what comes after them is found by the marker alone."""
+
+    BLOCK = 4 * KIB
+    BLOCKS = 10_040
+
+    @pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
+    def test_the_marker_is_followed(self, world: World, kind: str) -> None:
+        size = 2 * self.BLOCK * self.BLOCKS
+        world.add_vm({"os": bytes(size)}, kind=kind)
+        world.control.write_image(world.label("os"), self.comb(world, 1))
+        lists = self.lists_of(world, "comp=pagelist")
+        assert world.reasons(world.back_up())["os"] is Reason.FULL_FIRST
+        assert lists() == 2
+
+        world.control.write_image(world.label("os"), self.comb(world, 2))
+        diffs = self.lists_of(world, "comp=pagelist")
+        report = world.back_up()
+        assert world.reasons(report)["os"] is Reason.CBT
+        assert diffs() == 4
+        world.require_sound()
+
+    def comb(self, world: World, seed: int) -> Any:
+        """An image in which every second block holds data: as many ranges as there are teeth."""
+        path = world.folder / f"comb-{seed}.img"
+        tooth = random_bytes(self.BLOCK, seed)
+        path.write_bytes((tooth + bytes(self.BLOCK)) * self.BLOCKS)
+        return path
+
+    def lists_of(self, world: World, query: str) -> Any:
+        since = world.control.requests()[-1]["number"]
+        return lambda: sum(query in row["query"] for row in world.control.requests(since=since))
