@@ -1,4 +1,4 @@
-"""`python -m flows.backup_subclient` without a server: what it prints and answers, and being stopped."""
+"""`python -m flows.backup_subclient`, with and without a server: what it answers, and being stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from azsim.control import Control
 from tests.azsim_process import AzsimProcess
 from tests.engine.world import MIB
 from tests.flows.prefect_server import ROOT, PrefectServer, environment, wait_for
@@ -21,21 +20,26 @@ from vsa.media.entries import Result
 
 
 class Job:
-    """One job in its own process, with a Prefect home that knows the site's blocks and no server."""
+    """One job in its own process.
 
-    def __init__(self, site: Site, server: PrefectServer, *options: str) -> None:
+    Without a server it has a Prefect home of its own that knows the site's blocks, and Prefect starts a
+    temporary server beside it, which takes its time.
+    """
+
+    def __init__(self, site: Site, server: PrefectServer, *, with_server: bool) -> None:
         self.site = site
         folder = site.folder / "process"
         home = server.copy_to(folder / "home")
+        given = {"PREFECT_API_URL": server.url} if with_server else {}
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._printed = folder / "stdout"
         self._logged = folder / "stderr"
         with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
-            # A group of its own: a job that is killed leaves its temporary Prefect server behind.
+            # A group of its own, so that its temporary server ends with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.backup_subclient", site.name, *options],
-                env=environment(home, TMPDIR=str(self.scratch)),
+                [sys.executable, "-m", "flows.backup_subclient", site.name],
+                env=environment(home, TMPDIR=str(self.scratch), **given),
                 cwd=ROOT,
                 stdout=printed,
                 stderr=logged,
@@ -44,6 +48,10 @@ class Job:
 
     def wait(self) -> int:
         return self._process.wait(120)
+
+    def lives(self) -> bool:
+        assert self._process.poll() is None, self.logged[-3000:]
+        return True
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)
@@ -70,9 +78,7 @@ def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Pat
     simulation.control.clear_faults()
 
 
-def test_exit_codes_and_words_of_jobs_without_a_server(
-    sites: list[Site], prefect_server: PrefectServer
-) -> None:
+def test_exit_codes_and_words_of_jobs(sites: list[Site], prefect_server: PrefectServer) -> None:
     good, mixed, bad = sites
     good.add_vm("web", [managed("web-os")])
     mixed.add_vm("web", [managed("web-os")])
@@ -82,7 +88,7 @@ def test_exit_codes_and_words_of_jobs_without_a_server(
     mixed.control.add_fault(
         "status", status=409, code="Conflict", method="PUT", path=mixed.snapshots_path("db-os"), times=None
     )
-    jobs = [Job(site, prefect_server) for site in sites]
+    jobs = [Job(site, prefect_server, with_server=site is not good) for site in sites]
     try:
         codes = [job.wait() for job in jobs]
     finally:
@@ -100,25 +106,20 @@ def test_exit_codes_and_words_of_jobs_without_a_server(
         assert list(job.scratch.glob("vsa-*")) == []
 
 
-def started_reading(site: Site, server: PrefectServer, *, reads: int) -> Job:
-    """A job that is in the middle of its streams: `reads` of them answered slowly, more to come."""
+def started_reading(site: Site, server: PrefectServer, *, with_server: bool) -> Job:
+    """A job in the middle of its streams: nine of 32 reads were asked for, and each takes a second."""
     site.add_vm("web", [managed("web-os", size=64 * MIB), managed("web-data", size=64 * MIB)])
     site.save_blocks()
     slow = site.control.add_fault("delay", seconds=1, plane="blob", header="x-ms-range", times=None)
-    job = Job(site, server)
-    wait_for("the job to read", lambda: _fired(site.control, slow, reads, job), seconds=90)
+    job = Job(site, server, with_server=with_server)
+    wait_for("the job to read", lambda: job.lives() and site.control.fired(slow) >= 9, seconds=90)
     return job
-
-
-def _fired(control: Control, fault: str, reads: int, job: Job) -> bool:
-    assert job._process.poll() is None, job.logged[-3000:]
-    return control.fired(fault) >= reads
 
 
 def test_a_job_that_is_told_to_stop_cleans_up_and_the_next_is_normal(
     site: Site, prefect_server: PrefectServer
 ) -> None:
-    job = started_reading(site, prefect_server, reads=9)
+    job = started_reading(site, prefect_server, with_server=False)
     try:
         assert len(site.snapshots) == 2
         job.send(signal.SIGTERM)
@@ -139,7 +140,7 @@ def test_a_job_that_is_told_to_stop_cleans_up_and_the_next_is_normal(
 
 
 def test_a_job_that_is_killed_leaves_nothing_to_the_next(site: Site, prefect_server: PrefectServer) -> None:
-    job = started_reading(site, prefect_server, reads=9)
+    job = started_reading(site, prefect_server, with_server=True)
     try:
         job.send(signal.SIGKILL)
         assert job.wait() == -signal.SIGKILL

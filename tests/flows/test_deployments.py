@@ -1,0 +1,172 @@
+"""prefect.yaml and deployments/ on a real server with a real worker, from nothing to a finished backup."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+
+from deployments.register import CONTROL_POOL
+from tests.azsim_process import AzsimProcess
+from tests.engine.world import MIB
+from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, wait_for
+from tests.flows.site import Site, managed
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: PrefectServer) -> PrefectServer:
+    """A server that knows this project, by the commands of deployments/README.md."""
+    run(prefect_server, "-m", "deployments.register")
+    run(prefect_server, "-m", "prefect", "--no-prompt", "deploy", "--all")
+    return prefect_server
+
+
+def run(server: PrefectServer, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=dict(server.environment()),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def worker(deployed: PrefectServer) -> Iterator[Path]:
+    """A process worker of the control pool, started in the checkout as a proxy would be; yields its log."""
+    log = deployed.home / "worker.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", CONTROL_POOL],
+            env=dict(deployed.environment(PREFECT_WORKER_QUERY_SECONDS="1")),
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    yield log
+    process.terminate()
+    process.wait(60)
+
+
+def deployment(name: str) -> DeploymentResponse:
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name(f"backup-subclient/{name}")
+
+
+def test_registering_again_changes_nothing_that_an_operator_set(deployed: PrefectServer) -> None:
+    run(deployed, "-m", "prefect", "work-pool", "set-concurrency-limit", CONTROL_POOL, "3")
+    said = run(deployed, "-m", "deployments.register")
+    assert f"Work pool {CONTROL_POOL} exists and was left as it is." in said
+    with get_client(sync_client=True) as client:
+        pool = client.read_work_pool(CONTROL_POOL)
+        slugs = {kind.slug for kind in client.read_block_types()}
+    assert (pool.type, pool.concurrency_limit) == ("process", 3)
+    assert {"vsa-azure-subscription", "vsa-backup-media", "vsa-proxy", "vsa-subclient"} <= slugs
+
+
+def test_the_nightly_deployment_waits_to_be_activated(deployed: PrefectServer) -> None:
+    nightly = deployment("nightly")
+    (planned,) = nightly.schedules
+    assert not planned.active
+    assert (planned.schedule.cron, planned.schedule.timezone) == ("0 1 * * *", "Europe/Berlin")
+    assert nightly.parameters == {"subclient": "production"}
+
+
+def test_the_form_explains_every_parameter_and_asks_for_no_secret(deployed: PrefectServer) -> None:
+    ad_hoc = deployment("ad-hoc")
+    assert ad_hoc.description
+    schema: dict[str, Any] = ad_hoc.parameter_openapi_schema
+    assert list(schema["properties"]) == ["subclient", "method", "full"]
+    assert all(field["description"].endswith(".") for field in schema["properties"].values())
+    assert schema["required"] == ["subclient"]
+    assert schema["properties"]["method"]["anyOf"][0]["enum"] == ["cbt", "crc"]
+    assert ad_hoc.parameters == {}
+
+
+def test_deployments_name_no_path_of_this_machine(deployed: PrefectServer) -> None:
+    for name in ("nightly", "ad-hoc"):
+        found = deployment(name)
+        assert found.work_pool_name == CONTROL_POOL
+        assert str(ROOT) not in found.model_dump_json()
+
+
+@pytest.fixture
+def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[list[Site]]:
+    yield [Site(simulation.control, tmp_path) for _ in range(2)]
+    simulation.control.clear_faults()
+
+
+def start(server: PrefectServer, site: Site) -> FlowRun:
+    """Run the ad-hoc deployment for a site by the command line; returns as soon as it is scheduled."""
+    arguments = ("run", "backup-subclient/ad-hoc", "--param", f"subclient={site.name}")
+    run(server, "-m", "prefect", "deployment", *arguments)
+    asked = DeploymentFilter(id=DeploymentFilterId(any_=[deployment("ad-hoc").id]))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(deployment_filter=asked)
+    return next(found for found in runs if found.parameters["subclient"] == site.name)
+
+
+def ended(flow_run: FlowRun, log: Path) -> str:
+    """The name of the state in which the run ended."""
+
+    def look() -> str | None:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run.id).state
+        return state.name if state and state.is_final() else None
+
+    try:
+        return wait_for(f"run {flow_run.name} to end", look, seconds=120)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; the worker said:\n{log.read_text()[-3000:]}") from None
+
+
+def test_a_deployed_backup_is_run_by_a_worker(deployed: PrefectServer, worker: Path, site: Site) -> None:
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+    flow_run = start(deployed, site)
+    assert ended(flow_run, worker) == "Completed"
+    assert [report.job for report in site.reports] == [str(flow_run.id)]
+    site.require_only_bases()
+    site.require_restorable(site.points_of("web")[0])
+
+
+def test_runs_that_are_cancelled_or_die_under_a_worker_are_cleaned_up(
+    deployed: PrefectServer, worker: Path, sites: list[Site]
+) -> None:
+    for site in sites:
+        site.add_vm("web", [managed("web-os", size=64 * MIB), managed("web-data", size=64 * MIB)])
+        site.save_blocks()
+    control = sites[0].control
+    control.add_fault("delay", seconds=2, plane="blob", header="x-ms-range", times=None)
+    cancelled, killed = (start(deployed, site) for site in sites)
+    for site in sites:
+        wait_for("both snapshots", lambda site=site: len(site.snapshots) == 2, seconds=90)
+
+    (intent,) = sites[1].media.intents()
+    os.kill(intent.process, signal.SIGKILL)
+    run(deployed, "-m", "prefect", "flow-run", "cancel", str(cancelled.id))
+
+    assert ended(killed, worker) == "Crashed"
+    assert ended(cancelled, worker) == "Cancelled"
+    for site, flow_run in zip(sites, (cancelled, killed), strict=True):
+        wait_for("the hook to clean up", lambda site=site: site.snapshots == [], seconds=60)
+        assert not site.media.view().points
+        assert any("Cleaning up after" in message for message in messages_of(flow_run))
+    control.clear_faults()
+    assert [site.back_up().name for site in sites] == ["Completed", "Completed"]
