@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
     DecodeError,
+    DeserializationError,
     HttpResponseError,
     ResourceNotFoundError,
     ServiceRequestError,
@@ -57,12 +59,14 @@ def azure_errors(action: str) -> Iterator[None]:
         yield
     except VsaError:
         raise
-    except AzureError as error:
+    except (AzureError, DeserializationError) as error:
         raise translate(error, action) from error
 
 
-def translate(error: AzureError, action: str) -> VsaError:
+def translate(error: AzureError | DeserializationError, action: str) -> VsaError:
     """Our error for an Azure SDK exception, chosen by what the caller can do about it."""
+    if _is_garbled(error) or _is_sign_in_unreachable(error):
+        return TryAgainLater(f"{action}: no whole answer from Azure: {_words(error)}")
     if isinstance(error, HttpResponseError) and error.status_code is not None:
         return from_answer(action, error.status_code, code_of(error), _words(error), _retry_after(error))
     if isinstance(error, ResourceNotFoundError):
@@ -72,9 +76,27 @@ def translate(error: AzureError, action: str) -> VsaError:
             f"{action}: signing in to Azure failed: {_words(error)}; check tenant, client id and secret",
             code="AuthenticationFailed",
         )
-    if isinstance(error, (ServiceRequestError, ServiceResponseError, DecodeError)):
+    if isinstance(error, (ServiceRequestError, ServiceResponseError)):
         return TryAgainLater(f"{action}: no whole answer from Azure: {_words(error)}")
     return AzureRefused(f"{action}: {_words(error)}")
+
+
+def _is_garbled(error: Exception) -> bool:
+    """Whether an answer that was no refusal could not be read: it says success by its status, if anything."""
+    return isinstance(error, DeserializationError) or (
+        isinstance(error, DecodeError) and (error.status_code is None or error.status_code < 400)
+    )
+
+
+def _is_sign_in_unreachable(error: Exception) -> bool:
+    """Whether the identity service gave no answer. azure-identity calls that, too, a failed authentication.
+
+    A lost connection is the error's cause; of a busy service's answer only its status is left, in words.
+    """
+    return isinstance(error, ClientAuthenticationError) and (
+        isinstance(error.__cause__, (ServiceRequestError, ServiceResponseError))
+        or re.search(r"HTTP Error: (429|5\d\d)", str(error)) is not None
+    )
 
 
 def from_answer(
@@ -104,7 +126,7 @@ def code_of(error: HttpResponseError) -> str:
     return str(getattr(arm_error, "code", "") or "")
 
 
-def _words(error: AzureError) -> str:
+def _words(error: Exception) -> str:
     text = redact(str(getattr(error, "message", "") or error))
     return text.splitlines()[0].strip() if text else type(error).__name__
 
