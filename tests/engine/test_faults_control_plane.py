@@ -200,17 +200,16 @@ class TestThrottling:
         assert time.monotonic() - began >= 2
         world.require_sound()
 
-    @pytest.mark.parametrize(
-        "request_", [{"method": "PUT", "path": SNAPSHOT}, {"method": "POST", "path": "begingetaccess"},
-                     {"method": "DELETE", "path": SNAPSHOT}], ids=["snapshot", "grant", "delete"]
-    )  # fmt: skip
     @pytest.mark.parametrize("loss", ["cut", "status"])
-    def test_a_lost_answer_is_not_a_lost_snapshot(
-        self, world: World, request_: dict[str, str], loss: str
-    ) -> None:
+    def test_a_lost_answer_is_not_a_lost_snapshot(self, world: World, loss: str) -> None:
         backed_up_once(world)
-        answer = {"status": 503} if loss == "status" else {}
-        with world.fault(loss, plane="arm", when="after", times=2, **request_, **answer):
+        lost: dict[str, Any] = {"plane": "arm", "when": "after", "times": 2}
+        lost |= {"status": 503} if loss == "status" else {}
+        with (
+            world.fault(loss, method="PUT", path=SNAPSHOT, **lost),
+            world.fault(loss, method="POST", path="begingetaccess", **lost),
+            world.fault(loss, method="DELETE", path=SNAPSHOT, **lost),
+        ):
             require_normal_job(world)
 
 
