@@ -18,7 +18,7 @@ from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
 from vsa.errors import TryAgainLater
 from vsa.ranges import ByteRange
-from vsa.redact import public_url
+from vsa.redact import public_url, redact
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 
@@ -31,10 +31,14 @@ _LONGEST_ERROR_BODY = 16 * 1024
 class RangeReader:
     """Reads byte ranges over one connection. Not thread-safe: every reading thread has its own."""
 
-    def __init__(self, access: Access, *, tls: ssl.SSLContext, stop: Stop) -> None:
+    def __init__(
+        self, access: Access, *, tls: ssl.SSLContext, stop: Stop, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
+        """`timeout`: seconds of silence after which a connection counts as lost."""
         self._access = access
         self._tls = tls
         self._stop = stop
+        self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
 
     def read_into(self, at: ByteRange, buffer: memoryview) -> None:
@@ -60,7 +64,7 @@ class RangeReader:
             self.close()
             raise TryAgainLater(
                 f"read bytes {at.offset}-{at.end} of {public_url(url.reveal())}: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {redact(str(error))}"
             ) from error
         except BaseException:
             # The answer may be half read: the next request must not find its rest.
@@ -82,9 +86,9 @@ class RangeReader:
     def _connected(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         if self._connection is None:
             self._connection = (
-                http.client.HTTPSConnection(netloc, timeout=TIMEOUT_SECONDS, context=self._tls)
+                http.client.HTTPSConnection(netloc, timeout=self._timeout, context=self._tls)
                 if scheme == "https"
-                else http.client.HTTPConnection(netloc, timeout=TIMEOUT_SECONDS)
+                else http.client.HTTPConnection(netloc, timeout=self._timeout)
             )
         return self._connection
 

@@ -1,0 +1,321 @@
+"""A reader never hands out bytes that are not the ones asked for, however the other side misbehaves."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from tests.azure.loopback import (
+    SIGNATURE,
+    Answer,
+    Loopback,
+    Unhurried,
+    asked_range,
+    cut,
+    refusing,
+    send,
+    serving,
+)
+from vsa.azure.grants import GrantedAccess
+from vsa.azure.reader import SERVICE_VERSION, RangeReader
+from vsa.errors import (
+    AccessDenied,
+    AccessExpired,
+    AzureNotFound,
+    AzureRefused,
+    RunStopped,
+    TryAgainLater,
+    VsaError,
+)
+from vsa.ranges import KIB, ByteRange
+from vsa.secret import Secret
+from vsa.stop import DEFAULT_DELAYS, Stop
+
+DISK = bytes(number * 7 % 251 + 1 for number in range(64 * KIB))
+FIRST, SECOND = ByteRange(4 * KIB, 12 * KIB), ByteRange(20 * KIB, 21 * KIB)
+UNTOUCHED = b"\xee"
+TLS = ssl.create_default_context()
+
+
+def partly(handler: BaseHTTPRequestHandler, *, body: bytes, **headers: str) -> None:
+    offset, end = asked_range(handler)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    send(handler, 206, {"Content-Range": f"bytes {offset}-{end - 1}/{len(DISK)}", **named}, body)
+
+
+def wanted(handler: BaseHTTPRequestHandler) -> bytes:
+    offset, end = asked_range(handler)
+    return DISK[offset:end]
+
+
+def right(handler: BaseHTTPRequestHandler) -> None:
+    partly(handler, body=wanted(handler))
+
+
+def short(handler: BaseHTTPRequestHandler) -> None:
+    """A whole answer with too few bytes."""
+    partly(handler, body=wanted(handler)[:-1])
+
+
+def empty(handler: BaseHTTPRequestHandler) -> None:
+    partly(handler, body=b"")
+
+
+def broken_off(handler: BaseHTTPRequestHandler) -> None:
+    """Fewer bytes than announced, then the end of the connection."""
+    body = wanted(handler)
+    partly(handler, body=body[: len(body) // 2], Content_Length=str(len(body)))
+    handler.close_connection = True
+
+
+def long(handler: BaseHTTPRequestHandler) -> None:
+    partly(handler, body=wanted(handler) + b"more")
+
+
+def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+    """As many bytes as asked for, from another place, honestly labelled."""
+    offset, end = asked_range(handler)
+    span = f"bytes {offset + 512}-{end + 511}/{len(DISK)}"
+    partly(handler, body=DISK[offset + 512 : end + 512], Content_Range=span)
+
+
+def unlabelled(handler: BaseHTTPRequestHandler) -> None:
+    send(handler, 206, {}, wanted(handler))
+
+
+def shifted_end(handler: BaseHTTPRequestHandler) -> None:
+    """Labelled by the half-open range, as somebody might who does not count the last byte in."""
+    offset, end = asked_range(handler)
+    partly(handler, body=wanted(handler), Content_Range=f"bytes {offset}-{end}/{len(DISK)}")
+
+
+def no_http(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"\x16\x03\x01 this is no status line\r\n\r\n")
+    handler.close_connection = True
+
+
+def everything(handler: BaseHTTPRequestHandler) -> None:
+    """What a server answers that knows nothing of ranges."""
+    send(handler, 200, {}, DISK)
+
+
+@pytest.fixture
+def azure() -> Iterator[Loopback]:
+    with serving(right) as server:
+        yield server
+
+
+@pytest.fixture
+def stop() -> Unhurried:
+    return Unhurried()
+
+
+@pytest.fixture
+def open_reader(azure: Loopback, stop: Unhurried) -> Iterator[Callable[..., RangeReader]]:
+    opened: list[RangeReader] = []
+
+    def open_one(access: GrantedAccess | None = None, **options: float) -> RangeReader:
+        access = access or GrantedAccess(azure.url, "snapshot disk")
+        opened.append(RangeReader(access, tls=TLS, stop=stop, **options))
+        return opened[-1]
+
+    yield open_one
+    for reader in opened:
+        reader.close()
+
+
+def read(reader: RangeReader, at: ByteRange) -> bytes:
+    """What the reader puts into a buffer that is larger than the range and full of something else."""
+    buffer = bytearray(UNTOUCHED * (at.length + 100))
+    reader.read_into(at, memoryview(buffer))
+    assert buffer[at.length :] == UNTOUCHED * 100
+    return bytes(buffer[: at.length])
+
+
+def test_a_range_is_read_over_one_connection_into_its_part_of_the_buffer(
+    azure: Loopback, open_reader: Callable[..., RangeReader]
+) -> None:
+    reader = open_reader()
+    for at in (FIRST, SECOND, ByteRange(0, 512), ByteRange(len(DISK) - 512, len(DISK))):
+        assert read(reader, at) == DISK[at.offset : at.end]
+    assert azure.connections == 1
+    assert [request.headers["x-ms-range"] for request in azure.requests[:2]] == [
+        "bytes=4096-12287",
+        "bytes=20480-21503",
+    ]
+    assert {request.headers["x-ms-version"] for request in azure.requests} == {SERVICE_VERSION}
+
+
+@pytest.mark.parametrize(
+    "misbehaviour",
+    [
+        short,
+        empty,
+        broken_off,
+        long,
+        elsewhere,
+        unlabelled,
+        shifted_end,
+        no_http,
+        cut,
+        refusing(500, "InternalError"),
+        refusing(503, "ServerBusy"),
+    ],
+)
+def test_what_is_not_the_range_is_asked_for_again_on_another_connection(
+    azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried, misbehaviour: Answer
+) -> None:
+    azure.answers = [right, misbehaviour, misbehaviour]
+    reader = open_reader()
+    assert read(reader, SECOND) == DISK[SECOND.offset : SECOND.end]
+    assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
+    assert len(stop.waits) == 2
+    assert len(azure.requests) == 4
+    # What may still lie in a spoiled connection must never be taken for the next answer.
+    assert azure.requests[3].port != azure.requests[2].port != azure.requests[1].port
+
+
+@pytest.mark.parametrize("misbehaviour", [short, long, elsewhere, cut, refusing(503, "ServerBusy")])
+def test_who_never_answers_right_is_given_up_on(
+    azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried, misbehaviour: Answer
+) -> None:
+    azure.otherwise = misbehaviour
+    with pytest.raises(TryAgainLater, match=r"read bytes 4096-12288 of http://.*/container/disk: ") as caught:
+        read(open_reader(), FIRST)
+    assert len(azure.requests) == len(DEFAULT_DELAYS) + 1
+    assert [round(wait / delay, 2) for wait, delay in zip(stop.waits, DEFAULT_DELAYS, strict=True)] == [
+        pytest.approx(1.125, abs=0.126)
+    ] * len(DEFAULT_DELAYS)
+    require_no_signature(caught.value)
+
+
+def require_no_signature(error: BaseException) -> None:
+    assert SIGNATURE not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ours"),
+    [
+        (everything, AzureRefused),
+        (refusing(404, "BlobNotFound"), AzureNotFound),
+        (refusing(403, "AuthorizationPermissionMismatch"), AccessDenied),
+        (refusing(403, "AuthorizationPermissionMismatch", in_body=True), AccessDenied),
+        (refusing(416, "InvalidRange"), AzureRefused),
+        (refusing(302, Location="http://127.0.0.1:9/elsewhere"), AzureRefused),
+    ],
+)
+def test_a_refusal_is_final(
+    azure: Loopback,
+    open_reader: Callable[..., RangeReader],
+    stop: Unhurried,
+    answer: Answer,
+    ours: type[VsaError],
+) -> None:
+    azure.answers = [answer]
+    reader = open_reader()
+    with pytest.raises(VsaError) as caught:
+        read(reader, FIRST)
+    assert type(caught.value) is ours
+    assert len(azure.requests) == 1 and stop.waits == []
+    require_no_signature(caught.value)
+    assert read(reader, SECOND) == DISK[SECOND.offset : SECOND.end]
+
+
+def test_a_service_that_is_asked_too_often_gets_the_pause_it_wants(
+    azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried
+) -> None:
+    azure.answers = [refusing(429, "TooManyRequests", Retry_After="7")]
+    assert read(open_reader(), FIRST) == DISK[FIRST.offset : FIRST.end]
+    assert 7 <= stop.waits[0] <= 7 * 1.25
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+def test_an_ended_grant_is_asked_for_again_without_waiting(
+    azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried, in_body: bool
+) -> None:
+    numbers = iter(range(100))
+    access = GrantedAccess(lambda: azure.url(f"grant-{next(numbers)}"), "snapshot disk")
+    azure.answers = [right, refusing(403, "AuthenticationFailed", in_body=in_body)]
+    reader = open_reader(access)
+    assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
+    assert read(reader, SECOND) == DISK[SECOND.offset : SECOND.end]
+    used = [request.target.rsplit("/", 1)[1].partition("?")[0] for request in azure.requests]
+    assert used == ["grant-0", "grant-0", "grant-1"]
+    assert stop.waits == []
+
+
+def test_grants_that_always_end_at_once_are_not_asked_for_without_end(
+    azure: Loopback, open_reader: Callable[..., RangeReader]
+) -> None:
+    azure.otherwise = refusing(403, "AuthenticationFailed")
+    with pytest.raises(AccessExpired, match="access ended 17 times during one job") as caught:
+        read(open_reader(), FIRST)
+    require_no_signature(caught.value)
+
+
+def test_a_slow_service_is_waited_for(azure: Loopback, open_reader: Callable[..., RangeReader]) -> None:
+    def dribble(handler: BaseHTTPRequestHandler) -> None:
+        body = wanted(handler)
+        partly(handler, body=b"", Content_Length=str(len(body)))
+        for start in range(0, len(body), KIB):
+            handler.wfile.write(body[start : start + KIB])
+            time.sleep(0.01)
+
+    azure.answers = [dribble]
+    assert read(open_reader(timeout=0.5), FIRST) == DISK[FIRST.offset : FIRST.end]
+    assert len(azure.requests) == 1
+
+
+def test_a_silent_service_is_not_waited_for_without_end(
+    azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried
+) -> None:
+    over = threading.Event()
+    azure.answers = [lambda handler: None if over.wait(20) else None]
+    try:
+        assert read(open_reader(timeout=0.1), FIRST) == DISK[FIRST.offset : FIRST.end]
+    finally:
+        over.set()
+    assert len(azure.requests) == 2 and len(stop.waits) == 1
+
+
+def test_nothing_listens(stop: Unhurried) -> None:
+    url = Secret(f"http://127.0.0.1:9/account/container/disk?sig={SIGNATURE}")
+    reader = RangeReader(GrantedAccess(lambda: url, "snapshot disk"), tls=TLS, stop=stop)
+    with pytest.raises(TryAgainLater, match="ConnectionRefusedError") as caught:
+        read(reader, FIRST)
+    require_no_signature(caught.value)
+
+
+def test_the_message_about_a_url_that_is_none_does_not_show_it(stop: Unhurried) -> None:
+    url = Secret(f"http://127.0.0.1:9/account/a disk?sig={SIGNATURE}")
+    reader = RangeReader(GrantedAccess(lambda: url, "snapshot disk"), tls=TLS, stop=stop)
+    with pytest.raises(TryAgainLater, match="InvalidURL") as caught:
+        read(reader, FIRST)
+    assert SIGNATURE not in str(caught.value)
+
+
+def test_a_stop_ends_reading_before_the_next_request(azure: Loopback) -> None:
+    stop = Stop()
+    reader = RangeReader(GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop)
+    stop.set()
+    with pytest.raises(RunStopped):
+        read(reader, FIRST)
+    assert azure.requests == []
+
+
+def test_a_stop_ends_the_wait_between_two_requests(azure: Loopback) -> None:
+    stop = Stop()
+    azure.otherwise = refusing(503, "ServerBusy", Retry_After="600")
+    reader = RangeReader(GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop)
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(RunStopped):
+        read(reader, FIRST)
+    assert time.monotonic() - began < 10
+    reader.close()
