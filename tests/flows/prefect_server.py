@@ -29,7 +29,12 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    temporary_settings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 90.0
@@ -133,7 +138,9 @@ class PrefectServer:
     def in_use(self) -> Iterator[PrefectServer]:
         """Let this process talk to the server for the length of a block."""
         home = self.home / "tests"
-        with temporary_settings({PREFECT_API_URL: self.url, PREFECT_HOME: home}):
+        # Without heartbeats: their thread lets every flow run last a second at least.
+        settings = {PREFECT_API_URL: self.url, PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with temporary_settings(settings):
             yield self
         shutil.rmtree(home, ignore_errors=True)
 

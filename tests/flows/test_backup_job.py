@@ -25,8 +25,9 @@ STAGES = (
     r"release snapshots of (web|db)",
     r"release bases",
     r"complete job",
+    r"show report",
 )
-RUNS_OF_STAGES = (1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1)
+RUNS_OF_STAGES = (1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1, 1)
 
 
 def test_a_job_completes_through_every_documented_stage(site: Site) -> None:
@@ -118,7 +119,7 @@ def test_unmanaged_disks_of_a_premium_account_go_through_staging_blobs(site: Sit
     state = site.back_up()
 
     assert state.name == "Completed", state.message
-    runs = task_runs_of(flow_run_of(state), expected=13)
+    runs = task_runs_of(flow_run_of(state), expected=15)
     staged = sorted(run.name for run in runs if run.name.startswith("stage"))
     assert staged == ["stage legacy-data", "stage legacy-os"]
     blobs = [row for row in site.control.inventory()["blobs"] if row["account"] == account]

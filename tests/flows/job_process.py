@@ -1,0 +1,64 @@
+"""A backup job as people start it by hand: `python -m flows.backup_subclient NAME`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+from tests.flows.prefect_server import ROOT, PrefectServer, environment
+from tests.flows.site import Site
+
+
+class Job:
+    """One job in its own process.
+
+    Without a server it has a Prefect home of its own that knows the site's blocks, and Prefect starts a
+    temporary server beside it, which takes its time. `settings` are environment variables.
+    """
+
+    def __init__(self, site: Site, server: PrefectServer, *, with_server: bool, **settings: str) -> None:
+        self.site = site
+        folder = site.folder / "process"
+        self.home = server.copy_to(folder / "home")
+        given = settings | ({"PREFECT_API_URL": server.url} if with_server else {})
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+        self._printed = folder / "stdout"
+        self._logged = folder / "stderr"
+        with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
+            # A group of its own, so that its temporary server ends with it.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.backup_subclient", site.name],
+                env=environment(self.home, TMPDIR=str(self.scratch), **given),
+                cwd=ROOT,
+                stdout=printed,
+                stderr=logged,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        return self._process.wait(120)
+
+    def lives(self) -> bool:
+        assert self._process.poll() is None, self.logged[-3000:]
+        return True
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    @property
+    def printed(self) -> str:
+        return self._printed.read_text()
+
+    @property
+    def logged(self) -> str:
+        return self._logged.read_text()
+
+    def end(self) -> None:
+        """Nothing of the group stays, whatever the test did."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
