@@ -62,8 +62,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.loopback.answer(self)
 
+    do_HEAD = do_GET
+
     def log_message(self, format: str, *args: object) -> None:
         """Silent: what was asked is in `Loopback.requests`."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Silent: a client that goes away in the middle is what many of these tests are about."""
 
 
 @contextmanager
@@ -71,9 +81,7 @@ def serving(otherwise: Answer) -> Iterator[Loopback]:
     """Serve on a free port for the length of a block."""
     loopback = Loopback(otherwise)
     handler = type("Handler", (_Handler,), {"loopback": loopback})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
+    with _Server(("127.0.0.1", 0), handler) as server:
         loopback.origin = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -107,7 +115,8 @@ def send(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], 
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
         handler.send_header(name, value)
     handler.end_headers()
-    handler.wfile.write(body)
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
 
 
 def refusing(status: int, code: str = "", *, in_body: bool = False, **headers: str) -> Answer:

@@ -22,7 +22,7 @@ from tests.azure.loopback import (
     send,
     serving,
 )
-from vsa.azure.grants import GrantedAccess
+from vsa.azure.grants import MOST_RENEWALS, GrantedAccess
 from vsa.azure.reader import SERVICE_VERSION, RangeReader
 from vsa.errors import (
     AccessDenied,
@@ -250,13 +250,39 @@ def test_an_ended_grant_is_asked_for_again_without_waiting(
     assert stop.waits == []
 
 
-def test_grants_that_always_end_at_once_are_not_asked_for_without_end(
+def test_grants_that_are_refused_at_once_are_not_asked_for_without_end(
     azure: Loopback, open_reader: Callable[..., RangeReader]
 ) -> None:
     azure.otherwise = refusing(403, "AuthenticationFailed")
-    with pytest.raises(AccessExpired, match="access ended 17 times during one job") as caught:
+    with pytest.raises(AccessDenied, match="granted access and refused it 4 times") as caught:
         read(open_reader(), FIRST)
+    assert len(azure.requests) == 4
     require_no_signature(caught.value)
+
+
+def test_grants_that_end_again_and_again_are_not_renewed_without_end(
+    azure: Loopback, open_reader: Callable[..., RangeReader]
+) -> None:
+    reader = open_reader()
+    for _ in range(MOST_RENEWALS):
+        azure.answers = [refusing(403, "AuthenticationFailed"), right]
+        read(reader, FIRST)
+    azure.answers = [refusing(403, "AuthenticationFailed"), right]
+    with pytest.raises(AccessExpired, match="access ended 17 times during one job"):
+        read(reader, FIRST)
+
+
+def test_a_renewed_grant_may_lead_to_another_server(
+    azure: Loopback, open_reader: Callable[..., RangeReader]
+) -> None:
+    with serving(right) as other:
+        urls = iter([azure.url(), other.url()])
+        reader = open_reader(GrantedAccess(lambda: next(urls), "snapshot disk"))
+        azure.answers = [right]
+        azure.otherwise = refusing(403, "AuthenticationFailed")
+        assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
+        assert read(reader, SECOND) == DISK[SECOND.offset : SECOND.end]
+        assert len(other.requests) == 1
 
 
 def test_a_slow_service_is_waited_for(azure: Loopback, open_reader: Callable[..., RangeReader]) -> None:
@@ -276,7 +302,11 @@ def test_a_silent_service_is_not_waited_for_without_end(
     azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried
 ) -> None:
     over = threading.Event()
-    azure.answers = [lambda handler: None if over.wait(20) else None]
+
+    def silent(handler: BaseHTTPRequestHandler) -> None:
+        over.wait(20)
+
+    azure.answers = [silent]
     try:
         assert read(open_reader(timeout=0.1), FIRST) == DISK[FIRST.offset : FIRST.end]
     finally:

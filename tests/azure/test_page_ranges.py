@@ -1,0 +1,222 @@
+"""Azure's inclusive ranges, page by page, become half-open ones of the disk, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.azure.loopback import SIGNATURE, Loopback, anonymous, refusing, send, serving, xml
+from vsa.azure.disks import VHD_FOOTER
+from vsa.azure.page_ranges import (
+    ChangedRange,
+    allocated_ranges,
+    blob_changes,
+    content_length,
+    managed_changes,
+)
+from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, TryAgainLater
+from vsa.ranges import KIB, ByteRange
+
+SIZE = 64 * KIB
+PAGE = 512
+
+
+def pages(*ranges: tuple[str, int, int], marker: str = "") -> str:
+    """One answer's document; ranges are ("page" or "clear", first byte, last byte)."""
+    tags = {"page": "PageRange", "clear": "ClearRange"}
+    rows = "".join(
+        f"<{tags[kind]}><Start>{start}</Start><End>{end}</End></{tags[kind]}>" for kind, start, end in ranges
+    )
+    return f'<?xml version="1.0"?><PageList>{rows}<NextMarker>{marker}</NextMarker></PageList>'
+
+
+@pytest.fixture
+def azure() -> Iterator[Loopback]:
+    with serving(refusing(500)) as server:
+        yield server
+
+
+def allocated(azure: Loopback, *documents: str, size: int = SIZE) -> list[ByteRange]:
+    azure.answers = [xml(document) for document in documents]
+    return list(allocated_ranges(anonymous(), azure.url(), size))
+
+
+def changed(azure: Loopback, *documents: str, size: int = SIZE) -> list[ChangedRange]:
+    azure.answers = [xml(document) for document in documents]
+    return list(managed_changes(anonymous(), azure.url(), azure.url("base"), size))
+
+
+def asked(azure: Loopback) -> list[dict[str, str]]:
+    return [
+        {name: value for name, (value,) in parse_qs(urlsplit(request.target).query).items()}
+        for request in azure.requests
+    ]
+
+
+def test_the_last_byte_counts(azure: Loopback) -> None:
+    assert allocated(azure, pages(("page", 0, 511), ("page", 4096, 8191))) == [
+        ByteRange(0, 512),
+        ByteRange(4096, 8192),
+    ]
+
+
+def test_the_whole_disk_is_one_range(azure: Loopback) -> None:
+    assert allocated(azure, pages(("page", 0, SIZE - 1))) == [ByteRange(0, SIZE)]
+
+
+def test_an_empty_disk_has_none(azure: Loopback) -> None:
+    assert allocated(azure, pages()) == []
+
+
+def test_every_page_of_the_answer_is_fetched(azure: Loopback) -> None:
+    found = allocated(
+        azure,
+        pages(("page", 0, 511), marker="second"),
+        # An answer may be empty and still not be the last.
+        pages(marker="third"),
+        pages(("page", 1024, 1535)),
+    )
+    assert found == [ByteRange(0, 512), ByteRange(1024, 1536)]
+    assert [query.get("marker") for query in asked(azure)] == [None, "second", "third"]
+    assert all(query["maxresults"] == "10000" for query in asked(azure))
+
+
+def test_ranges_that_go_on_over_the_end_of_a_page_may_touch(azure: Loopback) -> None:
+    found = changed(azure, pages(("page", 0, 511), marker="m"), pages(("clear", 512, 1023)))
+    assert found == [
+        ChangedRange(ByteRange(0, 512), cleared=False),
+        ChangedRange(ByteRange(512, 1024), cleared=True),
+    ]
+
+
+def test_written_and_cleared_ranges_come_in_one_order(azure: Loopback) -> None:
+    document = pages(
+        ("page", 512, 1023),
+        ("page", 8192, 8703),
+        ("clear", 0, 511),
+        ("clear", 4096, 8191),
+        ("clear", 9216, 9727),
+    )
+    assert [(item.range.offset, item.cleared) for item in changed(azure, document)] == [
+        (0, True),
+        (512, False),
+        (4096, True),
+        (8192, False),
+        (9216, True),
+    ]
+
+
+def test_what_is_cleared_is_not_allocated(azure: Loopback) -> None:
+    assert allocated(azure, pages(("clear", 0, 511), ("page", 512, 1023))) == [ByteRange(512, 1024)]
+
+
+@pytest.mark.parametrize(
+    ("second", "what"),
+    [
+        (("page", 0, 511), "0-512 follows one that ended at 8192"),
+        (("page", 4096, 8191), "4096-8192 follows one that ended at 8192"),
+        (("page", 8191, 9215), "8191-9216 follows one that ended at 8192"),
+        (("page", 9216, 9215), "9216-9216 follows"),
+        (("page", 9216, 8703), "9216-8704 follows"),
+    ],
+)
+def test_ranges_that_do_not_ascend_are_an_error(
+    azure: Loopback, second: tuple[str, int, int], what: str
+) -> None:
+    with pytest.raises(AzureRefused, match=what) as caught:
+        changed(azure, pages(("page", 4096, 8191), marker="m"), pages(second))
+    assert caught.value.code == "RangesOutOfOrder"
+
+
+@pytest.mark.parametrize("cleared", ["page", "clear"])
+def test_the_footer_of_a_vhd_is_no_part_of_the_disk(azure: Loopback, cleared: str) -> None:
+    across = changed(azure, pages((cleared, SIZE - PAGE, SIZE + VHD_FOOTER - 1)))
+    assert [item.range for item in across] == [ByteRange(SIZE - PAGE, SIZE)]
+    behind = changed(azure, pages(("page", 0, 511), (cleared, SIZE, SIZE + VHD_FOOTER - 1)))
+    assert [item.range for item in behind] == [ByteRange(0, 512)]
+
+
+def test_a_managed_snapshot_is_compared_with_its_base_by_url(azure: Loopback) -> None:
+    changed(azure, pages(marker="m"), pages())
+    for request, query in zip(azure.requests, asked(azure), strict=True):
+        assert request.headers["x-ms-previous-snapshot-url"] == azure.url("base").reveal()
+        assert query["comp"] == "pagelist" and "prevsnapshot" not in query
+        assert request.headers["x-ms-version"] >= "2019-07-07"
+
+
+def test_a_blob_snapshot_is_compared_with_its_base_by_moment(azure: Loopback) -> None:
+    azure.answers = [xml(pages(("page", 0, 511), marker="m")), xml(pages(("clear", 512, 1023)))]
+    moment = "2026-03-01T12:00:00.1234567Z"
+    found = list(blob_changes(anonymous(), azure.url(), moment, SIZE))
+    assert found == [ChangedRange(ByteRange(0, 512), False), ChangedRange(ByteRange(512, 1024), True)]
+    assert [query["prevsnapshot"] for query in asked(azure)] == [moment, moment]
+    assert all("x-ms-previous-snapshot-url" not in request.headers for request in azure.requests)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "PreviousSnapshotCannotBeNewer"),
+        (409, "PreviousSnapshotNotFound"),
+        (409, "PreviousSnapshotOperationNotSupported"),
+        (409, "BlobGenerationMismatch"),
+        (409, "BlobOverwritten"),
+        (400, "UnsupportedHeaderForNonManagedDisksAccount"),
+    ],
+)
+def test_a_refused_comparison_says_why(azure: Loopback, status: int, code: str) -> None:
+    azure.answers = [refusing(status, code)]
+    with pytest.raises(DiffRefused) as caught:
+        list(managed_changes(anonymous(), azure.url(), azure.url("base"), SIZE))
+    assert caught.value.code == code
+    assert SIGNATURE not in str(caught.value)
+
+
+def test_a_page_that_is_missing_is_never_passed_over(azure: Loopback) -> None:
+    azure.answers = [xml(pages(("page", 0, 511), marker="m")), refusing(503, "ServerBusy")]
+    with pytest.raises(TryAgainLater):
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+
+
+def test_a_list_that_breaks_off_is_never_taken_for_the_whole(azure: Loopback) -> None:
+    document = pages(("page", 0, 511), ("page", 1024, 1535)).encode()
+
+    def broken_off(handler) -> None:
+        length = str(len(document))
+        send(handler, 200, {"Content-Type": "application/xml", "Content-Length": length}, document[:120])
+        handler.close_connection = True
+
+    azure.answers = [broken_off]
+    with pytest.raises(TryAgainLater):
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_partition_into_pages_is_the_same_list(azure: Loopback, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(0, SIZE // PAGE), max_size=12)))
+    kinds = st.sampled_from(["page", "clear", ""])
+    rows = [
+        (kind, start * PAGE, end * PAGE - 1) for start, end in pairwise(cuts) if (kind := data.draw(kinds))
+    ]
+    split = data.draw(st.integers(0, len(rows)))
+    found = changed(azure, pages(*rows[:split], marker="m"), pages(*rows[split:]))
+    assert [(item.range, item.cleared) for item in found] == [
+        (ByteRange(start, end + 1), kind == "clear") for kind, start, end in rows
+    ]
+
+
+def test_the_size_behind_a_url(azure: Loopback) -> None:
+    azure.answers = [lambda handler: send(handler, 200, {"Content-Length": str(SIZE + VHD_FOOTER)}, b"")]
+    assert content_length(anonymous(), azure.url()) == SIZE + VHD_FOOTER
+
+
+def test_the_size_behind_a_url_that_leads_nowhere(azure: Loopback) -> None:
+    azure.answers = [refusing(404, "BlobNotFound")]
+    with pytest.raises(AzureNotFound):
+        content_length(anonymous(), azure.url())
