@@ -67,6 +67,7 @@ class World:
 
     control: Control
     folder: Path
+    extent_size: int = EXTENT
     media: Media = field(init=False)
     connection: AzureConnection = field(init=False)
     vms: list[str] = field(default_factory=list)
@@ -77,7 +78,9 @@ class World:
     def __post_init__(self) -> None:
         self.number = next(_numbers)
         self.group = f"group-{self.number}"
-        self.media = Media.create(str(self.folder / "media"), now=dt.datetime.now(dt.UTC))
+        self.media = Media.create(
+            str(self.folder / "media"), extent_size=self.extent_size, now=dt.datetime.now(dt.UTC)
+        )
         self.connection = connection_to(self.control.endpoint)
         self._kinds: dict[str, str] = {}
         self._owners: dict[str, list[str]] = {}

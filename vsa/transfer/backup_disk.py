@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vsa.azure.connection import AzureConnection
@@ -23,6 +23,7 @@ from vsa.stop import Stop, again
 from vsa.text import size_text
 from vsa.transfer.audit import AuditPolicy, choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
+from vsa.transfer.doubts import mark_doubtful
 from vsa.transfer.methods import Decision, Known, Wish, crc, decide
 from vsa.transfer.pump import Pump
 from vsa.transfer.reads import LONGEST_READ, READ, ReadPlan
@@ -84,7 +85,10 @@ def backup_disk(
             backup = transfer.run(plan, decision)
         except AuditMismatch as mismatch:
             _log.error("disk %s: %s; comparing the whole disk", stream.disk.name, mismatch)
-            decision = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
+            mark_doubtful(stream.disk.key, str(mismatch), run=stream.run, media=env.media)
+            whole = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
+            # What made this disk build on nothing still holds.
+            decision = whole if decision.parent else replace(whole, parent=None)
             plan, decision = _plan(source, decision, known, env.media.extent_size)
             backup = transfer.run(plan, decision)
     figures = backup.figures.model_copy(update={"elapsed": round(time.monotonic() - began, 3)})

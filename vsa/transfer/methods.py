@@ -38,6 +38,8 @@ class Known:
     latest: Recorded | None = None
     base: SnapshotRef | None = None
     base_point: Recorded | None = None
+    base_doubt: str = ""
+    """Why that point's contents of the disk are in doubt; empty if they are not."""
 
     @property
     def turn(self) -> int:
@@ -74,7 +76,8 @@ def decide(
     return (
         _full_wanted(known, wish)
         or _lineage_broken(snapshot, known)
-        or _by_crc(snapshot, known, wish, now, base_exists)
+        or _crc_wanted(known, wish)
+        or _base_useless(snapshot, known, wish, now, base_exists)
         or _by_cbt(known)
     )
 
@@ -110,15 +113,22 @@ def _crosses_boundary(before: int, after: int) -> bool:
     return before < after and before <= DIFF_BOUNDARY <= after
 
 
-def _by_crc(
+def _crc_wanted(known: Known, wish: Wish) -> Decision | None:
+    if wish.method is Method.CRC:
+        return crc(known, Reason.CRC_REQUESTED)
+    if known.base_doubt:
+        # Nothing may build on a doubtful point, and the list of what is allocated may lie as the changes did.
+        return crc(known, Reason.CRC_AUDIT_FAILED, known.base_doubt, distrust_allocation=True)
+    return None
+
+
+def _base_useless(
     snapshot: SnapshotRef,
     known: Known,
     wish: Wish,
     now: dt.datetime,
     base_exists: Callable[[SnapshotRef], bool],
 ) -> Decision | None:
-    if wish.method is Method.CRC:
-        return crc(known, Reason.CRC_REQUESTED)
     if known.base is None or known.base_point is None:
         return crc(known, Reason.CRC_NO_BASE, "no earlier job left a base snapshot")
     if unfit := _unfit(known.base, snapshot):

@@ -18,7 +18,7 @@ from vsa.azure.grants import revoke
 from vsa.azure.snapshots import FoundSnapshot, Owner, Snapshots, snapshot_name, snapshots_of
 from vsa.azure.staging import StagingBlobs, staging_url
 from vsa.errors import RunStopped, VsaError
-from vsa.media.entries import DamageEntry, DoomEntry, PointEntry
+from vsa.media.entries import DoomEntry, PointEntry
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import (
@@ -26,15 +26,14 @@ from vsa.model import (
     DiskKind,
     Exclusion,
     Intent,
-    Method,
     Noun,
     Point,
-    Reason,
     SnapshotRef,
     SourceDisk,
     Vm,
 )
 from vsa.stop import Stop, again
+from vsa.transfer.doubts import doubt_of
 from vsa.transfer.liveness import has_ended, this_process
 from vsa.transfer.methods import Known, Recorded
 
@@ -130,6 +129,7 @@ def known_of(view: View, disk_key: str) -> Known:
         latest=Recorded(*latest) if latest else None,
         base=base[1] if base else None,
         base_point=_recorded(view, base[0], disk_key) if base else None,
+        base_doubt=doubt_of(view, base[0], disk_key) if base else "",
     )
 
 
@@ -142,9 +142,6 @@ def commit(
     run: Run, backups: Sequence[DiskBackup], failed: Sequence[Exclusion], *, keep_bases: bool, media: Media
 ) -> int:
     """Make the run's recovery point exist and return its slot; the same slot when repeated."""
-    for backup in backups:
-        if backup.reason is Reason.CRC_AUDIT_FAILED:
-            _mark_doubtful(backup, run, media)
     point = Point(
         vm=run.vm,
         subclient=run.subclient,
@@ -155,21 +152,6 @@ def commit(
         bases=tuple(backup.snapshot for backup in backups) if keep_bases else (),
     )
     return media.append(PointEntry(point=point), run=run.id)
-
-
-def _mark_doubtful(backup: DiskBackup, run: Run, media: Media) -> None:
-    """Say of the points since the disk's last whole read that a change list may have failed them."""
-    view = media.view()
-    key = backup.disk.key
-    slots = sorted(
-        slot for slot, made in view.points.items() if any(d.disk.key == key for d in made.point.disks)
-    )
-    whole = [slot for slot in slots if _recorded(view, slot, key).backup.method is not Method.CBT]
-    doubtful = tuple(slot for slot in slots if not whole or slot > whole[-1]) or tuple(slots[-1:])
-    marked = {slot for slot in doubtful if any(d.disk_key == key for d in view.doubtful.get(slot, ()))}
-    new = tuple(slot for slot in doubtful if slot not in marked)
-    if new:
-        media.append(DamageEntry(points=new, disk_key=key, reason=backup.detail), run=run.id)
 
 
 def release(run: Run, env: RunEnvironment) -> tuple[str, ...]:

@@ -1,0 +1,32 @@
+"""Doubt: what the log says of points that a lying change list may have spoilt, and who takes notice."""
+
+from __future__ import annotations
+
+from vsa.media.entries import DamageEntry
+from vsa.media.media import Media
+from vsa.media.view import View
+from vsa.model import DiskBackup, Method
+
+
+def mark_doubtful(disk_key: str, reason: str, *, run: str, media: Media) -> None:
+    """Doubt the disk's points since it was last read without a change list; its newest if there are none.
+
+    This is written when it is found, not when the run commits: a run that fails later must not lose it.
+    """
+    view = media.view()
+    backups = {slot: backup for slot in view.points if (backup := _backup(view, slot, disk_key))}
+    since = max((slot for slot, backup in backups.items() if backup.method is not Method.CBT), default=-1)
+    suspects = [slot for slot in sorted(backups) if slot > since] or sorted(backups)[-1:]
+    points = tuple(slot for slot in suspects if not doubt_of(view, slot, disk_key))
+    if points:
+        media.append(DamageEntry(points=points, disk_key=disk_key, reason=reason), run=run)
+
+
+def doubt_of(view: View, slot: int, disk_key: str) -> str:
+    """Why a point's contents of a disk are in doubt; empty if they are not."""
+    return next((doubt.reason for doubt in view.doubtful.get(slot, ()) if doubt.disk_key == disk_key), "")
+
+
+def _backup(view: View, slot: int, disk_key: str) -> DiskBackup | None:
+    disks = view.points[slot].point.disks
+    return next((backup for backup in disks if backup.disk.key == disk_key), None)
