@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from blocks.saved import saved_names
+from vsa.errors import BadRequest
 from vsa.transfer.proxies import Proxy
 
 
@@ -32,3 +37,16 @@ class BackupProxy(Block):
             management_certificate=self.management_certificate is not None,
             refusal="it is paused" if self.paused else "",
         )
+
+
+def saved_proxies() -> list[Proxy]:
+    """Every proxy that was saved, as it is now; BadRequest if two of them share a name."""
+    blocks: list[Any] = [BackupProxy.load(name) for name in saved_names(BackupProxy)]
+    proxies = [block.proxy() for block in blocks]
+    names = Counter(proxy.name.lower() for proxy in proxies)
+    shared = sorted(name for name, count in names.items() if count > 1)
+    if shared:
+        raise BadRequest(
+            f"several Proxy blocks are called {', '.join(shared)}: every proxy needs a name of its own"
+        )
+    return proxies

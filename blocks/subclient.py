@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from prefect.blocks.core import Block
-from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
-from blocks.proxy import BackupProxy
+from blocks.saved import saved_names
 from vsa.errors import BadRequest
 from vsa.subclient import Subclient
 
 
 class BackupSubclient(Block):
-    """Everything a backup job is told; the job itself only names this block."""
+    """Everything a backup job is told; the job itself only names this block.
+
+    Subscription and media are blocks of their own, referred to and not copied. Proxies are not listed here:
+    Prefect copies blocks that are in a list, with their secrets in clear, and would not notice that one
+    was paused. The settings name those that may serve.
+    """
 
     _block_type_name = "Subclient"
     _block_type_slug = "vsa-subclient"
@@ -25,7 +29,6 @@ class BackupSubclient(Block):
 
     subscription: AzureSubscription = Field(description="Where the VMs are.")
     media: BackupMedia = Field(description="Where their recovery points go.")
-    proxies: list[BackupProxy] = Field(min_length=1, description="The proxies that exist.")
     settings: Subclient = Field(description="What is selected, and how it is protected.")
 
     @classmethod
@@ -38,17 +41,7 @@ class BackupSubclient(Block):
                 raise
             raise BadRequest(
                 f"there is no subclient {name!r}: expected the name of a Subclient block, "
-                f"and these are saved: {', '.join(_saved_names()) or 'none'}"
+                f"and these are saved: {', '.join(saved_names(cls)) or 'none'}"
             ) from error
         assert isinstance(found, cls)
         return found
-
-
-def _saved_names() -> list[str]:
-    slug = BackupSubclient.get_block_type_slug()
-    try:
-        with get_client(sync_client=True) as client:
-            documents = client.read_block_documents_by_type(slug, include_secrets=False)
-    except ObjectNotFound:
-        return []
-    return sorted(document.name for document in documents if document.name)

@@ -29,6 +29,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from blocks.proxy import saved_proxies
 from blocks.subclient import BackupSubclient
 from tasks.cleanup import complete_job, release_bases, release_run
 from tasks.clients import create_client_entries
@@ -270,7 +271,7 @@ def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool =
         subclient=block.settings,
         connection=block.subscription.connection(),
         media=block.media.open(write=True),
-        proxies=[proxy.proxy() for proxy in block.proxies],
+        proxies=saved_proxies(),
         scratch=Path(tempfile.mkdtemp(prefix=_scratch_prefix(job_id))),
         method=Method(method) if method else None,
         full=full,

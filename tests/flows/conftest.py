@@ -4,24 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 
 from tests.azsim_process import AzsimProcess
-from tests.flows.prefect_server import PrefectServer
+from tests.flows.prefect_server import PrefectServer, shared_server
 from tests.flows.site import Site
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
-    try:
-        with server.start().in_use():
-            yield server
-            APILogWorker.instance().drain()
-            EventsWorker.drain_all()
-    finally:
-        server.stop()
+def prefect_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrefectServer]:
+    with shared_server(pytestconfig, tmp_path_factory).in_use() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

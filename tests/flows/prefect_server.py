@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -29,6 +29,8 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -142,7 +144,21 @@ class PrefectServer:
         settings = {PREFECT_API_URL: self.url, PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         with temporary_settings(settings):
             yield self
-        shutil.rmtree(home, ignore_errors=True)
+            # Nothing may be on its way when the server stops.
+            APILogWorker.instance().drain()
+            EventsWorker.drain_all()
+
+
+_SHARED = pytest.StashKey[PrefectServer]()
+
+
+def shared_server(config: pytest.Config, factory: pytest.TempPathFactory) -> PrefectServer:
+    """The one server of a test run, also for folders whose fixtures do not know of each other."""
+    if _SHARED not in config.stash:
+        server = PrefectServer(factory.mktemp("prefect"))
+        config.add_cleanup(server.stop)
+        config.stash[_SHARED] = server.start()
+    return config.stash[_SHARED]
 
 
 def _free_port() -> int:

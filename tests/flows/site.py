@@ -25,6 +25,7 @@ from vsa.model import name_key
 from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import Rule, RuleGroup, Subclient, VmField
 
+PROXIES = ("proxy-a", "proxy-b")
 _numbers = count(1)
 
 
@@ -51,7 +52,6 @@ class Site:
 
     control: Control
     folder: Path
-    proxies: tuple[str, ...] = ("proxy-a", "proxy-b")
     name: str = field(init=False)
     media: Media = field(init=False)
 
@@ -105,14 +105,11 @@ class Site:
             polling_seconds=0.02,
         )
         media = BackupMedia(location=location or str(self.media_folder))
-        proxies = [BackupProxy(proxy_name=name, region="westeurope") for name in self.proxies]
         subscription.save(self.name, overwrite=True)
         media.save(self.name, overwrite=True)
-        for proxy in proxies:
-            proxy.save(f"{self.name}-{proxy.proxy_name}", overwrite=True)
-        block = BackupSubclient(
-            subscription=subscription, media=media, proxies=proxies, settings=self.settings(**settings)
-        )
+        for name in PROXIES:
+            BackupProxy(proxy_name=name, region="westeurope").save(name, overwrite=True)
+        block = BackupSubclient(subscription=subscription, media=media, settings=self.settings(**settings))
         block.save(self.name, overwrite=True)
 
     def settings(self, **changes: Any) -> Subclient:

@@ -7,11 +7,12 @@ from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
 
+from blocks.proxy import BackupProxy
 from tests.engine.world import KIB, random_bytes
 from tests.flows.prefect_server import flow_run_of, messages_of, task_runs_of, wait_for
 from tests.flows.site import Site, managed, unmanaged
 from vsa.media.entries import Result
-from vsa.model import Method, Reason
+from vsa.model import DiskBackup, Method, Reason
 
 STAGES = (
     r"discover VMs",
@@ -108,6 +109,22 @@ def test_an_ad_hoc_crc_job_keeps_the_base_for_the_next_cbt_job(site: Site) -> No
     (disk,) = site.back_up().result().vms[0].disks
     assert (disk.reason, disk.figures.changed) == (Reason.CBT, 128 * KIB)
     site.require_restorable(site.points_of("web")[-1])
+
+
+def test_a_paused_proxy_gets_no_streams_from_the_next_job_on(site: Site) -> None:
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+    BackupProxy(proxy_name="proxy-a", paused=True).save("proxy-a", overwrite=True)
+    try:
+        state = site.back_up()
+    finally:
+        site.save_blocks()
+    assert {backup.proxy for backup in _disks_of(site)} == {"proxy-b"}
+    assert [(item.name, item.reason) for item in state.result().excluded] == [("proxy-a", "it is paused")]
+
+
+def _disks_of(site: Site) -> tuple[DiskBackup, ...]:
+    return site.media.view().points[site.points_of("web")[-1]].point.disks
 
 
 def test_unmanaged_disks_of_a_premium_account_go_through_staging_blobs(site: Site) -> None:
