@@ -217,6 +217,7 @@ class World:
         connection: AzureConnection | None = None,
         progress: Progress = SILENT,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        kind_of_job: type[BackupJob] = BackupJob,
         **settings: Any,
     ) -> BackupJob:
         """A job over this world's VMs; `by` overrides the method, `settings` are the subclient's."""
@@ -224,7 +225,7 @@ class World:
         self.jobs += 1
         scratch = self.folder / f"scratch-{self.jobs}"
         scratch.mkdir()
-        return BackupJob(
+        return kind_of_job(
             f"job-{self.jobs}",
             subclient=Subclient(**{"name": "tests", "vms": tuple(self.vms), **settings}),
             connection=connection or self.connection,
@@ -239,12 +240,16 @@ class World:
 
     def back_up(self, **options: Any) -> JobEntry:
         """Run a whole job, stage by stage, as the flow does, and remember what its points must restore to."""
-        held = {vm: {disk: self.contents(disk) for disk in disks} for vm, disks in self._owners.items()}
+        held = self.held()
         report = run_job(self.job(**options))
         for outcome in report.vms:
             if outcome.point is not None:
                 self.points[outcome.point] = held[outcome.name]
         return report
+
+    def held(self) -> dict[str, dict[str, bytes]]:
+        """What every disk of every VM holds now."""
+        return {vm: {disk: self.contents(disk) for disk in disks} for vm, disks in self._owners.items()}
 
     def reasons(self, report: JobEntry) -> dict[str, Reason | None]:
         """Each disk's reason in a report, by the world's name of the disk."""

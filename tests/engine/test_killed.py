@@ -1,0 +1,128 @@
+"""A job's process is killed at every stage: no half point, no leftover after the next job, nothing lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import pytest
+
+from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes, run_job
+from vsa.media.entries import Result
+from vsa.model import Reason
+from vsa.transfer.backup_job import BackupJob
+
+HELD_BACK = 0.4
+"""Seconds for which a request is held back, so that the process dies while it waits for the answer."""
+
+SNAPSHOT = r"/snapshots/[^/]+$"
+MOMENTS: dict[str, dict[str, Any]] = {
+    "first snapshot": {"plane": "arm", "method": "PUT", "path": SNAPSHOT, "times": 2},
+    "grant": {"plane": "arm", "method": "POST", "path": "begingetaccess"},
+    "list": {"plane": "blob", "method": "GET", "query": "comp=pagelist"},
+    "read": {"plane": "blob", "method": "GET", "header": "x-ms-range", "skip": 3},
+    "second disk": {"plane": "arm", "method": "POST", "path": "begingetaccess", "skip": 2},
+    "revoke": {"plane": "arm", "method": "POST", "path": "endgetaccess", "skip": 1},
+    "delete": {"plane": "arm", "method": "DELETE", "path": SNAPSHOT},
+}
+VHD_MOMENTS: dict[str, dict[str, Any]] = {
+    "snapshot": {"plane": "blob", "method": "PUT", "query": "comp=snapshot"},
+    "copy": {"plane": "blob", "method": "PUT", "header": "x-ms-copy-source"},
+    "read": {"plane": "blob", "method": "GET", "header": "x-ms-range", "skip": 3},
+}
+
+
+class DiesBeforeCommit(BackupJob):
+    def commit(self, *arguments: Any, **options: Any) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().commit(*arguments, **options)
+
+
+class DiesAfterCommit(BackupJob):
+    def commit(self, *arguments: Any, **options: Any) -> int:
+        slot = super().commit(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return slot
+
+
+def two_disks(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(9 * MIB, "os"), "data": random_bytes(MIB, "data")}, kind=kind)
+    world.back_up()
+    world.write("os", 0, random_bytes(6 * MIB, 1))
+    world.write("data", 512, random_bytes(512, 2))
+
+
+def in_another_process(job: BackupJob) -> BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=run_job, args=(job,))
+    process.start()
+    return process
+
+
+def kill_while_held_back(world: World, request: dict[str, Any]) -> None:
+    """Start a job and kill it while this request waits; the request itself still takes effect later."""
+    rule = world.control.add_fault("delay", seconds=HELD_BACK, **request)
+    process = in_another_process(world.job())
+    while not world.control.fired(rule):
+        assert process.is_alive(), "the job ended before the request it should die in"
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    time.sleep(HELD_BACK * 1.5)
+
+
+def kill_at_commit(world: World, kind_of_job: type[BackupJob]) -> None:
+    process = in_another_process(world.job(kind_of_job=kind_of_job))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def require_that_nothing_was_lost(world: World, *, points: int) -> None:
+    """So many points are there; they restore; the next job is normal and leaves what is allowed, no more."""
+    assert len(world.media.view().points) == points
+    for slot, held in world.points.items():
+        world.require_restores(slot, held)
+    report = world.back_up()
+    assert report.result is Result.COMPLETED
+    assert set(world.reasons(report).values()) == {Reason.CBT}
+    world.require_sound()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_in_a_request_for_a_managed_disk(world: World, moment: str) -> None:
+    two_disks(world, MANAGED)
+    held = next(iter(world.held().values()))
+    kill_while_held_back(world, MOMENTS[moment])
+    committed = max(world.media.view().points)
+    # The last request of a job, the deletion of the old base, comes after the commit; so does a revocation.
+    after = moment == "delete"
+    if after:
+        world.points[committed] = held
+    require_that_nothing_was_lost(world, points=2 if after else 1)
+
+
+@pytest.mark.parametrize("moment", VHD_MOMENTS)
+def test_killed_in_a_request_for_a_premium_vhd(world: World, moment: str) -> None:
+    two_disks(world, PREMIUM_VHD)
+    kill_while_held_back(world, VHD_MOMENTS[moment])
+    require_that_nothing_was_lost(world, points=1)
+
+
+@pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD, PREMIUM_VHD])
+def test_killed_before_the_commit(world: World, kind: str) -> None:
+    two_disks(world, kind)
+    kill_at_commit(world, DiesBeforeCommit)
+    require_that_nothing_was_lost(world, points=1)
+
+
+@pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD, PREMIUM_VHD])
+def test_killed_after_the_commit(world: World, kind: str) -> None:
+    two_disks(world, kind)
+    held = next(iter(world.held().values()))
+    kill_at_commit(world, DiesAfterCommit)
+    world.points[max(world.media.view().points)] = held
+    require_that_nothing_was_lost(world, points=2)
