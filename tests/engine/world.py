@@ -76,6 +76,7 @@ class World:
     jobs: int = 0
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         self.number = next(_numbers)
         self.group = f"group-{self.number}"
         self.media = Media.create(
@@ -106,6 +107,11 @@ class World:
         self.vms.append(vm)
         self._owners[vm] = list(disks)
         return vm
+
+    def share(self, other: World) -> None:
+        """Back up another world's VMs to this world's media."""
+        self.number, self.group = other.number, other.group
+        self.vms, self._owners, self._kinds = other.vms, other._owners, other._kinds
 
     def attach(self, vm: str, name: str, contents: bytes, *, kind: str = MANAGED) -> None:
         self.control.attach_disk(vm, self._described(name, contents, kind))
@@ -218,10 +224,11 @@ class World:
         progress: Progress = SILENT,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         kind_of_job: type[BackupJob] = BackupJob,
+        between: float = BETWEEN_JOBS,
         **settings: Any,
     ) -> BackupJob:
         """A job over this world's VMs; `by` overrides the method, `settings` are the subclient's."""
-        self.control.advance_clock(BETWEEN_JOBS)
+        self.control.advance_clock(between)
         self.jobs += 1
         scratch = self.folder / f"scratch-{self.jobs}"
         scratch.mkdir()

@@ -1,0 +1,203 @@
+"""What is not ours is never touched; what is ours never stays behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from azsim.control import Control
+from tests.engine.world import (
+    MANAGED,
+    MIB,
+    PREMIUM_VHD,
+    STANDARD_VHD,
+    World,
+    random_bytes,
+    run_job,
+)
+from vsa.azure.accounts import StorageAccounts
+from vsa.errors import RunStopped
+from vsa.media.entries import DoomEntry, Result
+from vsa.model import Method, Reason
+
+
+def all_snapshots(world: World) -> set[str]:
+    """Every snapshot of this world's disks, whoever made it."""
+    inventory = world.control.inventory()
+    group = f"/{world.group}/"
+    managed = {row["id"].lower() for row in inventory["snapshots"] if group in row["id"].lower()}
+    accounts = {world.account(kind) for kind in (STANDARD_VHD, PREMIUM_VHD)}
+    blobs = {row["snapshot"] for row in inventory["blobs"] if row["snapshot"] and row["account"] in accounts}
+    return managed | blobs
+
+
+def snapshot_by_others(world: World, name: str, tags: dict[str, str]) -> None:
+    body = {
+        "location": "westeurope",
+        "tags": tags,
+        "properties": {
+            "incremental": True,
+            "creationData": {"createOption": "Copy", "sourceResourceId": world.label("os")},
+        },
+    }
+    world.connection.compute.snapshots.begin_create_or_update(world.group, name, body).result()
+
+
+def test_managed_snapshots_of_others_are_never_touched(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    mine = disk.snapshot.id.rsplit("/", 1)[1]
+    tags = {"vsa-media": world.media.id, "vsa-run": "0" * 16, "vsa-disk": disk.disk.key}
+    world.control.advance_clock(601)
+    snapshot_by_others(world, f"{mine}x", {})
+    snapshot_by_others(world, f"x{mine}", {"vsa-disk": disk.disk.key, "vsa-run": "0" * 16})
+    snapshot_by_others(world, f"{mine}-2", tags | {"vsa-media": "another-media"})
+    snapshot_by_others(world, f"{mine}-3", tags | {"vsa-disk": "another-disk"})
+    theirs = {name for name in all_snapshots(world) if not name.endswith(f"/{mine}")}
+    assert len(theirs) == 4
+    for method in (Method.CBT, Method.CRC, Method.CBT):
+        assert world.back_up(by=method).result is Result.COMPLETED
+    report = world.back_up(method="crc")
+    assert len(report.released) == 1
+    assert all_snapshots(world) == theirs
+
+
+@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+def test_blob_snapshots_of_others_are_never_touched(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
+    world.back_up()
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    key = StorageAccounts(world.connection).key(world.account(kind), world.group)
+    blob = world.connection.blob(world.url("os"), key)
+    marks = {"vsa_media": "another-media", "vsa_run": "0" * 16, "vsa_disk": disk.disk.key}
+    theirs = set()
+    for metadata in ({}, marks, marks | {"vsa_media": world.media.id, "vsa_disk": "another-disk"}):
+        world.control.advance_clock(601)
+        theirs.add(blob.create_snapshot(metadata=metadata)["snapshot"])
+    world.back_up()
+    world.back_up(method="crc")
+    assert all_snapshots(world) == theirs
+
+
+def test_two_media_of_one_disk_keep_their_own_bases(world: World, control: Control, tmp_path: Path) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    other = World(control, tmp_path / "other")
+    other.share(world)
+    assert other.reasons(other.back_up())["os"] is Reason.FULL_FIRST
+    world.write("os", 0, random_bytes(512, 1))
+    assert world.reasons(world.back_up())["os"] is Reason.CBT
+    assert other.reasons(other.back_up())["os"] is Reason.CBT
+    assert len(all_snapshots(world)) == 2
+    world.require_sound()
+    other.require_sound()
+
+
+def test_a_run_that_lives_elsewhere_keeps_its_snapshots(world: World) -> None:
+    """Another job of the same disk, begun and not ended, is no leftover: its process may be alive."""
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    slow = world.job()
+    discovery = slow.discover()
+    run = slow.new_run(slow.identify_disks(discovery.selected[0]))
+    slow.create_snapshots(run)
+    assert len(world.snapshots) == 2
+    world.write("os", 0, random_bytes(512, 1))
+    world.back_up()
+    assert len(world.snapshots) == 2
+    slow.release(run)
+    world.require_sound()
+
+
+def test_a_fenced_run_creates_nothing_more(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    world.media.append(DoomEntry(runs=(run.id,), reason="held for dead"))
+    with pytest.raises(RunStopped, match="was fenced"):
+        job.create_snapshots(run)
+    assert world.snapshots == set()
+
+
+def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    (snapshot,) = job.create_snapshots(run)
+    backup = job.transfer(run, run.disks[0], snapshot, None, "proxy-a")
+    world.media.append(DoomEntry(runs=(run.id,), reason="held for dead"))
+    since = world.control.requests()[-1]["number"]
+    with pytest.raises(RunStopped, match="was fenced"):
+        job.transfer(run, run.disks[0], snapshot, None, "proxy-a")
+    assert not any("begin" in row["path"].lower() for row in world.control.requests(since=since))
+    with pytest.raises(RunStopped, match="was fenced"):
+        job.commit(run, [backup])
+    assert world.media.view().points == {}
+    job.release(run)
+    world.require_no_leftovers()
+
+
+def test_a_staging_blob_goes_even_when_somebody_deleted_its_snapshot(world: World) -> None:
+    world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    (snapshot,) = job.create_snapshots(run)
+    job.stage(run, run.disks[0], snapshot)
+    assert len(world.staging_blobs) == 1
+    key = StorageAccounts(world.connection).key(world.account(PREMIUM_VHD), world.group)
+    world.connection.blob(f"{world.url('os')}?snapshot={snapshot.moment}", key).delete_blob()
+    assert job.release(run) == ()
+    world.require_no_leftovers()
+
+
+class StopsWhileReading:
+    """A watcher that stops the job when its first bytes have arrived."""
+
+    def __init__(self) -> None:
+        self.job: Any = None
+
+    def started(self, label: str, total_bytes: int) -> None: ...
+
+    def advanced(self, count: int) -> None:
+        self.job.stop.set()
+
+    def finished(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [MANAGED, PREMIUM_VHD])
+def test_a_stopped_job_commits_nothing_and_cleans_up(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(40 * MIB, "os")}, kind=kind)
+    watcher = StopsWhileReading()
+    job = watcher.job = world.job(progress=watcher)
+    report = run_job(job)
+    assert report.result is Result.FAILED
+    assert "told to stop" in report.vms[0].error
+    assert world.media.view().points == {}
+    world.require_no_leftovers()
+    assert world.reasons(world.back_up())["os"] is Reason.FULL_FIRST
+    world.require_sound()
+
+
+def test_a_job_that_waits_for_azure_to_allow_a_snapshot_can_be_stopped(world: World) -> None:
+    """Azure takes one snapshot of a premium VHD in ten minutes: the wait is visible and ends at once."""
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=PREMIUM_VHD)
+    world.back_up()
+    job = world.job(between=0)
+    since = world.control.requests()[-1]["number"]
+    reports: list[Any] = []
+    thread = threading.Thread(target=lambda: reports.append(run_job(job)))
+    thread.start()
+    while not any(row["status"] == 409 for row in world.control.requests(since=since)):
+        time.sleep(0.01)
+    job.stop.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+    assert reports[0].result is Result.FAILED
+    assert "told to stop" in reports[0].vms[0].error
+    assert world.reasons(world.back_up())["os"] is Reason.CBT
+    world.require_sound()
