@@ -96,6 +96,13 @@ def test_half_is_left_to_chance():
     assert 100 <= len(one & other) < 110
 
 
+def test_a_window_wider_than_the_audit_leaves_as_much_to_chance_as_ever():
+    policy = AuditPolicy(minimum=20, share=0.0, cycle=10)
+    chosen = audited(a_plan(1000 * EXTENT), policy, turn=3)
+    assert set(range(300, 400)) < set(chosen)
+    assert len(chosen) == 100 + 10
+
+
 def test_chance_looks_everywhere():
     plan = a_plan(100 * EXTENT, read=set(range(40, 60)))
     policy = AuditPolicy(minimum=4, share=0.0, cycle=2000)
