@@ -235,9 +235,7 @@ def save_blocks(endpoint: dict[str, str], media: Path) -> None:
     place.save("demo-media", overwrite=True)
     for proxy in proxies:
         proxy.save(proxy.proxy_name, overwrite=True)
-    BackupSubclient(subscription=subscription, media=place, proxies=proxies, settings=settings).save(
-        "demo", overwrite=True
-    )
+    BackupSubclient(subscription=subscription, media=place, settings=settings).save("demo", overwrite=True)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from uuid import uuid4
 from prefect import allow_failure, flow, runtime, unmapped
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
-from prefect.futures import PrefectFuture, wait
+from prefect.futures import PrefectFuture, as_completed, wait
 from prefect.logging import get_run_logger
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Completed, Failed
@@ -31,7 +31,7 @@ from pydantic import Field
 
 from blocks.proxy import saved_proxies
 from blocks.subclient import BackupSubclient
-from tasks.cleanup import complete_job, release_bases, release_run
+from tasks.cleanup import complete_job, release_bases, release_dead_runs, release_run
 from tasks.clients import create_client_entries
 from tasks.commit import commit_point
 from tasks.discover import discover_vms
@@ -45,7 +45,7 @@ from tasks.targets import identify_targets
 from tasks.transfer import transfer_disk
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
-from vsa.model import DiskBackup, DiskKind, Exclusion, Method, Reason, SnapshotRef
+from vsa.model import DiskBackup, DiskKind, Exclusion, Method, SnapshotRef
 from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks, vm_outcome
 from vsa.transfer.runs import Run
 
@@ -115,6 +115,7 @@ class _Story:
     def _backup(self) -> None:
         """Stages 1 to 7."""
         job = self._job
+        self._alarms += release_dead_runs(job)
         self._discovery = discovery = discover_vms(job)
         self._excluded += discovery.excluded
         create_client_entries(job, discovery)
@@ -131,10 +132,13 @@ class _Story:
 
         self._runs = [_VmRun(job, job.new_run(item), self._proxies) for item in ready]
         snapshots = create_snapshots.map(unmapped(job), [vm_run.run for vm_run in self._runs])
+        by_task = {}
         for vm_run, future in zip(self._runs, snapshots, strict=True):
             vm_run.snapshots = future
-        for vm_run in self._runs:
-            vm_run.transfer_and_commit()
+            by_task[future.task_run_id] = vm_run
+        # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else.
+        for future in as_completed(list(snapshots)):
+            by_task[future.task_run_id].transfer_and_commit()
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
 
     def _end(self) -> JobEntry:
@@ -142,7 +146,7 @@ class _Story:
         job = self._job
         job.stop.set()
         self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
-        self._alarms += _doubts(self._runs)
+        self._alarms += job.doubts()
         released = self._release_bases()
         outcomes = [vm_run.outcome() for vm_run in self._runs]
         outcomes += [vm_outcome(item.vm, error=item.error) for item in self._disks if item.error]
@@ -175,7 +179,6 @@ class _VmRun:
     def transfer_and_commit(self) -> None:
         """Submit the VM's streams, its commit when they are done, and its release after that."""
         assert self.snapshots is not None
-        self.snapshots.wait()
         if not self.snapshots.state.is_completed():
             self.released = release_run.submit(self._job, self.run)
             return
@@ -250,16 +253,6 @@ def _reason(future: PrefectFuture[Any]) -> str:
         return f"it did not finish: {future.state.name}"
     error = future.state.result(raise_on_failure=False)
     return str(error) if isinstance(error, Exception) else str(future.state.message)
-
-
-def _doubts(runs: Sequence[_VmRun]) -> list[str]:
-    return [
-        f"disk {backup.disk.name} of {vm_run.run.vm.name}: {backup.detail}; "
-        "earlier points of this disk are marked doubtful"
-        for vm_run in runs
-        for backup in vm_run.backups
-        if backup.reason is Reason.CRC_AUDIT_FAILED
-    ]
 
 
 def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool = False) -> BackupJob:

@@ -21,6 +21,12 @@ def release_run(job: BackupJob, run: Run) -> tuple[str, ...]:
     return job.release(run)
 
 
+@task(name="release dead runs", **CLEANUP)
+def release_dead_runs(job: BackupJob) -> tuple[str, ...]:
+    """Clean up after runs of this subclient whose process ended before it could; returns what is pending."""
+    return job.release_dead_runs()
+
+
 @task(name="release bases", **CLEANUP)
 def release_bases(job: BackupJob, discovery: Discovery, disks: Sequence[VmDisks]) -> tuple[ReleasedBase, ...]:
     """Delete the base snapshots that no later job of the subclient will compare with."""

@@ -12,13 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from vsa.errors import AccessExpired, TryAgainLater
+from vsa.errors import TryAgainLater
 
 
 def can_try_again(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether the stage failed for a reason that may pass."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, (TryAgainLater, AccessExpired))
+    return isinstance(error, TryAgainLater)
 
 
 # Results stay in memory: they may name things, but the log is the record, not Prefect's storage.

@@ -3,6 +3,7 @@
 VsaError
 ├── TryAgainLater        the same call may succeed: throttling, lost connections, a busy service
 ├── AccessExpired        ask for a new access grant, then go on where it stopped
+├── NoPoint              the VM is not protected by this job; the message says which disks failed and why
 ├── RunStopped           this run was told to stop or was fenced: clean up, commit nothing
 ├── AzureRefused         Azure will not do it; the code says why
 │   ├── AzureNotFound    the object is gone
@@ -13,16 +14,22 @@ VsaError
 ├── MediaConflict        another writer was first, or the media would have to be overwritten
 ├── MediaUnusable        the media cannot be used as asked: read-only, full, of a newer version
 └── MediaDamaged         stored data fails its check: stop, an operator is needed
+    └── ObjectMissing    an object that the media refers to is not there
 
-Messages name the object, what was expected, what was found and what to do. Secrets never appear in
-one: URLs are shown without their query (`vsa.redact`).
+Messages name the object, what was expected, what was found and what to do. They reach logs, Prefect's
+states and the media's log, so every one is redacted when it is made, whoever's words it quotes.
 """
 
 from __future__ import annotations
 
+from vsa.redact import redact
+
 
 class VsaError(Exception):
     """Base of every error that this project raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class TryAgainLater(VsaError):
@@ -59,6 +66,10 @@ class AccessDenied(AzureRefused):
 
 class DiffRefused(AzureRefused):
     """Azure will not compare the two snapshots."""
+
+
+class NoPoint(VsaError):
+    """A VM gets no recovery point, because not all of its target disks could be backed up."""
 
 
 class BadRequest(VsaError):

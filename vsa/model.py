@@ -82,6 +82,7 @@ class AttachedDisk(Noun):
     source: str
     size_gib: int | None = None
     sku: str | None = None
+    ephemeral: bool = False
 
 
 class Vm(Noun):
@@ -110,7 +111,8 @@ class SourceDisk(Noun):
     """A disk to back up, as its own API describes it.
 
     `unique_id` changes when a disk is replaced under the same name (a managed disk's `uniqueId`; for
-    an unmanaged VHD the blob's creation time).
+    an unmanaged VHD the blob's creation time). `resource_group` is the disk's or, of a VHD, its account's.
+    The last three are a managed disk's export rules, which its snapshots get too.
     """
 
     name: str
@@ -123,9 +125,10 @@ class SourceDisk(Noun):
     sku: str
     region: str
     resource_group: str
-    account: str | None = None
-    account_resource_group: str | None = None
     sector_size: int = 512
+    network_access: str = ""
+    disk_access: str | None = None
+    access_authentication: str = ""
 
     @property
     def key(self) -> str:
@@ -140,17 +143,26 @@ class Exclusion(Noun):
     reason: str
 
 
-class SnapshotRef(Noun):
-    """One Azure snapshot of one disk.
+class SnapshotName(Noun):
+    """What it takes to delete one Azure snapshot, or to end access to it.
 
-    Managed: `id` is the snapshot's resource id, `family` its incrementalSnapshotFamilyId. Unmanaged:
-    `id` is the blob URL and `moment` the snapshot's DateTime, Azure's only name for it.
+    Managed: `id` is the snapshot's resource id. Unmanaged: `id` is the VHD's URL and `moment` the
+    snapshot's DateTime, Azure's only name for it.
     """
 
-    disk_key: str
     kind: DiskKind
     id: str
     moment: str | None = None
+
+    def is_same(self, other: SnapshotName) -> bool:
+        """Whether both mean one snapshot; Azure compares ids without regard to case."""
+        return self.id.lower() == other.id.lower() and self.moment == other.moment
+
+
+class SnapshotRef(SnapshotName):
+    """One Azure snapshot of one disk; of a managed disk `family` is its incrementalSnapshotFamilyId."""
+
+    disk_key: str
     family: str | None = None
     source_unique_id: str
     taken_at: AwareDatetime
@@ -222,6 +234,21 @@ class Point(Noun):
     bases: tuple[SnapshotRef, ...] = ()
 
 
+class ProcessName(Noun):
+    """One process, for as long as anybody may ask about it; empty where the machine does not say.
+
+    `machine` is the hardware's own id, `boot` changes with each start of the machine, `namespace` is that of
+    process ids, `started` is the process's start in clock ticks since boot.
+    """
+
+    machine: str = ""
+    host: str
+    boot: str
+    namespace: str = ""
+    id: int
+    started: str
+
+
 class Intent(Noun):
     """What a run is about to create in Azure, written before it creates anything.
 
@@ -235,9 +262,7 @@ class Intent(Noun):
     vm_name: str
     subclient: str
     started_at: AwareDatetime
-    host: str
-    process: int
-    process_started: str
+    process: ProcessName
     snapshots: tuple[str, ...] = ()
     blob_snapshots: tuple[str, ...] = ()
     staging_blobs: tuple[str, ...] = ()

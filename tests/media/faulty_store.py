@@ -44,6 +44,9 @@ class FaultyStore:
     def size(self, name: str) -> int:
         return self._do("size", name, lambda: self._store.size(name))
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        return iter(self._do("folders", prefix, lambda: list(self._store.folders(prefix))))
+
     def names(self, prefix: str) -> Iterator[str]:
         return iter(self._do("names", prefix, lambda: list(self._store.names(prefix))))
 

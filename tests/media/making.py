@@ -23,6 +23,7 @@ from vsa.model import (
     DiskRole,
     IndexRef,
     Intent,
+    ProcessName,
     Method,
     Point,
     Reason,
@@ -50,9 +51,7 @@ def an_intent(run: str, **given: Any) -> Intent:
         "vm_name": "vm",
         "subclient": "all",
         "started_at": NOW,
-        "host": "proxy-1",
-        "process": 1,
-        "process_started": "1",
+        "process": ProcessName(host="proxy-1", boot="b", id=1, started="1"),
     }
     return Intent(**{**fields, **given})
 

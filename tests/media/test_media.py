@@ -165,7 +165,7 @@ def test_reading_writes_nothing(folder, tmp_path):
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     media = Media.open(str(folder))
     assert media.view().points[slot].run == "r1"
-    assert [intent.run for intent in media.intents()] == ["r1"]
+    assert list(media.runs()) == ["r1"]
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
@@ -191,7 +191,7 @@ def test_an_intent_can_be_repeated_but_not_replaced(folder):
     media.begin_run(an_intent("r1", snapshots=("a",)))
     with pytest.raises(MediaConflict):
         media.begin_run(an_intent("r1", snapshots=("b",)))
-    assert [intent.snapshots for intent in media.intents()] == [("a",)]
+    assert [media.intent(run).snapshots for run in media.runs()] == [("a",)]
 
 
 @pytest.mark.parametrize("run", ["", "../x", "a/b", "A", "x" * 65])

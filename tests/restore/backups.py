@@ -22,6 +22,7 @@ from vsa.model import (
     Intent,
     Method,
     Point,
+    ProcessName,
     Reason,
     SnapshotRef,
     SourceDisk,
@@ -67,9 +68,7 @@ class Backups:
                 vm_name=vm.name,
                 subclient="nightly",
                 started_at=NOW,
-                host="host",
-                process=1,
-                process_started="then",
+                process=ProcessName(host="host", boot="b", id=1, started="then"),
             )
         )
         return run

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobClient, BlobSasPermissions, generate_blob_sas
 
-from vsa.azure.connection import AzureConnection
+from vsa.azure.blob_address import BlobAddress
+from vsa.azure.connection import AzureConnection, StorageAccount
 from vsa.azure.errors import azure_errors
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import AzureNotFound, TryAgainLater
 from vsa.secret import Secret
-
-
-@dataclass(frozen=True)
-class StorageAccount:
-    """One storage account of the subscription."""
-
-    name: str
-    resource_group: str
-    region: str
-    sku: str
-
-    @property
-    def is_premium(self) -> bool:
-        return self.sku.lower().startswith("premium")
 
 
 class StorageAccounts:
@@ -38,43 +23,51 @@ class StorageAccounts:
     def __init__(self, connection: AzureConnection) -> None:
         self._connection = connection
 
-    def by_name(self, name: str) -> StorageAccount:
-        """Raises AzureNotFound when the subscription has no such account."""
-        with azure_errors("list storage accounts"):
-            found: list[Any] = list(self._connection.storage.storage_accounts.list())
-        for account in found:
-            if account.name.lower() == name.lower():
-                group = ResourceId.parse(account.id).group
-                return StorageAccount(account.name, group, account.location, text(account.sku.name))
-        raise AzureNotFound(
-            f"storage account {name} is not in subscription {self._connection.subscription_id}",
-            code="ResourceNotFound",
-        )
+    def of(self, blob: BlobAddress) -> StorageAccount:
+        """The account that holds a blob. Raises AzureNotFound when the subscription has no such account."""
+        known = self._connection.storage_accounts
+        if blob.account.lower() not in known:
+            with azure_errors("list storage accounts"):
+                found: list[Any] = list(self._connection.storage.storage_accounts.list())
+            for row in found:
+                group = ResourceId.parse(row.id).group
+                account = StorageAccount(row.name, group, row.location, text(row.sku.name))
+                known[row.name.lower()] = account
+        if blob.account.lower() not in known:
+            raise AzureNotFound(
+                f"storage account {blob.account} is not in subscription {self._connection.subscription_id}",
+                code="ResourceNotFound",
+            )
+        return known[blob.account.lower()]
 
-    def key(self, account: str, resource_group: str) -> Secret:
-        with azure_errors(f"list keys of storage account {account}"):
-            keys: Any = self._connection.storage.storage_accounts.list_keys(resource_group, account)
+    def key(self, blob: BlobAddress) -> Secret:
+        """A key of the account that holds a blob."""
+        account = self.of(blob)
+        with azure_errors(f"list keys of storage account {account.name}"):
+            keys: Any = self._connection.storage.storage_accounts.list_keys(
+                account.resource_group, account.name
+            )
         return Secret(str(keys.keys_property[0].value))
 
-    def read_url(self, blob_url: str, moment: str, *, key: Secret, seconds: int) -> Secret:
+    def read_url(self, address: BlobAddress, moment: str, *, seconds: int) -> Secret:
         """A SAS URL that reads one blob or, with `moment`, one of its snapshots for `seconds`.
 
         The expiry is counted from the service's own clock, taken from an answer: a proxy whose clock is
         wrong would otherwise sign grants that are born dead.
         """
-        blob = self._connection.blob(blob_url, key)
-        expiry = self._service_time(blob) + dt.timedelta(seconds=seconds)
+        key = self.key(address)
+        expiry = self._service_time(self._connection.blob(address.url, key)) + dt.timedelta(seconds=seconds)
         sas = generate_blob_sas(
-            str(blob.account_name),
-            blob.container_name,
-            blob.blob_name,
+            address.account,
+            address.container,
+            address.name,
             snapshot=moment or None,
             account_key=key.reveal(),
             permission=BlobSasPermissions(read=True),
             expiry=expiry,
         )
         snapshot = f"snapshot={moment}&" if moment else ""
-        return Secret(f"{blob_url}?{snapshot}{sas}")
+        return Secret(f"{address.url}?{snapshot}{sas}")
 
     @staticmethod
     def _service_time(blob: BlobClient) -> dt.datetime:
@@ -90,15 +83,3 @@ class StorageAccounts:
         if not dates[-1]:
             raise TryAgainLater(f"{action}: the answer has no Date, from which a SAS counts its life")
         return parsedate_to_datetime(dates[-1])
-
-
-def account_of(connection: AzureConnection, blob_url: str) -> str:
-    """The account name in a blob URL."""
-    return str(connection.blob(blob_url).account_name)
-
-
-def container_url(blob_url: str, container: str) -> str:
-    """The URL of another container in the account of `blob_url`."""
-    parts = urlsplit(blob_url)
-    path = parts.path.rsplit("/", 2)[0]
-    return f"{parts.scheme}://{parts.netloc}{path}/{container}"

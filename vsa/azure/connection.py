@@ -23,8 +23,24 @@ POLLING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
+class StorageAccount:
+    """One storage account of the subscription."""
+
+    name: str
+    resource_group: str
+    region: str
+    sku: str
+
+    @property
+    def is_premium(self) -> bool:
+        return self.sku.lower().startswith("premium")
+
+
+@dataclass(frozen=True)
 class AzureConnection:
     """One subscription and one identity. Without a client secret the identity comes from the machine.
+
+    The SDK's clients repeat nothing: `vsa.stop.again` does, which hears a stop and honours Retry-After.
 
     `base_url`, `authority` and `ca_file` are for sovereign clouds, private endpoints and simulations;
     left empty they are those of the public cloud.
@@ -67,15 +83,20 @@ class AzureConnection:
     def storage(self) -> StorageManagementClient:
         return StorageManagementClient(self.credential, self.subscription_id, **self._arm_options)
 
+    @cached_property
+    def storage_accounts(self) -> dict[str, StorageAccount]:
+        """Accounts looked up so far by lower-case name; where an account is does not change."""
+        return {}
+
     @property
     def _arm_options(self) -> dict[str, Any]:
-        options = self._tls | {"polling_interval": self.polling_seconds, "retry_total": 6}
+        options = self._tls | {"polling_interval": self.polling_seconds, "retry_total": 0}
         if self.base_url:
             options |= {"base_url": self.base_url, "credential_scopes": [f"{self.base_url}/.default"]}
         return options
 
     def blob(self, url: str, key: Secret | None = None) -> BlobClient:
-        """A client for one blob, by SAS URL or by account key. It never retries: `vsa.stop.again` does."""
+        """A client for one blob, by SAS URL or by account key."""
         credential = key.reveal() if key else None
         return BlobClient.from_blob_url(url, credential=credential, retry_total=0, **self._tls)
 

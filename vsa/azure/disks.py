@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vsa.azure.accounts import StorageAccounts, account_of
+from vsa.azure.accounts import StorageAccounts
+from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.resource_id import ResourceId
@@ -27,6 +28,10 @@ def identify_disk(connection: AzureConnection, attached: AttachedDisk) -> Source
 
     Raises AzureNotFound when the disk has gone since the VM was listed.
     """
+    if attached.ephemeral:
+        return Exclusion(
+            name=attached.name, reason="it is an ephemeral OS disk: nothing of it outlives the VM"
+        )
     if not attached.source:
         return Exclusion(name=attached.name, reason="the VM names neither a managed disk nor a VHD for it")
     disk = _managed(connection, attached) if attached.managed else _unmanaged(connection, attached)
@@ -43,6 +48,10 @@ def refusal(disk: SourceDisk) -> str:
         )
     if disk.size == 0 or disk.size % READABLE_SECTOR:
         return f"its size of {disk.size} bytes is not a positive multiple of {READABLE_SECTOR}"
+    if disk.network_access == "DenyAll":
+        return "its network access policy is DenyAll: Azure lets nobody export it or its snapshots"
+    if disk.access_authentication == "AzureActiveDirectory":
+        return "its data access authentication mode is AzureActiveDirectory, which this version cannot use"
     return ""
 
 
@@ -63,30 +72,31 @@ def _managed(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk:
         region=disk.location,
         resource_group=parts.group,
         sector_size=sector,
+        network_access=text(disk.network_access_policy),
+        disk_access=disk.disk_access_id,
+        access_authentication=text(disk.data_access_auth_mode),
     )
 
 
 def _unmanaged(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk:
+    address = BlobAddress.parse(attached.source)
     accounts = StorageAccounts(connection)
-    account = accounts.by_name(account_of(connection, attached.source))
-    key = accounts.key(account.name, account.resource_group)
-    with azure_errors(f"read properties of VHD {attached.source}"):
-        blob = connection.blob(attached.source, key).get_blob_properties()
+    account, key = accounts.of(address), accounts.key(address)
+    with azure_errors(f"read properties of VHD {address.url}"):
+        blob = connection.blob(address.url, key).get_blob_properties()
     if text(blob.blob_type) != "PageBlob":
-        raise BadRequest(f"VHD {attached.source} is a {blob.blob_type}, expected a page blob")
+        raise BadRequest(f"VHD {address.url} is a {text(blob.blob_type)}, expected a page blob")
     if blob.size is None or blob.creation_time is None:
-        raise AzureNotFound(f"VHD {attached.source} has neither size nor creation time")
+        raise AzureNotFound(f"VHD {address.url} has neither size nor creation time")
     return SourceDisk(
         name=attached.name,
         role=attached.role,
         lun=attached.lun,
         kind=DiskKind.UNMANAGED_PREMIUM if account.is_premium else DiskKind.UNMANAGED,
-        source=attached.source,
+        source=address.url,
         unique_id=blob.creation_time.isoformat(),
         size=blob.size - VHD_FOOTER,
         sku=account.sku,
         region=account.region,
         resource_group=account.resource_group,
-        account=account.name,
-        account_resource_group=account.resource_group,
     )

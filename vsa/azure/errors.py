@@ -45,6 +45,21 @@ DIFF_CODES = frozenset(
     }
 )
 
+# How operations say that they failed for Azure's own reasons, and that their object is gone.
+PASSING_CODES = frozenset(
+    {
+        "InternalExecutionError",
+        "InternalServerError",
+        "InternalOperationError",
+        "OperationPreempted",
+        "OperationPreemptedByAnotherOperation",
+        "RetryableError",
+        "ServerTimeout",
+        "TooManyRequests",
+    }
+)
+GONE_CODES = frozenset({"NotFound", "ResourceNotFound", "ResourceGroupNotFound"})
+
 # What the blob service answers when a SAS has expired or was revoked.
 SAS_CODES = frozenset({"AuthenticationFailed", "AUTHENTICATION_FAILED", "InvalidAuthenticationInfo"})
 
@@ -103,16 +118,30 @@ def from_answer(
     action: str, status: int, code: str, words: str, retry_after: float | None = None
 ) -> VsaError:
     """Our error for an HTTP answer of either plane."""
+    if status < 400:
+        return _from_operation(action, code, words)
     message = f"{action}: {status} {code}: {words}" if words else f"{action}: {status} {code}"
     if status in PASSING:
         return TryAgainLater(message, retry_after=retry_after)
-    if code in DIFF_CODES:
-        return DiffRefused(message, code=code)
     if code in SAS_CODES and status in (401, 403):
         return AccessExpired(message)
     if status in (401, 403):
-        return AccessDenied(f"{message}; the identity lacks a right or its credential has expired", code=code)
-    if status == 404:
+        message = f"{message}; the identity lacks a right or its credential has expired"
+    return _refused_as(status, code)(message, code=code)
+
+
+def _refused_as(status: int, code: str) -> type[AzureRefused]:
+    if code in DIFF_CODES:
+        return DiffRefused
+    return {401: AccessDenied, 403: AccessDenied, 404: AzureNotFound}.get(status, AzureRefused)
+
+
+def _from_operation(action: str, code: str, words: str) -> VsaError:
+    """Our error for an operation that was accepted and then failed: its polls answer 200."""
+    message = f"{action}: the operation ended as {code or 'failed'}: {words}"
+    if code in PASSING_CODES:
+        return TryAgainLater(message)
+    if code in GONE_CODES:
         return AzureNotFound(message, code=code)
     return AzureRefused(message, code=code)
 
@@ -127,8 +156,8 @@ def code_of(error: HttpResponseError) -> str:
 
 
 def _words(error: Exception) -> str:
-    text = redact(str(getattr(error, "message", "") or error))
-    return text.splitlines()[0].strip() if text else type(error).__name__
+    words = redact(str(getattr(error, "message", "") or error))
+    return words.splitlines()[0].strip() if words else type(error).__name__
 
 
 def _retry_after(error: HttpResponseError) -> float | None:

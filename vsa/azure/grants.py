@@ -15,12 +15,15 @@ from typing import Protocol, TypeVar
 
 from azure.mgmt.compute import models
 
-from vsa.azure.accounts import StorageAccounts, account_of
+from vsa.azure.accounts import StorageAccounts
+from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
+from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
-from vsa.errors import AccessExpired, AzureNotFound
-from vsa.model import DiskKind, SnapshotRef
+from vsa.errors import AccessDenied, AccessExpired, AzureNotFound, AzureRefused, VsaError
+from vsa.model import DiskKind, SnapshotName, SnapshotRef
+from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 
@@ -28,6 +31,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 GRANT_SECONDS = 4 * 3600
+# Grants refused one after the other before we say that renewing is not the cure.
+MOST_FRESH_REFUSALS = 3
 # Renewals of one access before we say that something else is wrong.
 MOST_RENEWALS = 16
 
@@ -38,6 +43,9 @@ class Access(Protocol):
     @property
     def url(self) -> Secret:
         """The SAS URL to use now."""
+
+    def worked(self, url: Secret) -> None:
+        """The URL has just been taken by Azure."""
 
     def renew(self, stale: Secret) -> None:
         """Replace the URL, unless another thread has replaced `stale` already."""
@@ -51,11 +59,15 @@ def renewing(call: Callable[..., T], *accesses: Access) -> T:
     while True:
         urls = [access.url for access in accesses]
         try:
-            return call(*urls)
+            answer = call(*urls)
         except AccessExpired:
             # Azure does not say which of two URLs it would not take.
             for access, url in zip(accesses, urls, strict=True):
                 access.renew(url)
+        else:
+            for access, url in zip(accesses, urls, strict=True):
+                access.worked(url)
+            return answer
 
 
 class GrantedAccess:
@@ -66,17 +78,29 @@ class GrantedAccess:
         self._name = name
         self._lock = threading.Lock()
         self._renewals = 0
+        self._refused_fresh = 0
         self._url = grant()
 
     @property
     def url(self) -> Secret:
         return self._url
 
+    def worked(self, url: Secret) -> None:
+        self._refused_fresh = 0
+
     def renew(self, stale: Secret) -> None:
         with self._lock:
             if stale is not self._url:
                 return
             self._renewals += 1
+            self._refused_fresh += 1
+            if self._refused_fresh > MOST_FRESH_REFUSALS:
+                raise AccessDenied(
+                    f"{self._name}: Azure granted access and refused it {self._refused_fresh} times without "
+                    "one answer between; look at the disk's data access authentication mode, at the network "
+                    "rules between this proxy and the disk, and at the clocks",
+                    code="AuthenticationFailed",
+                )
             if self._renewals > MOST_RENEWALS:
                 raise AccessExpired(
                     f"{self._name}: access ended {self._renewals} times during one job; "
@@ -106,18 +130,25 @@ class Grants:
         self._stop = stop
         self._seconds = seconds
 
+    def snapshot(self, ref: SnapshotRef) -> GrantedAccess:
+        """Access to one snapshot. It stays until the run is released, which is after the commit."""
+        return GrantedAccess(lambda: self._ask(ref), _title(ref))
+
     @contextmanager
-    def reading(self, ref: SnapshotRef) -> Iterator[GrantedAccess]:
-        """Access to one snapshot for the length of a block; revoked at its end, whatever happened."""
+    def base(self, ref: SnapshotRef) -> Iterator[GrantedAccess]:
+        """Access to a base while its change list is asked for: of a family only five may be open."""
         try:
             yield GrantedAccess(lambda: self._ask(ref), _title(ref))
         finally:
-            revoke(self._connection, ref)
+            try:
+                revoke(self._connection, ref)
+            except VsaError as error:
+                # What was read stands; the release of the run revokes again and reports.
+                _log.warning("%s: %s", _title(ref), error)
 
-    @contextmanager
-    def reading_blob(self, blob_url: str) -> Iterator[GrantedAccess]:
+    def blob(self, blob_url: str) -> GrantedAccess:
         """Access to a whole page blob of ours, such as a staging blob."""
-        yield GrantedAccess(lambda: self._sign(blob_url, ""), blob_url)
+        return GrantedAccess(lambda: self._sign(blob_url, ""), public_url(blob_url))
 
     def _ask(self, ref: SnapshotRef) -> Secret:
         self._guard()
@@ -128,25 +159,22 @@ class Grants:
 
         def grant() -> Secret:
             with azure_errors(f"ask for access to snapshot {parts.name}"):
-                granted = self._connection.compute.snapshots.begin_grant_access(
-                    parts.group, parts.name, body
-                ).result()
-            return Secret(str(granted.access_sas))
+                granted = finished(
+                    self._connection.compute.snapshots.begin_grant_access(parts.group, parts.name, body),
+                    stop=self._stop,
+                    action=f"ask for access to snapshot {parts.name}",
+                )
+            return _https(str(granted.access_sas), parts.name)
 
         return again(grant, stop=self._stop)
 
     def _sign(self, blob_url: str, moment: str) -> Secret:
         self._guard()
-
-        def sign() -> Secret:
-            account = self._accounts.by_name(account_of(self._connection, blob_url))
-            key = self._accounts.key(account.name, account.resource_group)
-            return self._accounts.read_url(blob_url, moment, key=key, seconds=self._seconds)
-
-        return again(sign, stop=self._stop)
+        address = BlobAddress.parse(blob_url)
+        return again(lambda: self._accounts.read_url(address, moment, seconds=self._seconds), stop=self._stop)
 
 
-def revoke(connection: AzureConnection, ref: SnapshotRef) -> None:
+def revoke(connection: AzureConnection, ref: SnapshotName) -> None:
     """End every access to a snapshot. Gone snapshots and unmanaged VHDs have nothing to revoke.
 
     A stop does not keep this from happening: it is part of cleaning up.
@@ -154,17 +182,26 @@ def revoke(connection: AzureConnection, ref: SnapshotRef) -> None:
     if ref.kind is not DiskKind.MANAGED:
         return
     parts = ResourceId.parse(ref.id)
+    stop = Stop()
 
     def end() -> None:
         with azure_errors(f"revoke access to snapshot {parts.name}"):
-            connection.compute.snapshots.begin_revoke_access(parts.group, parts.name).result()
+            poller = connection.compute.snapshots.begin_revoke_access(parts.group, parts.name)
+            finished(poller, stop=stop, action=f"revoke access to snapshot {parts.name}")
 
     try:
-        again(end, stop=Stop())
+        again(end, stop=stop)
     except AzureNotFound:
         _log.info("snapshot %s is gone, and its access with it", parts.name)
 
 
-def _title(ref: SnapshotRef) -> str:
+def _https(url: str, name: str) -> Secret:
+    """The URL as a secret; a SAS and a disk's bytes never go over a connection that anybody can read."""
+    if not url.startswith("https://"):
+        raise AzureRefused(f"access to {name} was granted at {public_url(url)}, expected an https address")
+    return Secret(url)
+
+
+def _title(ref: SnapshotName) -> str:
     name = ref.id.rsplit("/", 1)[-1]
     return f"snapshot {ref.moment} of {name}" if ref.moment else f"snapshot {name}"

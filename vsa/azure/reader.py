@@ -18,7 +18,7 @@ from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
 from vsa.errors import TryAgainLater
 from vsa.ranges import ByteRange
-from vsa.redact import public_url, redact
+from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 
@@ -40,6 +40,7 @@ class RangeReader:
         self._stop = stop
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
+        self._origin = ("", "")
 
     def read_into(self, at: ByteRange, buffer: memoryview) -> None:
         """Fill `buffer[:at.length]` with the bytes of the range.
@@ -62,35 +63,39 @@ class RangeReader:
             self._request(url, at, buffer)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise TryAgainLater(
-                f"read bytes {at.offset}-{at.end} of {public_url(url.reveal())}: "
-                f"{type(error).__name__}: {redact(str(error))}"
-            ) from error
+            raise TryAgainLater(f"{_reading(url, at)}: {type(error).__name__}: {error}") from error
         except BaseException:
             # The answer may be half read: the next request must not find its rest.
             self.close()
             raise
+        self._access.worked(url)
 
     def _request(self, url: Secret, at: ByteRange, buffer: memoryview) -> None:
         parts = urlsplit(url.reveal())
-        connection = self._connected(parts.scheme, parts.netloc)
         headers = {"x-ms-version": SERVICE_VERSION, "x-ms-range": f"bytes={at.offset}-{at.end - 1}"}
+        connection = self._connected(parts.scheme, parts.netloc)
         connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
         answer = connection.getresponse()
-        action = f"read bytes {at.offset}-{at.end} of {public_url(url.reveal())}"
         if answer.status != 206:
-            raise _refusal(answer, action)
-        _require_range(answer.headers.get("Content-Range"), at, action)
-        _fill(answer, buffer[: at.length], action)
+            raise _refusal(answer, _reading(url, at))
+        _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))
+        _fill(answer, buffer[: at.length], _reading(url, at))
 
     def _connected(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
-        if self._connection is None:
+        """The open connection, or a new one: a renewed grant may live on another host."""
+        if self._connection is None or self._origin != (scheme, netloc):
+            self.close()
+            self._origin = (scheme, netloc)
             self._connection = (
                 http.client.HTTPSConnection(netloc, timeout=self._timeout, context=self._tls)
                 if scheme == "https"
                 else http.client.HTTPConnection(netloc, timeout=self._timeout)
             )
         return self._connection
+
+
+def _reading(url: Secret, at: ByteRange) -> str:
+    return f"read bytes {at.offset}-{at.end} of {public_url(url.reveal())}"
 
 
 def _fill(answer: http.client.HTTPResponse, buffer: memoryview, action: str) -> None:

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.mgmt.compute import models
+from azure.storage.blob import BlobClient
 
 from vsa.azure.accounts import StorageAccounts
+from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
+from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.errors import azure_errors
+from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
+from vsa.azure.wire import text
 from vsa.errors import AzureNotFound, AzureRefused, TryAgainLater
-from vsa.model import DiskKind, SnapshotRef, SourceDisk
-from vsa.secret import Secret
+from vsa.model import DiskKind, SnapshotName, SnapshotRef, SourceDisk
 from vsa.stop import Stop, again
 
 _log = logging.getLogger(__name__)
@@ -33,8 +38,9 @@ RATE_CODES = frozenset({"SnapshotOperationRateExceeded", "SnaphotOperationRateEx
 RATE_WAIT_SECONDS = 30.0
 RATE_WAITS = 24
 
-# Premium SSD v2 and Ultra copy in the background; a grant before 100 % is refused.
+# Premium SSD v2 and Ultra copy in the background, a large disk for hours; a grant before 100 % is refused.
 COMPLETION_SECONDS = 5.0
+LONGEST_COMPLETION_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,16 @@ class Owner:
 
 @dataclass(frozen=True)
 class FoundSnapshot:
-    """A snapshot that carries our marks: `run` is the run that made it."""
+    """A snapshot that carries our marks: `run` is the run that made it.
 
-    ref: SnapshotRef
+    `granted`: somebody may have access to it. `inherited`: the disk itself carries the same marks, because
+    a snapshot of ours was copied over it, so a user's own snapshots of it look like ours.
+    """
+
+    name: SnapshotName
     run: str
+    granted: bool = False
+    inherited: bool = False
 
 
 class Snapshots(Protocol):
@@ -68,13 +80,13 @@ class Snapshots(Protocol):
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
         """Snapshot the disk for this run, or adopt the one this run already made."""
 
-    def ours(self, disk: SourceDisk, media: str) -> Iterator[FoundSnapshot]:
+    def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
         """The disk's snapshots that carry this media's marks."""
 
     def exists(self, ref: SnapshotRef) -> bool:
         """Whether the snapshot is still there, and still the one that was meant."""
 
-    def delete(self, ref: SnapshotRef) -> None:
+    def delete(self, name: SnapshotName) -> None:
         """Delete it; one that is gone already is deleted."""
 
 
@@ -94,34 +106,41 @@ class ManagedSnapshots:
 
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
         name = snapshot_name(owner.run, disk.key)
-        body = models.Snapshot(
-            location=disk.region,
-            tags=owner.tags(),
-            properties=models.SnapshotProperties(
-                incremental=True,
-                creation_data=models.CreationData(
-                    create_option=models.DiskCreateOption.COPY, source_resource_id=disk.source
-                ),
-            ),
-        )
-        # A lost answer is not a lost snapshot: the name is the run's own, so putting it again adopts it.
-        snapshot = again(lambda: self._put(disk, name, body), stop=stop)
+        # A lost answer is not a lost snapshot: the name is the run's own, so what has it is adopted.
+        snapshot = again(lambda: self._get_or_put(disk, name, owner, stop), stop=stop)
+        _require_source(snapshot, disk)
         return self._ref(disk, self._complete(disk, snapshot, stop))
 
-    def _put(self, disk: SourceDisk, name: str, body: models.Snapshot) -> Any:
-        with azure_errors(f"snapshot disk {disk.name} as {name}"):
+    def _get_or_put(self, disk: SourceDisk, name: str, owner: Owner, stop: Stop) -> Any:
+        action = f"snapshot disk {disk.name} as {name}"
+        with azure_errors(action):
             try:
                 return self._api.get(disk.resource_group, name)
             except ResourceNotFoundError:
-                return self._api.begin_create_or_update(disk.resource_group, name, body).result()
+                poller = self._api.begin_create_or_update(
+                    disk.resource_group, name, _snapshot_body(disk, owner)
+                )
+                return finished(poller, stop=stop, action=action)
 
     def _complete(self, disk: SourceDisk, snapshot: Any, stop: Stop) -> Any:
-        while snapshot.completion_percent is not None and snapshot.completion_percent < 100:
-            _log.info("snapshot %s: Azure has copied %.0f %%", snapshot.name, snapshot.completion_percent)
+        """The snapshot once it is whole: provisioned, and of Premium SSD v2 and Ultra disks copied."""
+        name, began = snapshot.name, time.monotonic()
+        while not _is_whole(snapshot):
+            if time.monotonic() - began > LONGEST_COMPLETION_SECONDS:
+                raise TryAgainLater(f"snapshot {name} is not whole after {LONGEST_COMPLETION_SECONDS:.0f} s")
+            _log.info(
+                "snapshot %s: %s, %.0f %% copied",
+                name,
+                snapshot.provisioning_state,
+                snapshot.completion_percent or 0,
+            )
             stop.wait(COMPLETION_SECONDS)
-            with azure_errors(f"read snapshot {snapshot.name}"):
-                snapshot = self._api.get(disk.resource_group, snapshot.name)
+            snapshot = again(partial(self._get, disk.resource_group, name), stop=stop)
         return snapshot
+
+    def _get(self, resource_group: str, name: str) -> Any:
+        with azure_errors(f"read snapshot {name}"):
+            return self._api.get(resource_group, name)
 
     @staticmethod
     def _ref(disk: SourceDisk, snapshot: Any) -> SnapshotRef:
@@ -130,35 +149,91 @@ class ManagedSnapshots:
             kind=disk.kind,
             id=snapshot.id,
             family=snapshot.incremental_snapshot_family_id,
-            source_unique_id=snapshot.creation_data.source_unique_id or "",
+            source_unique_id=snapshot.creation_data.source_unique_id or disk.unique_id,
             taken_at=snapshot.time_created,
             size=snapshot.disk_size_bytes,
         )
 
-    def ours(self, disk: SourceDisk, media: str) -> Iterator[FoundSnapshot]:
-        with azure_errors(f"list snapshots of resource group {disk.resource_group}"):
-            snapshots = list(self._api.list_by_resource_group(disk.resource_group))
-        for snapshot in snapshots:
-            tags = snapshot.tags or {}
-            if tags.get("vsa-media") == media and tags.get("vsa-disk") == disk.key:
-                yield FoundSnapshot(ref=self._ref(disk, snapshot), run=tags.get("vsa-run", ""))
+    def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
+        try:
+            with azure_errors(f"list snapshots of resource group {disk.resource_group}"):
+                snapshots: list[Any] = list(self._api.list_by_resource_group(disk.resource_group))
+        except AzureNotFound:
+            return []
+        return [
+            FoundSnapshot(
+                name=SnapshotName(kind=disk.kind, id=snapshot.id),
+                run=snapshot.tags["vsa-run"],
+                granted=text(snapshot.disk_state) not in ("", "Unattached"),
+            )
+            for snapshot in snapshots
+            if _is_ours(snapshot, disk, media)
+        ]
 
     def exists(self, ref: SnapshotRef) -> bool:
         parts = ResourceId.parse(ref.id)
         try:
-            with azure_errors(f"read snapshot {parts.name}"):
-                snapshot = self._api.get(parts.group, parts.name)
+            snapshot = self._get(parts.group, parts.name)
         except AzureNotFound:
             return False
         return bool(snapshot.incremental_snapshot_family_id == ref.family)
 
-    def delete(self, ref: SnapshotRef) -> None:
-        parts = ResourceId.parse(ref.id)
+    def delete(self, name: SnapshotName) -> None:
+        parts = ResourceId.parse(name.id)
+        action = f"delete snapshot {parts.name}"
         try:
-            with azure_errors(f"delete snapshot {parts.name}"):
-                self._api.begin_delete(parts.group, parts.name).result()
+            with azure_errors(action):
+                finished(self._api.begin_delete(parts.group, parts.name), stop=Stop(), action=action)
         except AzureNotFound:
             return
+
+
+def _snapshot_body(disk: SourceDisk, owner: Owner) -> models.Snapshot:
+    """What to ask for; the snapshot may be exported no more freely than its disk."""
+    return models.Snapshot(
+        location=disk.region,
+        tags=owner.tags(),
+        properties=models.SnapshotProperties(
+            incremental=True,
+            creation_data=models.CreationData(
+                create_option=models.DiskCreateOption.COPY, source_resource_id=disk.source
+            ),
+            network_access_policy=disk.network_access or None,
+            disk_access_id=disk.disk_access,
+        ),
+    )
+
+
+def _require_source(snapshot: Any, disk: SourceDisk) -> None:
+    """Refuse a snapshot by our name that is of something else."""
+    source = snapshot.creation_data.source_resource_id or disk.source
+    unique_id = snapshot.creation_data.source_unique_id or disk.unique_id
+    if source.lower() != disk.source.lower() or unique_id != disk.unique_id:
+        raise AzureRefused(
+            f"snapshot {snapshot.name} is of {source} ({unique_id}), expected {disk.source} "
+            f"({disk.unique_id}); was the disk replaced after it was identified?",
+            code="SnapshotOfAnotherDisk",
+        )
+
+
+def _is_whole(snapshot: Any) -> bool:
+    """Whether Azure has finished making it. Raises AzureRefused when Azure has given up."""
+    state = text(snapshot.provisioning_state)
+    if state in ("Failed", "Canceled"):
+        raise AzureRefused(f"snapshot {snapshot.name}: Azure ended its creation as {state}", code=state)
+    copied = snapshot.completion_percent is None or snapshot.completion_percent >= 100
+    return state == "Succeeded" and copied
+
+
+def _is_ours(snapshot: Any, disk: SourceDisk, media: str) -> bool:
+    """Tags may be copied to anything by anybody; the name is what this project alone gives."""
+    tags = snapshot.tags or {}
+    return (
+        tags.get("vsa-media") == media
+        and tags.get("vsa-disk") == disk.key
+        and bool(tags.get("vsa-run"))
+        and snapshot.name.lower() == snapshot_name(tags["vsa-run"], disk.key)
+    )
 
 
 class BlobSnapshots:
@@ -187,35 +262,14 @@ class BlobSnapshots:
         raise TryAgainLater(f"snapshot VHD {disk.source}: no snapshot was allowed in time")
 
     def _create_or_adopt(self, disk: SourceDisk, owner: Owner) -> SnapshotRef:
-        for found in self.ours(disk, owner.media):
-            if found.run == owner.run:
-                return found.ref
-        key = self._key(disk)
+        adopted = next((f.name.moment for f in self.ours(disk, owner.media) if f.run == owner.run), None)
+        key = self._accounts.key(BlobAddress.parse(disk.source))
         with azure_errors(f"snapshot VHD {disk.source}"):
-            blob = self._connection.blob(disk.source, key)
-            created = blob.create_snapshot(metadata=owner.metadata())
-            properties = self._connection.blob(
-                f"{disk.source}?snapshot={created['snapshot']}", key
-            ).get_blob_properties()
-        return self._ref(disk, str(created["snapshot"]), properties)
-
-    def ours(self, disk: SourceDisk, media: str) -> Iterator[FoundSnapshot]:
-        with azure_errors(f"list snapshots of VHD {disk.source}"):
-            for blob in self._listed(disk, ["snapshots", "metadata"]):
-                marks = blob.metadata or {}
-                if blob.snapshot and marks.get("vsa_media") == media and marks.get("vsa_disk") == disk.key:
-                    ref = self._ref(disk, blob.snapshot, blob)
-                    yield FoundSnapshot(ref=ref, run=marks.get("vsa_run", ""))
-
-    def _listed(self, disk: SourceDisk, include: list[str]) -> Iterator[Any]:
-        name = str(self._connection.blob(disk.source).blob_name)
-        container = self._connection.container(disk.source[: -len(name) - 1], self._key(disk))
-        for blob in container.list_blobs(name_starts_with=name, include=include):
-            if blob.name == name:
-                yield blob
-
-    @staticmethod
-    def _ref(disk: SourceDisk, moment: str, properties: Any) -> SnapshotRef:
+            made = adopted or self._connection.blob(disk.source, key).create_snapshot(
+                metadata=owner.metadata()
+            ).get("snapshot")
+            moment = str(made)
+            snapshot = self._connection.blob(f"{disk.source}?snapshot={moment}", key).get_blob_properties()
         return SnapshotRef(
             disk_key=disk.key,
             kind=disk.kind,
@@ -223,32 +277,58 @@ class BlobSnapshots:
             moment=moment,
             source_unique_id=disk.unique_id,
             taken_at=_moment(moment),
-            size=properties.size - 512,
+            size=snapshot.size - VHD_FOOTER,
         )
 
+    def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
+        try:
+            with azure_errors(f"list snapshots of VHD {disk.source}"):
+                blobs = self._listed(BlobAddress.parse(disk.source))
+        except AzureNotFound:
+            return []
+        base_run = next((_run_of(blob, disk, media) for blob in blobs if not blob.snapshot), "")
+        return [
+            FoundSnapshot(
+                name=SnapshotName(kind=disk.kind, id=disk.source, moment=blob.snapshot),
+                run=run,
+                inherited=run == base_run,
+            )
+            for blob in blobs
+            if blob.snapshot and (run := _run_of(blob, disk, media))
+        ]
+
+    def _listed(self, address: BlobAddress) -> list[Any]:
+        """The VHD and its snapshots; a name is a prefix of other names, too."""
+        container = self._connection.container(address.container_url, self._accounts.key(address))
+        blobs = container.list_blobs(name_starts_with=address.name, include=["snapshots", "metadata"])
+        return [blob for blob in blobs if blob.name == address.name]
+
     def exists(self, ref: SnapshotRef) -> bool:
-        url = f"{ref.id}?snapshot={ref.moment}"
         try:
             with azure_errors(f"read snapshot {ref.moment} of VHD {ref.id}"):
-                self._connection.blob(url, self._key_of_url(ref.id)).get_blob_properties()
+                self._snapshot(ref).get_blob_properties()
         except AzureNotFound:
             return False
         return True
 
-    def delete(self, ref: SnapshotRef) -> None:
-        url = f"{ref.id}?snapshot={ref.moment}"
+    def delete(self, name: SnapshotName) -> None:
         try:
-            with azure_errors(f"delete snapshot {ref.moment} of VHD {ref.id}"):
-                self._connection.blob(url, self._key_of_url(ref.id)).delete_blob()
+            with azure_errors(f"delete snapshot {name.moment} of VHD {name.id}"):
+                self._snapshot(name).delete_blob()
         except AzureNotFound:
             return
 
-    def _key(self, disk: SourceDisk) -> Secret:
-        return self._accounts.key(str(disk.account), str(disk.account_resource_group))
+    def _snapshot(self, name: SnapshotName) -> BlobClient:
+        key = self._accounts.key(BlobAddress.parse(name.id))
+        return self._connection.blob(f"{name.id}?snapshot={name.moment}", key)
 
-    def _key_of_url(self, blob_url: str) -> Secret:
-        account = self._accounts.by_name(str(self._connection.blob(blob_url).account_name))
-        return self._accounts.key(account.name, account.resource_group)
+
+def _run_of(blob: Any, disk: SourceDisk, media: str) -> str:
+    """The run whose marks a blob or snapshot carries; empty if it carries none of this disk and media."""
+    marks = blob.metadata or {}
+    if marks.get("vsa_media") != media or marks.get("vsa_disk") != disk.key:
+        return ""
+    return str(marks.get("vsa_run", ""))
 
 
 def _moment(snapshot: str) -> dt.datetime:

@@ -7,32 +7,34 @@ no change history: diffs are computed on the source's snapshots, never on a stag
 
 from __future__ import annotations
 
-import logging
-from urllib.parse import urlsplit
+import time
 
 from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import BlobClient, ContainerClient
 
-from vsa.azure.accounts import StorageAccounts, container_url
+from vsa.azure.accounts import StorageAccounts
+from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
-from vsa.azure.errors import azure_errors
+from vsa.azure.errors import azure_errors, code_of
 from vsa.azure.snapshots import Owner
-from vsa.errors import AzureNotFound, AzureRefused
+from vsa.errors import AzureNotFound, TryAgainLater
 from vsa.model import SnapshotRef, SourceDisk
-from vsa.secret import Secret
 from vsa.stop import Stop, again
-
-_log = logging.getLogger(__name__)
 
 CONTAINER = "vsa-staging"
 
 
+# Azure copies within an account at its own pace; a copy that does not end by then is given up.
+LONGEST_COPY_SECONDS = 24 * 3600.0
+
+
 def staging_url(disk: SourceDisk, run: str) -> str:
     """Where the staging blob of a run and disk lives: in the disk's own account, by a name of ours."""
-    return f"{container_url(disk.source, CONTAINER)}/vsa-{run}-{disk.key}.vhd"
+    return BlobAddress.parse(disk.source).beside(CONTAINER, f"vsa-{run}-{disk.key}.vhd").url
 
 
 class StagingBlobs:
-    """Makes and removes staging blobs."""
+    """Makes, finds and removes staging blobs."""
 
     def __init__(self, connection: AzureConnection) -> None:
         self._connection = connection
@@ -41,40 +43,58 @@ class StagingBlobs:
     def copy(self, disk: SourceDisk, snapshot: SnapshotRef, owner: Owner, stop: Stop) -> str:
         """Copy the snapshot to the run's staging blob and return its URL when the copy is complete."""
         url = staging_url(disk, owner.run)
-        key = self._key(url)
-        again(lambda: self._start(url, snapshot, owner, key), stop=stop)
-        while (status := again(lambda: self._status(url, key), stop=stop)) == "pending":
+        began = time.monotonic()
+        again(lambda: self._start(url, snapshot, owner), stop=stop)
+        while (status := again(lambda: self._status(url), stop=stop)) == "pending":
+            if time.monotonic() - began > LONGEST_COPY_SECONDS:
+                raise TryAgainLater(f"staging blob {url} is not copied after {LONGEST_COPY_SECONDS:.0f} s")
             stop.wait(self._connection.polling_seconds)
         if status != "success":
-            raise AzureRefused(
-                f"copy of {disk.source} to its staging blob ended as {status!r}, expected 'success'",
-                code="CopyFailed",
+            # A failed copy stays failed: the next attempt must find nothing to adopt.
+            self.delete(url)
+            raise TryAgainLater(
+                f"copy of {disk.source} to its staging blob ended as {status!r}, expected 'success'"
             )
         return url
 
-    def _start(self, url: str, snapshot: SnapshotRef, owner: Owner, key: Secret) -> None:
+    def _start(self, url: str, snapshot: SnapshotRef, owner: Owner) -> None:
+        address = BlobAddress.parse(url)
+        key = self._accounts.key(address)
         with azure_errors(f"start the copy to staging blob {url}"):
-            container = self._connection.container(url.rsplit("/", 1)[0], key)
-            try:
-                container.create_container()
-            except ResourceExistsError:
-                _log.debug("staging container of %s is there already", urlsplit(url).netloc)
+            _create_container(self._connection.container(address.container_url, key))
             blob = self._connection.blob(url, key)
-            source = f"{snapshot.id}?snapshot={snapshot.moment}"
             if not blob.exists():
+                source = f"{snapshot.id}?snapshot={snapshot.moment}"
                 blob.start_copy_from_url(source, metadata=owner.metadata())
 
-    def _status(self, url: str, key: Secret) -> str:
+    def _status(self, url: str) -> str:
         with azure_errors(f"read the state of staging blob {url}"):
-            copy = self._connection.blob(url, key).get_blob_properties().copy
-        return str(copy.status or "")
+            properties = self._blob(url).get_blob_properties()
+        return str(properties.copy.status or "")
+
+    def runs_of(self, disk: SourceDisk, media: str) -> list[str]:
+        """The runs whose staging blobs of this disk are still there, by name and marks."""
+        address = BlobAddress.parse(disk.source).beside(CONTAINER, "")
+        try:
+            with azure_errors(f"list staging blobs in {address.container_url}"):
+                container = self._connection.container(address.container_url, self._accounts.key(address))
+                blobs = list(container.list_blobs(name_starts_with="vsa-", include=["metadata"]))
+        except AzureNotFound:
+            return []
+        marks = [(blob.name, blob.metadata or {}) for blob in blobs]
+        return [
+            str(mark["vsa_run"])
+            for name, mark in marks
+            if mark.get("vsa_media") == media
+            and mark.get("vsa_disk") == disk.key
+            and name == f"vsa-{mark.get('vsa_run')}-{disk.key}.vhd"
+        ]
 
     def delete(self, url: str) -> None:
         """Delete a staging blob, ending its copy if that still runs; one that is gone is deleted."""
-        key = self._key(url)
         try:
             with azure_errors(f"delete staging blob {url}"):
-                blob = self._connection.blob(url, key)
+                blob = self._blob(url)
                 properties = blob.get_blob_properties()
                 if properties.copy.status == "pending" and properties.copy.id:
                     blob.abort_copy(properties.copy.id)
@@ -82,6 +102,16 @@ class StagingBlobs:
         except AzureNotFound:
             return
 
-    def _key(self, url: str) -> Secret:
-        account = self._accounts.by_name(str(self._connection.blob(url).account_name))
-        return self._accounts.key(account.name, account.resource_group)
+    def _blob(self, url: str) -> BlobClient:
+        return self._connection.blob(url, self._accounts.key(BlobAddress.parse(url)))
+
+
+def _create_container(container: ContainerClient) -> None:
+    try:
+        container.create_container()
+    except ResourceExistsError as error:
+        # The SDK calls every conflict "exists"; a container that is being deleted is one, too.
+        if code_of(error) == "ContainerBeingDeleted":
+            raise TryAgainLater(f"container {container.container_name} is being deleted") from error
+        if code_of(error) != "ContainerAlreadyExists":
+            raise

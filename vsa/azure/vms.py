@@ -5,6 +5,7 @@ Source: https://learn.microsoft.com/rest/api/compute/virtual-machines/list-all
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from vsa.azure.connection import AzureConnection
@@ -13,19 +14,24 @@ from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import AzureNotFound
 from vsa.model import AttachedDisk, DiskRole, Vm
+from vsa.stop import Stop, again
 
 UNKNOWN = "unknown"
 
 
-def list_vms(connection: AzureConnection) -> tuple[Vm, ...]:
+def list_vms(connection: AzureConnection, stop: Stop) -> tuple[Vm, ...]:
     """Every VM of the subscription with its power state, ordered by name.
 
     A VM that is deleted while the list is being read is left out: it is no longer there.
     """
-    with azure_errors(f"list VMs of subscription {connection.subscription_id}"):
-        found = list(connection.compute.virtual_machines.list_all())
-    described = (_describe(connection, vm) for vm in found)
+    found = again(partial(_list_all, connection), stop=stop)
+    described = (again(partial(_describe, connection, vm), stop=stop) for vm in found)
     return tuple(sorted((vm for vm in described if vm), key=lambda vm: (vm.name.lower(), vm.resource_id)))
+
+
+def _list_all(connection: AzureConnection) -> list[Any]:
+    with azure_errors(f"list VMs of subscription {connection.subscription_id}"):
+        return list(connection.compute.virtual_machines.list_all())
 
 
 def _describe(connection: AzureConnection, vm: Any) -> Vm | None:
@@ -79,4 +85,5 @@ def _attached(disk: Any, role: DiskRole) -> AttachedDisk:
         source=source or "",
         size_gib=disk.disk_size_gb,
         sku=sku or None,
+        ephemeral=role is DiskRole.OS and disk.diff_disk_settings is not None,
     )

@@ -108,6 +108,12 @@ class FolderStore:
         with self._opened(name) as (_, size):
             return size
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        with self._reading(prefix):
+            for entry in self._list(prefix.rstrip("/")):
+                if stat.S_ISDIR(self._mode(f"{prefix}{entry}")):
+                    yield entry
+
     def names(self, prefix: str) -> Iterator[str]:
         folder = prefix.rpartition("/")[0]
         with self._reading(prefix):

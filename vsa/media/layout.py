@@ -37,8 +37,8 @@ _ID = r"[a-z0-9][a-z0-9-]{0,63}"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}(/[a-z0-9][a-z0-9._-]{0,127}){0,7}")
 _PACK = re.compile(rf"runs/({_ID})/packs/([0-9a-f]{{32}})\.pack")
 _INDEX = re.compile(rf"runs/({_ID})/index/({_ID})-[0-9a-f]{{16}}\.parquet")
-_INTENT = re.compile(rf"runs/({_ID})/intent\.json")
 _SLOT = re.compile(r"log/([0-9]{12})")
+_INTENT = re.compile(rf"runs/({_ID})/intent\.json")
 _IDENTIFIER = re.compile(_ID)
 
 
@@ -73,8 +73,8 @@ def is_index(name: str) -> bool:
     return _INDEX.fullmatch(name) is not None
 
 
-def is_intent(name: str) -> bool:
-    return _INTENT.fullmatch(name) is not None
+def is_run(name: str) -> bool:
+    return _IDENTIFIER.fullmatch(name) is not None
 
 
 def slot_number(name: str) -> int | None:

@@ -147,11 +147,11 @@ class Media:
         except ObjectMissing:
             return None
 
-    def intents(self) -> Iterator[Intent]:
-        """The intents of all runs that a listing shows; a convenience, it may miss some."""
-        for name in self._store.names(layout.RUNS):
-            if layout.is_intent(name):
-                yield self._read_intent(name)
+    def runs(self) -> Iterator[str]:
+        """The ids of all runs that a listing shows; a convenience, it may miss some."""
+        for name in self._store.folders(layout.RUNS):
+            if layout.is_run(name):
+                yield name
 
     def disk_writer(
         self, *, run: str, disk_key: str, disk_size: int, kind: layout.IndexKind, scratch: Path

@@ -46,6 +46,10 @@ class Store(Protocol):
         """Bytes of the object; ObjectMissing if there is none."""
         ...
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The next part, once, of the names below `prefix`, which ends in "/"; a convenience like `names`."""
+        ...
+
     def names(self, prefix: str) -> Iterator[str]:
         """Names that start with `prefix`, in no promised order. A convenience: it may miss or repeat some."""
         ...

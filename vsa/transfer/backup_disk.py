@@ -13,12 +13,10 @@ from pathlib import Path
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
 from vsa.azure.snapshots import snapshots_of
-from vsa.errors import AzureNotFound, DiffRefused
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
 from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
 from vsa.progress import Progress
-from vsa.ranges import total
 from vsa.stop import Stop, again
 from vsa.text import size_text
 from vsa.transfer.audit import AuditPolicy, choose_audit
@@ -26,8 +24,8 @@ from vsa.transfer.compare import AuditMismatch, Comparison
 from vsa.transfer.doubts import mark_doubtful
 from vsa.transfer.methods import Decision, Known, Wish, crc, decide
 from vsa.transfer.pump import Pump
-from vsa.transfer.reads import LONGEST_READ, READ, ReadPlan
-from vsa.transfer.source import SnapshotSource, open_source
+from vsa.transfer.reads import LONGEST_READ, READ
+from vsa.transfer.source import NoChangeList, Planned, SnapshotSource, open_source
 
 _log = logging.getLogger(__name__)
 
@@ -78,53 +76,45 @@ def backup_disk(
         base_exists=lambda base: again(lambda: exists(base), stop=env.stop),
     )
     began = time.monotonic()
-    with open_source(env.connection, grants, stream.snapshot, stream.staging, env.stop) as source:
-        plan, decision = _plan(source, decision, known, env.media.extent_size)
-        transfer = _Transfer(stream, source, known, audit, env)
-        try:
-            backup = transfer.run(plan, decision)
-        except AuditMismatch as mismatch:
-            _log.error("disk %s: %s; comparing the whole disk", stream.disk.name, mismatch)
-            mark_doubtful(stream.disk.key, str(mismatch), run=stream.run, media=env.media)
-            whole = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
-            # What made this disk build on nothing still holds.
-            decision = whole if decision.parent else replace(whole, parent=None)
-            plan, decision = _plan(source, decision, known, env.media.extent_size)
-            backup = transfer.run(plan, decision)
-    figures = backup.figures.model_copy(update={"elapsed": round(time.monotonic() - began, 3)})
-    return backup.model_copy(update={"figures": figures})
+    source = open_source(
+        env.connection,
+        grants,
+        stream.snapshot,
+        staging=stream.staging,
+        extent_size=env.media.extent_size,
+        stop=env.stop,
+    )
+    allocated = source.allocated_bytes()
+    planned, decision = _plan(source, decision, known)
+    transfer = _Transfer(stream, source, known, audit, env)
+    read_before = 0
+    try:
+        backup = transfer.run(planned, decision)
+    except AuditMismatch as mismatch:
+        _log.error("disk %s: %s; comparing the whole disk", stream.disk.name, mismatch)
+        mark_doubtful(stream.disk.key, str(mismatch), run=stream.run, media=env.media)
+        read_before = transfer.read
+        whole = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
+        # What made this disk build on nothing still holds.
+        decision = whole if decision.parent else replace(whole, parent=None)
+        planned, decision = _plan(source, decision, known)
+        backup = transfer.run(planned, decision)
+    known_now = {
+        "allocated": allocated,
+        "read": backup.figures.read + read_before,
+        "elapsed": round(time.monotonic() - began, 3),
+    }
+    return backup.model_copy(update={"figures": backup.figures.model_copy(update=known_now)})
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A plan with the figures that are known before reading."""
-
-    reads: ReadPlan
-    allocated: int
-    changed: int
-
-
-def _plan(
-    source: SnapshotSource, decision: Decision, known: Known, extent_size: int
-) -> tuple[_Planned, Decision]:
+def _plan(source: SnapshotSource, decision: Decision, known: Known) -> tuple[Planned, Decision]:
     """Ask Azure what to read, falling back to CRC when it will not say."""
-    allocated = source.allocated()
-    reads = ReadPlan(source.snapshot.size, extent_size)
     if decision.base is not None:
         try:
-            changes = source.changes(decision.base)
-        except DiffRefused as error:
-            decision = crc(known, Reason.CRC_DIFF_REFUSED, f"{error.code}: {error}")
-        except AzureNotFound as error:
-            decision = crc(known, Reason.CRC_BASE_GONE, str(error))
-        else:
-            for change in changes:
-                reads.clear(change.range) if change.cleared else reads.read(change.range)
-            reads.finish()
-            return _Planned(reads, total(allocated), total(c.range for c in changes)), decision
-    for item in [reads.whole] if decision.distrust_allocation else allocated:
-        reads.read(item)
-    return _Planned(reads, total(allocated), total(allocated)), decision
+            return source.plan_changes(decision.base), decision
+        except NoChangeList as error:
+            decision = crc(known, error.reason, str(error))
+    return source.plan_whole() if decision.distrust_allocation else source.plan_allocated(), decision
 
 
 class _Transfer:
@@ -138,8 +128,9 @@ class _Transfer:
         self._known = known
         self._audit = audit
         self._env = env
+        self.read = 0
 
-    def run(self, planned: _Planned, decision: Decision) -> DiskBackup:
+    def run(self, planned: Planned, decision: Decision) -> DiskBackup:
         plan, env, stream = planned.reads, self._env, self._stream
         parent = decision.parent.backup if decision.parent else None
         _log.info(
@@ -149,7 +140,7 @@ class _Transfer:
             decision.method,
             decision.reason,
             f": {decision.detail}" if decision.detail else "",
-            size_text(planned.changed),
+            size_text(planned.listed),
             size_text(plan.disk_size),
         )
         audited = choose_audit(plan, self._audit, turn=self._known.turn, rng=env.rng)
@@ -183,6 +174,7 @@ class _Transfer:
             comparison.abandon()
             raise
         finally:
+            self.read = comparison.read
             env.progress.finished()
         new = (written.index,) if written.index else ()
         return DiskBackup(
@@ -198,8 +190,7 @@ class _Transfer:
             packs=written.packs,
             figures=DiskFigures(
                 size=stream.snapshot.size,
-                allocated=planned.allocated,
-                changed=comparison.new if decision.method is Method.CRC else planned.changed,
+                changed=comparison.new if decision.method is Method.CRC else planned.listed,
                 read=comparison.read,
                 new=comparison.new,
                 stored=written.stored,

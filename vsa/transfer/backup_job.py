@@ -20,7 +20,7 @@ from vsa.azure.disks import identify_disk
 from vsa.azure.grants import revoke
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.vms import list_vms
-from vsa.errors import AzureNotFound, BadRequest, VsaError
+from vsa.errors import AzureNotFound, BadRequest, NoPoint
 from vsa.media.entries import (
     ClientState,
     DiskOutcome,
@@ -37,8 +37,10 @@ from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
-from vsa.transfer.bases import bases_to_release
+from vsa.transfer.bases import Estate, bases_to_release
 from vsa.transfer.clients import client_entries
+from vsa.transfer.environment import RunEnvironment
+from vsa.transfer.leftovers import clear_disk, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 
@@ -101,24 +103,25 @@ class BackupJob:
         self.now = now
         self.random = random
         self.started_at = now()
+        self._first_slot = media.view().head
         self._slots = {
             proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
             for proxy in self.proxies
         }
 
     @property
-    def _environment(self) -> runs.RunEnvironment:
-        return runs.RunEnvironment(self.connection, self.media, self.stop, self.now)
+    def _environment(self) -> RunEnvironment:
+        return RunEnvironment(self.connection, self.media, self.stop, self.now)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""
-        return preview(self.subclient, list_vms(self.connection))
+        return preview(self.subclient, list_vms(self.connection, self.stop))
 
     # Stage 1
 
     def discover(self) -> Discovery:
         """List the subscription's VMs and apply the subclient's rules and filters."""
-        vms = list_vms(self.connection)
+        vms = list_vms(self.connection, self.stop)
         selection = select_vms(self.subclient, vms)
         if not selection.targets:
             raise BadRequest(
@@ -126,6 +129,10 @@ class BackupJob:
                 f"{self.connection.subscription_id}.\n{explain(selection)}"
             )
         return Discovery(listed=vms, selected=selection.targets, excluded=selection.exclusions)
+
+    def release_dead_runs(self) -> tuple[str, ...]:
+        """Clean up after runs of this subclient whose process has ended; returns what is pending."""
+        return release_dead(self.subclient.name, self._environment)
 
     # Stage 2
 
@@ -173,10 +180,13 @@ class BackupJob:
                 disks.append(found)
             else:
                 refused.append(found)
-        if not disks:
+        # Once more: what a filter asks of size and SKU, the disk's own API may be the first to know.
+        targets, excluded = select_disks(self.subclient, disks)
+        refused += excluded
+        if not targets:
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in refused)
             return VmDisks(vm=vm, excluded=tuple(refused), error=f"no disk of it is a target: {reasons}")
-        return VmDisks(vm=vm, disks=tuple(disks), excluded=tuple(refused))
+        return VmDisks(vm=vm, disks=targets, excluded=tuple(refused))
 
     # Stage 5
 
@@ -202,7 +212,7 @@ class BackupJob:
         """Clear what dead runs left on these disks, write the intent, snapshot all disks together."""
         env = self._environment
         for disk in run.disks:
-            runs.clear_disk(disk, env, stop=self.stop)
+            again(partial(clear_disk, disk, env), stop=self.stop)
         runs.begin(run, env)
         return runs.create_snapshots(run, env)
 
@@ -255,32 +265,38 @@ class BackupJob:
         """
         if failed and not (self.subclient.allow_incomplete_points and backups):
             reasons = "; ".join(f"disk {item.name}: {item.reason}" for item in failed)
-            raise VsaError(f"VM {run.vm.name} gets no recovery point: {reasons}")
+            raise NoPoint(f"VM {run.vm.name} gets no recovery point: {reasons}")
         keep = self.method is Method.CBT
         return runs.commit(run, backups, failed, keep_bases=keep, media=self.media)
+
+    def doubts(self) -> tuple[str, ...]:
+        """What this job found of earlier points, in words: change lists that had left out changes."""
+        return tuple(
+            f"point {slot} is doubtful: {doubt.reason} (disk {doubt.disk_key})"
+            for slot, doubts in sorted(self.media.view().doubtful.items())
+            for doubt in doubts
+            if doubt.slot >= self._first_slot
+        )
 
     # Stage 8
 
     def release(self, run: runs.Run) -> tuple[str, ...]:
         """Remove the run's snapshots, grants and staging blobs but for the bases; returns what is pending."""
-        return runs.release(run, self._environment)
+        return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
 
     def release_all(self) -> tuple[str, ...]:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
-        return runs.release_job(self.id, self._environment)
+        return release_job(self.id, self._environment)
 
     def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> tuple[ReleasedBase, ...]:
         """Delete the bases that no later job of this subclient will start from."""
-        released = tuple(
-            bases_to_release(
-                self.media.view(),
-                self.subclient,
-                listed=discovery.listed,
-                selected=discovery.selected,
-                identified={item.vm.key: item.disks for item in identified if not item.error},
-                now=self.now(),
-            )
+        estate = Estate(
+            subscription_id=self.connection.subscription_id,
+            listed=discovery.listed,
+            selected=discovery.selected,
+            identified={item.vm.key: item.disks for item in identified if not item.error},
         )
+        released = tuple(bases_to_release(self.media.view(), self.subclient, estate, now=self.now()))
         for item in released:
             _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
             revoke(self.connection, item.base)
@@ -299,7 +315,7 @@ class BackupJob:
         released: Sequence[ReleasedBase] = (),
         alarms: Sequence[str] = (),
     ) -> JobEntry:
-        """Write the job's report into the log; failed jobs have one too."""
+        """Write the job's report into the log, once; failed jobs have one too."""
         report = JobEntry(
             job=self.id,
             subclient=self.subclient.name,

@@ -1,50 +1,77 @@
 """Whether the process that began a run still lives. Liveness only: no committed data depends on it.
 
-A process is named by its machine's boot and by its start within it, so neither a reused process id nor a
-cloned host name can pass for it. Where that cannot be read, the process counts as alive.
+A process is judged dead only where that can be known: on the machine and in the namespace of process ids
+that it ran in, by its start; or because that machine has started again since. Neither a reused process id nor
+a cloned host name nor a second container can pass for it. Where it cannot be judged it counts as alive.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
-from vsa.model import Intent
+from vsa.model import ProcessName
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True)
-class ProcessName:
-    """One process, for as long as anybody may ask about it."""
-
-    host: str
-    process: int
-    started: str
+_MACHINE_ID = Path("/sys/class/dmi/id/product_uuid")
+_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def this_process() -> ProcessName:
-    return ProcessName(_host(), os.getpid(), _started(os.getpid()))
+    return ProcessName(
+        machine=_text(_MACHINE_ID),
+        host=socket.gethostname(),
+        boot=_text(_BOOT_ID),
+        namespace=str(_NAMESPACE.readlink()) if _NAMESPACE.is_symlink() else "",
+        id=os.getpid(),
+        started=_started(os.getpid()),
+    )
 
 
-def has_ended(intent: Intent) -> bool:
-    """Whether the run's process is known to have ended; False when that cannot be known from here."""
-    if intent.host != _host() or not intent.process_started:
+def has_ended(process: ProcessName) -> bool:
+    """Whether the process is known to have ended; False when that cannot be known from here."""
+    here = this_process()
+    if not process.boot or not process.started:
         return False
-    return _started(intent.process) != intent.process_started
+    if process.boot != here.boot:
+        # A clone has another product id; where none can be read, another boot may be another machine.
+        return bool(process.machine) and process.machine == here.machine
+    same_place = (process.host, process.namespace) == (here.host, here.namespace)
+    return same_place and not _lives(process)
 
 
-def _host() -> str:
-    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
-    return f"{socket.gethostname()}/{boot}"
+def _lives(process: ProcessName) -> bool:
+    started = _started(process.id)
+    if started:
+        return started == process.started
+    try:
+        os.kill(process.id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # It is there, and its entry in /proc is hidden from us.
+        return True
+    return not _is_zombie(process.id)
 
 
 def _started(process: int) -> str:
-    """The start time of a process in clock ticks since boot; empty if there is none (proc(5), field 22)."""
+    """A process's start in clock ticks since boot; empty if it cannot be read (proc(5), field 22)."""
+    fields = _status(process)
+    return "" if not fields or fields[0] == "Z" else fields[19]
+
+
+def _is_zombie(process: int) -> bool:
+    return _status(process)[:1] == ["Z"]
+
+
+def _status(process: int) -> list[str]:
+    """The fields of /proc/<id>/stat after the name, which may itself hold spaces and brackets."""
+    return _text(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()
+
+
+def _text(path: Path) -> str:
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
+        return path.read_text().strip()
+    except OSError:
         return ""
-    return "" if fields[0] == "Z" else fields[19]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import VHD_FOOTER
@@ -18,21 +19,43 @@ from vsa.azure.page_ranges import (
     managed_changes,
 )
 from vsa.azure.reader import RangeReader
-from vsa.errors import AzureRefused
-from vsa.model import DiskKind, SnapshotRef
-from vsa.ranges import ByteRange
+from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, VsaError
+from vsa.model import DiskKind, Reason, SnapshotRef
+from vsa.ranges import ByteRange, total
+from vsa.secret import Secret
 from vsa.stop import Stop, again
+from vsa.transfer.reads import ReadPlan
 
 T = TypeVar("T")
 
 
+class NoChangeList(VsaError):
+    """No change list leads from the base to this snapshot; `reason` says why."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Planned(NamedTuple):
+    """What to read, and the number of bytes in the ranges that it was made from."""
+
+    reads: ReadPlan
+    listed: int
+
+
 @dataclass(frozen=True)
 class SnapshotSource:
-    """One granted snapshot: its lists come from the snapshot, its bytes from `contents`."""
+    """One granted snapshot: its lists come from the snapshot, its bytes from `contents`.
+
+    A list of ranges may be long, so it is turned into a plan as it comes and never held. When an answer
+    breaks off, it is asked for from the start and the plan is made anew.
+    """
 
     connection: AzureConnection
     grants: Grants
     snapshot: SnapshotRef
+    extent_size: int
     lists: GrantedAccess
     contents: Access
     stop: Stop
@@ -41,28 +64,62 @@ class SnapshotSource:
         """A reader for one thread."""
         return RangeReader(self.contents, tls=self.connection.tls_context, stop=self.stop)
 
-    def allocated(self) -> list[ByteRange]:
-        """Everything that Azure says is allocated."""
-        return self._asking(
-            lambda url: list(allocated_ranges(self.connection, url, self.snapshot.size)), self.lists
-        )
+    def allocated_bytes(self) -> int:
+        """How much Azure says is allocated."""
+        return self._asking(lambda url: total(self._allocated(url)), self.lists)
 
-    def changes(self, base: SnapshotRef) -> list[ChangedRange]:
-        """What changed since the base; all pages of the answer. The base is granted only while asking.
+    def plan_allocated(self) -> Planned:
+        """Read everything that Azure says is allocated."""
+        return self._asking(lambda url: self._reading(self._allocated(url)), self.lists)
 
-        Raises DiffRefused when Azure will not compare, AzureNotFound when the base is gone.
-        """
+    def plan_whole(self) -> Planned:
+        """Read every byte, whatever Azure says of it."""
+        return self._reading([ByteRange(0, self.snapshot.size)])
+
+    def plan_changes(self, base: SnapshotRef) -> Planned:
+        """Read what changed since the base; all pages of the answer. Raises NoChangeList with its reason."""
+        with ExitStack() as stack:
+            ask = self._change_list(base, stack)
+            try:
+                return ask()
+            except DiffRefused as error:
+                raise NoChangeList(Reason.CRC_DIFF_REFUSED, f"{error.code}: {error}") from error
+
+    def _change_list(self, base: SnapshotRef, stack: ExitStack) -> Callable[[], Planned]:
+        """How to ask; the base of a managed disk is granted for as long as the stack is open."""
         size = self.snapshot.size
         if base.kind is not DiskKind.MANAGED:
-            return self._asking(
-                lambda url: list(blob_changes(self.connection, url, str(base.moment), size)), self.lists
-            )
-        with self.grants.reading(base) as older:
-            return self._asking(
-                lambda url, base_url: list(managed_changes(self.connection, url, base_url, size)),
-                self.lists,
-                older,
-            )
+            list_blob = partial(blob_changes, self.connection, base_moment=str(base.moment), disk_size=size)
+            return lambda: self._asking(lambda url: self._changing(list_blob(url)), self.lists)
+        try:
+            older = stack.enter_context(self.grants.base(base))
+        except AzureNotFound as error:
+            raise NoChangeList(Reason.CRC_BASE_GONE, str(error)) from error
+        except AzureRefused as error:
+            raise NoChangeList(Reason.CRC_DIFF_REFUSED, f"{error.code}: {error}") from error
+        return lambda: self._asking(
+            lambda url, base_url: self._changing(managed_changes(self.connection, url, base_url, size)),
+            self.lists,
+            older,
+        )
+
+    def _allocated(self, url: Secret) -> Iterable[ByteRange]:
+        return allocated_ranges(self.connection, url, self.snapshot.size)
+
+    def _reading(self, ranges: Iterable[ByteRange]) -> Planned:
+        plan, listed = ReadPlan(self.snapshot.size, self.extent_size), 0
+        for item in ranges:
+            plan.read(item)
+            listed += item.length
+        return Planned(plan, listed)
+
+    def _changing(self, changes: Iterable[ChangedRange]) -> Planned:
+        plan, listed = ReadPlan(self.snapshot.size, self.extent_size), 0
+        for change in changes:
+            (plan.clear if change.cleared else plan.read)(change.range)
+            listed += change.range.length
+        plan.finish()
+        return Planned(plan, listed)
 
     def require_size(self) -> None:
         """Refuse a snapshot whose bytes are not as many as its description says, with or without a footer."""
@@ -80,14 +137,21 @@ class SnapshotSource:
         return again(lambda: renewing(ask, *accesses), stop=self.stop)
 
 
-@contextmanager
 def open_source(
-    connection: AzureConnection, grants: Grants, snapshot: SnapshotRef, staging: str | None, stop: Stop
-) -> Iterator[SnapshotSource]:
-    """Grant access to the snapshot, and to its staging blob if it has one, for the length of a block."""
-    with ExitStack() as stack:
-        lists = stack.enter_context(grants.reading(snapshot))
-        contents = stack.enter_context(grants.reading_blob(staging)) if staging else lists
-        source = SnapshotSource(connection, grants, snapshot, lists, contents, stop)
-        source.require_size()
-        yield source
+    connection: AzureConnection,
+    grants: Grants,
+    snapshot: SnapshotRef,
+    *,
+    staging: str | None,
+    extent_size: int,
+    stop: Stop,
+) -> SnapshotSource:
+    """Ask for access to the snapshot, and to its staging blob if it has one.
+
+    The access outlives the stream: it ends when the run is released, after the commit.
+    """
+    lists = grants.snapshot(snapshot)
+    contents = grants.blob(staging) if staging else lists
+    source = SnapshotSource(connection, grants, snapshot, extent_size, lists, contents, stop)
+    source.require_size()
+    return source

@@ -1,0 +1,29 @@
+"""Waiting for Azure's long-running operations without becoming deaf to a stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from azure.core.polling import LROPoller
+
+from vsa.errors import TryAgainLater
+from vsa.stop import Stop
+
+# Snapshots, grants and deletions end within seconds or a few minutes; one that takes longer hangs.
+LONGEST_OPERATION_SECONDS = 1800.0
+LOOK_SECONDS = 0.5
+
+
+def finished(poller: LROPoller[Any], *, stop: Stop, action: str) -> Any:
+    """The result of an operation. Raises RunStopped when a stop is asked for: the operation itself goes on.
+
+    Raises TryAgainLater when the operation does not end: what it was to make or remove is then found by name.
+    """
+    deadline = time.monotonic() + LONGEST_OPERATION_SECONDS
+    while not poller.done():
+        stop.check()
+        if time.monotonic() > deadline:
+            raise TryAgainLater(f"{action}: the operation has not ended in {LONGEST_OPERATION_SECONDS:.0f} s")
+        poller.wait(LOOK_SECONDS)
+    return poller.result()

@@ -1,0 +1,26 @@
+"""Where a run happens: its Azure, its media, its clock, and the request to stop."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vsa.azure.connection import AzureConnection
+from vsa.azure.snapshots import Snapshots, snapshots_of
+from vsa.media.media import Media
+from vsa.model import SourceDisk
+from vsa.stop import Stop
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """What every stage of a run needs from its surroundings."""
+
+    connection: AzureConnection
+    media: Media
+    stop: Stop
+    now: Callable[[], dt.datetime]
+
+    def snapshots(self, disk: SourceDisk) -> Snapshots:
+        return snapshots_of(self.connection, disk.kind)
