@@ -8,7 +8,7 @@ import pytest
 from azure.mgmt.compute import models
 
 from tests.azure.loopback import anonymous
-from vsa.azure.accounts import account_of, container_url
+from vsa.azure.blob_address import BlobAddress
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import BadRequest
@@ -60,13 +60,39 @@ def test_the_wire_text_of_a_value(value: object, wire: str) -> None:
     assert text(value) == wire
 
 
+ACCOUNT = "https://web01disks.blob.core.windows.net"
+LOCAL = "https://127.0.0.1:10000/web01disks"
+
+
 @pytest.mark.parametrize(
-    ("url", "account"),
+    ("url", "account_url", "container", "name"),
     [
-        ("https://web01disks.blob.core.windows.net/vhds/web-01.vhd", "web01disks"),
-        ("http://127.0.0.1:10000/web01disks/vhds/web-01.vhd", "web01disks"),
+        (f"{ACCOUNT}/vhds/web-01.vhd", ACCOUNT, "vhds", "web-01.vhd"),
+        (f"{LOCAL}/vhds/web-01.vhd", LOCAL, "vhds", "web-01.vhd"),
+        (f"{ACCOUNT}/vhds/web-01.vhd?sv=1&sig=abc", ACCOUNT, "vhds", "web-01.vhd"),
+        (f"{ACCOUNT.replace('https', 'http')}/vhds/web-01.vhd", ACCOUNT, "vhds", "web-01.vhd"),
+        (f"{ACCOUNT}/vhds/old/2019/web-01.vhd", ACCOUNT, "vhds", "old/2019/web-01.vhd"),
+        (f"{ACCOUNT}/vhds/my disk.vhd", ACCOUNT, "vhds", "my disk.vhd"),
+        (f"{ACCOUNT}/vhds/my%20disk.vhd", ACCOUNT, "vhds", "my disk.vhd"),
+        (f"{ACCOUNT}/vhds/100%25.vhd", ACCOUNT, "vhds", "100%.vhd"),
+        (f"{ACCOUNT}/vhds/dïsk.vhd", ACCOUNT, "vhds", "dïsk.vhd"),
     ],
 )
-def test_the_account_and_its_other_containers_from_a_blob_url(url: str, account: str) -> None:
-    assert account_of(anonymous(), url) == account
-    assert container_url(url, "vsa-staging") == url.replace("vhds/web-01.vhd", "vsa-staging")
+def test_a_blob_url_in_parts(url: str, account_url: str, container: str, name: str) -> None:
+    address = BlobAddress.parse(url)
+    assert address == BlobAddress(account_url, "web01disks", container, name)
+    assert BlobAddress.parse(address.url) == address
+    assert address.url.isascii()
+    assert " " not in address.url
+    assert anonymous().blob(address.url).blob_name == name
+
+
+def test_a_blob_beside_another_is_in_the_same_account() -> None:
+    address = BlobAddress.parse(f"{LOCAL}/vhds/a/b.vhd").beside("vsa-staging", "vsa-1.vhd")
+    assert address.url == f"{LOCAL}/vsa-staging/vsa-1.vhd"
+
+
+@pytest.mark.parametrize("wrong", ["", "web-01.vhd", "https://", "ftp://a.blob.core.windows.net/c/b"])
+def test_what_is_no_url_of_a_blob_is_refused(wrong: str) -> None:
+    with pytest.raises(BadRequest, match="is not the URL of a blob"):
+        BlobAddress.parse(wrong)
