@@ -58,8 +58,10 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     logger = flow_run_logger(flow_run, flow)
     logger.info("Cleaning up after %s", state.name)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
-    for pending in job.release_all():
-        logger.error("%s", pending)
+    pending = job.release_all()
+    for message in pending:
+        logger.error("%s", message)
+    job.report_stopped(f"the job's process ended before the job did: {state.name}", pending)
     for left in Path(tempfile.gettempdir()).glob(f"{_scratch_prefix(job.id)}*"):
         shutil.rmtree(left, ignore_errors=True)
 

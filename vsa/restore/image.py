@@ -56,6 +56,7 @@ def new_image(target: Path, *, size: int, allocated: int) -> Iterator[Image]:
         descriptor, name = tempfile.mkstemp(prefix=".vsa-restore-", dir=target.parent)
     try:
         with _target_errors(target):
+            _require_links(Path(name))
             os.ftruncate(descriptor, size)
         yield Image(descriptor, target)
         with _target_errors(target):
@@ -74,6 +75,13 @@ def _publish(descriptor: int, name: str, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _require_links(temporary: Path) -> None:
+    """Find out before hours of copying whether the file system can publish the image at all."""
+    probe = temporary.with_name(f"{temporary.name}-link")
+    os.link(temporary, probe)
+    probe.unlink()
 
 
 def _require_free_name(target: Path) -> None:

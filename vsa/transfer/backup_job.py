@@ -40,7 +40,7 @@ from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
 from vsa.transfer.bases import Estate, bases_to_release
 from vsa.transfer.clients import client_entries
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import clear_disk, release, release_dead, release_job
+from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 
@@ -315,7 +315,7 @@ class BackupJob:
         released: Sequence[ReleasedBase] = (),
         alarms: Sequence[str] = (),
     ) -> JobEntry:
-        """Write the job's report into the log, once; failed jobs have one too."""
+        """Write the job's report into the log; failed jobs have one too."""
         report = JobEntry(
             job=self.id,
             subclient=self.subclient.name,
@@ -330,6 +330,24 @@ class BackupJob:
         )
         self.media.append(report)
         return report
+
+    def report_stopped(self, reason: str, pending: Sequence[str]) -> None:
+        """Write the report of a job whose own process could not, because it was cancelled or has crashed."""
+        view = self.media.view()
+        if any(reported.job.job == self.id for reported in view.jobs.values()):
+            return
+        outcomes = [
+            VmOutcome(
+                key=intent.vm_key,
+                name=intent.vm_name,
+                result=Result.COMPLETED if intent.run in view.committed else Result.FAILED,
+                run=intent.run,
+                point=view.committed.get(intent.run),
+                error="" if intent.run in view.committed else reason,
+            )
+            for intent in intents_of_job(self.id, self.media)
+        ]
+        self.complete(outcomes, alarms=[reason, *pending])
 
 
 def job_result(outcomes: Sequence[VmOutcome], alarms: Sequence[str]) -> Result:

@@ -8,7 +8,7 @@ repeated, by a retry, by another process after a crash, or by the next job on th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from vsa.azure.grants import revoke
@@ -55,10 +55,14 @@ def release_job(job: str, env: RunEnvironment) -> tuple[str, ...]:
     """Release every run of a job that has ended: what hooks do after a cancellation or a crash."""
     return tuple(
         pending
-        for intent in _open_intents(env)
-        if intent.job == job
+        for intent in intents_of_job(job, env.media)
         for pending in release(intent.run, intent.disks, "the job was cancelled or crashed", env)
     )
+
+
+def intents_of_job(job: str, media: Media) -> list[Intent]:
+    """What the runs of a job wrote before they began. Reads every intent: for the rare case alone."""
+    return [intent for intent in _intents(media.runs(), media) if intent.job == job]
 
 
 def release_dead(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
@@ -71,14 +75,17 @@ def release_dead(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
     )
 
 
-def _open_intents(env: RunEnvironment) -> Iterable[Intent]:
-    """The intents of runs that the log knows no end of; one that cannot be read is skipped, and said."""
+def _open_intents(env: RunEnvironment) -> Iterator[Intent]:
+    """The intents of runs that the log knows no end of."""
     view = env.media.view()
-    for run in env.media.runs():
-        if _is_over(run, view):
-            continue
+    return _intents((run for run in env.media.runs() if not _is_over(run, view)), env.media)
+
+
+def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
+    """The intents that can be read; one that cannot must not keep the others from being cleaned up."""
+    for run in runs:
         try:
-            intent = env.media.intent(run)
+            intent = media.intent(run)
         except VsaError as error:
             _log.error("what run %s left cannot be found by its intent: %s", run, error)
             continue
