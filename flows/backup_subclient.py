@@ -46,7 +46,8 @@ from tasks.transfer import transfer_disk
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
 from vsa.model import DiskBackup, DiskKind, Exclusion, Method, SnapshotRef
-from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks, vm_outcome
+from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
+from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
 
 # Tasks that wait for others hold a thread; the streams themselves are limited by each proxy's own slots.

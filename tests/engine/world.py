@@ -15,18 +15,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from azure.storage.blob import BlobClient
+
 from azsim.control import Control
 from vsa.azure.connection import AzureConnection
 from vsa.errors import VsaError
 from vsa.media.entries import DiskOutcome, JobEntry, VmOutcome
 from vsa.media.media import Media
-from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Exclusion, Method, Reason
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Exclusion, Method, Reason, SnapshotRef
 from vsa.progress import SILENT, Progress
 from vsa.restore.disk import Format, restore_disk
 from vsa.secret import Secret
 from vsa.subclient import Subclient
-from vsa.transfer.backup_job import BackupJob, VmDisks, vm_outcome
+from vsa.transfer.backup_job import BackupJob, VmDisks
 from vsa.transfer.proxies import Proxy
+from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
 
 KIB = 1024
@@ -187,7 +190,22 @@ class World:
     def _is_mine(self, resource_id: str) -> bool:
         return f"/{self.group}/".lower() in resource_id.lower()
 
-    # What guests do
+    # What owners and guests do
+
+    def vhd(self, disk: str, snapshot: str = "") -> BlobClient:
+        """The SDK's client for an unmanaged disk's VHD or one of its snapshots, as its owner has it."""
+        account = self.account(self._kinds[disk])
+        keys: Any = self.connection.storage.storage_accounts.list_keys(self.group, account).keys_property
+        options: dict[str, Any] = {"connection_verify": self.connection.ca_file}
+        url = f"{self.url(disk)}?snapshot={snapshot}" if snapshot else self.url(disk)
+        return BlobClient.from_blob_url(url, credential=keys[0].value, **options)
+
+    def delete_snapshot(self, ref: SnapshotRef, disk: str) -> None:
+        """Delete a snapshot as another administrator might."""
+        if ref.moment:
+            self.vhd(disk, ref.moment).delete_blob()
+        else:
+            self.control.delete_snapshot(ref.id)
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         source = self.folder / "write.bin"

@@ -23,7 +23,6 @@ from vsa.azure.vms import list_vms
 from vsa.errors import AzureNotFound, BadRequest, NoPoint
 from vsa.media.entries import (
     ClientState,
-    DiskOutcome,
     JobEntry,
     ReleasedBase,
     Result,
@@ -43,6 +42,7 @@ from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
+from vsa.transfer.report import job_result
 
 _log = logging.getLogger(__name__)
 
@@ -348,48 +348,3 @@ class BackupJob:
             for intent in intents_of_job(self.id, self.media)
         ]
         self.complete(outcomes, alarms=[reason, *pending])
-
-
-def job_result(outcomes: Sequence[VmOutcome], alarms: Sequence[str]) -> Result:
-    """Completed only if every VM has its point and nothing needs attention; failed if none has one."""
-    points = [outcome for outcome in outcomes if outcome.point is not None]
-    if not points:
-        return Result.FAILED
-    if alarms or any(outcome.result is not Result.COMPLETED for outcome in outcomes):
-        return Result.COMPLETED_WITH_ERRORS
-    return Result.COMPLETED
-
-
-def vm_outcome(
-    vm: Vm,
-    *,
-    run: str | None = None,
-    point: int | None = None,
-    error: str = "",
-    backups: Sequence[DiskBackup] = (),
-    missing: Sequence[SourceDisk] = (),
-) -> VmOutcome:
-    """What became of one VM, disk by disk."""
-    done = tuple(
-        DiskOutcome(
-            name=backup.disk.name,
-            key=backup.disk.key,
-            method=backup.method,
-            reason=backup.reason,
-            detail=backup.detail,
-            figures=backup.figures,
-        )
-        for backup in backups
-    )
-    lost = tuple(DiskOutcome(name=disk.name, key=disk.key) for disk in missing)
-    return VmOutcome(
-        key=vm.key,
-        name=vm.name,
-        result=(Result.COMPLETED_WITH_ERRORS if error else Result.COMPLETED)
-        if point is not None
-        else Result.FAILED,
-        run=run,
-        point=point,
-        error=error,
-        disks=(*done, *lost),
-    )
