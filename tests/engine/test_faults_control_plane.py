@@ -11,7 +11,6 @@ import pytest
 
 from tests.azsim_process import AzsimProcess
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, connection_to, random_bytes
-from vsa.azure.snapshots import snapshots_of
 from vsa.errors import AccessDenied
 from vsa.media.entries import JobEntry, Result
 from vsa.model import Reason
@@ -134,8 +133,8 @@ class TestDisappearance:
     @pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD, PREMIUM_VHD])
     def test_a_base_that_is_gone_means_crc(self, world: World, kind: str) -> None:
         backed_up_once(world, kind)
-        for _, base in world.media.view().bases().values():
-            snapshots_of(world.connection, base.kind).delete(base)
+        for disk in world.media.view().points[min(world.points)].point.disks:
+            world.delete_snapshot(disk.snapshot, disk.disk.name.removesuffix(f"-{world.number}"))
         assert world.snapshots == set()
         report = world.back_up()
         assert set(world.reasons(report).values()) == {Reason.CRC_BASE_GONE}
@@ -180,15 +179,19 @@ class TestThrottling:
         backed_up_once(world)
         with ExitStack() as faults:
             for request in THROTTLED:
-                faults.enter_context(world.fault("status", plane="arm", status=status, **request))
+                fault = world.fault("status", plane="arm", status=status, retry_after=0, **request)
+                faults.enter_context(fault)
             require_normal_job(world)
 
     @pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
     def test_account_lists_and_keys_are_repeated_too(self, world: World, kind: str) -> None:
         backed_up_once(world, kind)
+        # Where accounts are is looked up once for each connection.
+        world.connection = connection_to(world.control.endpoint)
+        busy: dict[str, Any] = {"plane": "arm", "status": 429, "retry_after": 0}
         with (
-            world.fault("status", plane="arm", method="GET", path="/storageAccounts$", status=429),
-            world.fault("status", plane="arm", method="POST", path="/listKeys$", status=503),
+            world.fault("status", method="GET", path="/storageAccounts$", **busy),
+            world.fault("status", method="POST", path="/listKeys$", **busy),
         ):
             require_normal_job(world)
 
@@ -204,7 +207,7 @@ class TestThrottling:
     def test_a_lost_answer_is_not_a_lost_snapshot(self, world: World, loss: str) -> None:
         backed_up_once(world)
         lost: dict[str, Any] = {"plane": "arm", "when": "after", "times": 2}
-        lost |= {"status": 503} if loss == "status" else {}
+        lost |= {"status": 503, "retry_after": 0} if loss == "status" else {"times": 1}
         with (
             world.fault(loss, method="PUT", path=SNAPSHOT, **lost),
             world.fault(loss, method="POST", path="begingetaccess", **lost),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from tests.engine.world import KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
-from vsa.azure.accounts import StorageAccounts
 from vsa.media.entries import Result
 from vsa.model import Reason
 
@@ -119,8 +118,7 @@ class TestAccessThatEnds:
         with world.fault("expire_access", **READ, times=None):
             report = world.back_up()
         assert report.result is Result.FAILED
-        assert "access ended 17 times" in report.vms[0].error
-        assert "somebody revoking grants" in report.vms[0].error
+        assert "Azure granted access and refused it" in report.vms[0].error
         require_cbt(world)
 
 
@@ -152,10 +150,8 @@ class TestRefusedComparisons:
         """Such a blob keeps its name and its snapshots, but not its time of creation."""
         one_disk(world, STANDARD_VHD)
         world.add_vm({"other": random_bytes(9 * MIB, "other")}, kind=STANDARD_VHD)
-        key = StorageAccounts(world.connection).key(world.account(STANDARD_VHD), world.group)
-        urls = [world.url(disk) for disk in ("os", "other")]
-        world.connection.blob(urls[0], key).start_copy_from_url(urls[1])
-        while world.connection.blob(urls[0], key).get_blob_properties().copy.status == "pending":
+        world.vhd("os").start_copy_from_url(world.url("other"))
+        while world.vhd("os").get_blob_properties().copy.status == "pending":
             time.sleep(0.01)
         assert world.contents("os") == world.contents("other")
         report = world.back_up()
@@ -185,24 +181,17 @@ class TestMoreRangesThanOneAnswerHolds:
         size = 2 * self.BLOCK * self.BLOCKS
         world.add_vm({"os": bytes(size)}, kind=kind)
         world.control.write_image(world.label("os"), self.comb(world, 1))
-        lists = self.lists_of(world, "comp=pagelist")
         assert world.reasons(world.back_up())["os"] is Reason.FULL_FIRST
-        assert lists() == 2
-
         world.control.write_image(world.label("os"), self.comb(world, 2))
-        diffs = self.lists_of(world, "comp=pagelist")
-        report = world.back_up()
-        assert world.reasons(report)["os"] is Reason.CBT
-        assert diffs() == 4
+        since = world.control.requests()[-1]["number"]
+        assert world.reasons(world.back_up())["os"] is Reason.CBT
+        lists = [row["query"] for row in world.control.requests(since=since) if "pagelist" in row["query"]]
+        # What is allocated and what has changed: each of them takes two answers.
+        assert ["marker=" in query for query in lists] == [False, True, False, True]
         world.require_sound()
 
-    def comb(self, world: World, seed: int) -> Any:
+    def comb(self, world: World, seed: int) -> Path:
         """An image in which every second block holds data: as many ranges as there are teeth."""
         path = world.folder / f"comb-{seed}.img"
-        tooth = random_bytes(self.BLOCK, seed)
-        path.write_bytes((tooth + bytes(self.BLOCK)) * self.BLOCKS)
+        path.write_bytes((random_bytes(self.BLOCK, seed) + bytes(self.BLOCK)) * self.BLOCKS)
         return path
-
-    def lists_of(self, world: World, query: str) -> Any:
-        since = world.control.requests()[-1]["number"]
-        return lambda: sum(query in row["query"] for row in world.control.requests(since=since))

@@ -19,7 +19,6 @@ from tests.engine.world import (
     random_bytes,
     run_job,
 )
-from vsa.azure.accounts import StorageAccounts
 from vsa.errors import RunStopped
 from vsa.media.entries import DoomEntry, Result
 from vsa.model import Method, Reason
@@ -72,13 +71,11 @@ def test_blob_snapshots_of_others_are_never_touched(world: World, kind: str) -> 
     world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
     world.back_up()
     (disk,) = world.media.view().points[min(world.points)].point.disks
-    key = StorageAccounts(world.connection).key(world.account(kind), world.group)
-    blob = world.connection.blob(world.url("os"), key)
     marks = {"vsa_media": "another-media", "vsa_run": "0" * 16, "vsa_disk": disk.disk.key}
     theirs = set()
     for metadata in ({}, marks, marks | {"vsa_media": world.media.id, "vsa_disk": "another-disk"}):
         world.control.advance_clock(601)
-        theirs.add(blob.create_snapshot(metadata=metadata)["snapshot"])
+        theirs.add(world.vhd("os").create_snapshot(metadata=metadata)["snapshot"])
     world.back_up()
     world.back_up(method="crc")
     assert all_snapshots(world) == theirs
@@ -149,8 +146,7 @@ def test_a_staging_blob_goes_even_when_somebody_deleted_its_snapshot(world: Worl
     (snapshot,) = job.create_snapshots(run)
     job.stage(run, run.disks[0], snapshot)
     assert len(world.staging_blobs) == 1
-    key = StorageAccounts(world.connection).key(world.account(PREMIUM_VHD), world.group)
-    world.connection.blob(f"{world.url('os')}?snapshot={snapshot.moment}", key).delete_blob()
+    world.delete_snapshot(snapshot, "os")
     assert job.release(run) == ()
     world.require_no_leftovers()
 
