@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -146,23 +147,33 @@ def test_nothing_is_handled_after_the_first_error(error: BaseException):
 
 
 def test_the_first_of_several_errors_is_the_one_that_is_raised():
-    first, later = Broken("first"), Broken("later")
-    failed = threading.Event()
+    failing: list[threading.Thread] = []
+    both = threading.Barrier(2)
 
-    def handle(at: ByteRange, data: memoryview) -> None:
+    def fail_one_after_the_other(at: ByteRange) -> None:
         if at.offset == 0:
-            failed.set()
-            raise first
-        failed.wait(PATIENCE)
-        raise later
+            failing.append(threading.current_thread())
+            both.wait(PATIENCE)
+            raise Broken("first")
+        both.wait(PATIENCE)
+        failing[0].join(PATIENCE)
+        raise Broken("later")
 
-    def wait_for_it(at: ByteRange) -> None:
-        if at.offset:
-            failed.wait(PATIENCE)
+    disk = Disk(before=fail_one_after_the_other)
+    with a_pump(disk, readers=2) as pump, pytest.raises(Broken, match="first"):
+        pump.run(some_reads(2), lambda at, data: None)
 
-    with a_pump(Disk(before=wait_for_it), readers=2, workers=1) as pump, pytest.raises(Broken) as caught:
-        pump.run(some_reads(20), handle)
-    assert caught.value is first
+
+def test_the_list_of_reads_may_be_slow_and_need_not_know_of_threads():
+    def reads() -> Iterator[ByteRange]:
+        for read in some_reads(50):
+            time.sleep(0.001)
+            yield read
+
+    handled: list[ByteRange] = []
+    with a_pump(Disk(), readers=5) as pump:
+        pump.run(reads(), lambda at, data: handled.append(at))
+    assert sorted(handled) == some_reads(50)
 
 
 def test_an_error_in_the_list_of_reads_is_raised():
