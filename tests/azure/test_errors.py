@@ -175,6 +175,30 @@ def test_answers_of_the_control_plane(azure: Loopback, status: int, code: str, o
     assert str(ours_now).startswith(f"snapshot disk web-01: {status} {code}: ({code}) No.")
 
 
+@pytest.mark.parametrize(
+    ("code", "ours"),
+    [
+        ("InternalExecutionError", TryAgainLater),
+        ("OperationPreempted", TryAgainLater),
+        ("RetryableError", TryAgainLater),
+        ("TooManyRequests", TryAgainLater),
+        ("ResourceNotFound", AzureNotFound),
+        ("NotFound", AzureNotFound),
+        ("OperationNotAllowed", AzureRefused),
+        ("QuotaExceeded", AzureRefused),
+        ("", AzureRefused),
+    ],
+)
+def test_operations_that_were_accepted_and_then_failed(
+    azure: Loopback, code: str, ours: type[VsaError]
+) -> None:
+    """Their polls answer 200, and the code alone says what became of them."""
+    body = f'{{"error": {{"code": "{code}", "message": "No."}}}}'.encode()
+    azure.answers = [lambda request: send(request, 200, {"Content-Type": "application/json"}, body)]
+    error = core.HttpResponseError(response=an_answer(azure), error_format=ARMErrorFormat)
+    assert type(translate(error, "snapshot disk web-01")) is ours
+
+
 @pytest.mark.parametrize("in_body", [False, True])
 def test_a_refusal_names_its_code_wherever_azure_put_it(azure: Loopback, in_body: bool) -> None:
     azure.answers = [refusing(409, "BlobOverwritten", in_body=in_body)]

@@ -71,6 +71,7 @@ def test_the_same_text_granted_again_is_another_grant() -> None:
     left = iter(grants)
     access = GrantedAccess(lambda: next(left), "snapshot disk")
     access.renew(grants[0])
+    access.renew(grants[0])
     assert access.url is grants[1]
     access.renew(grants[1])
     assert access.url is grants[2]

@@ -227,6 +227,16 @@ def test_a_refusal_is_final(
     assert read(reader, SECOND) == DISK[SECOND.offset : SECOND.end]
 
 
+@pytest.mark.parametrize("answer", [everything, refusing(302, Location="http://127.0.0.1:9/elsewhere")])
+def test_an_answer_that_is_neither_the_range_nor_an_error_is_named(
+    azure: Loopback, open_reader: Callable[..., RangeReader], answer: Answer
+) -> None:
+    azure.answers = [answer]
+    with pytest.raises(AzureRefused, match=r"answered [23]0[02] .*, expected 206") as caught:
+        read(open_reader(), FIRST)
+    assert caught.value.code == "NotARange"
+
+
 def test_a_service_that_is_asked_too_often_gets_the_pause_it_wants(
     azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried
 ) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
-from vsa.errors import TryAgainLater
+from vsa.errors import AzureRefused, TryAgainLater
 from vsa.ranges import ByteRange
 from vsa.redact import public_url
 from vsa.secret import Secret
@@ -118,6 +118,12 @@ def _require_range(content_range: str | None, at: ByteRange, action: str) -> Non
 
 
 def _refusal(answer: http.client.HTTPResponse, action: str) -> Exception:
+    if answer.status < 400:
+        return AzureRefused(
+            f"{action}: answered {answer.status} {answer.reason}, expected 206 and the range alone; "
+            "look for a proxy server between here and Azure",
+            code="NotARange",
+        )
     body = answer.read(_LONGEST_ERROR_BODY).decode("utf-8", "replace")
     in_body = re.search(r"<Code>(\w+)</Code>", body)
     code = answer.headers.get("x-ms-error-code") or (in_body[1] if in_body else "")
