@@ -17,13 +17,19 @@ def client_entries(
     subscription_id: str,
     now: dt.datetime,
 ) -> Iterator[ClientEntry]:
-    """The entries to write: one for each selected VM, and one for each known client that has gone.
+    """The entries to write: one for each selected VM, and one for each known client that went or returned.
 
     A client is gone when its subscription was listed and it was not there. It stays, marked so.
     """
-    for vm in selected:
-        yield _seen(known.get(vm.key), vm, now)
-    present = {vm.key for vm in listed}
+    chosen = {vm.key: vm for vm in selected}
+    present = {vm.key: vm for vm in listed}
+    returned = {
+        key: present[key]
+        for key, entry in known.items()
+        if entry.state is ClientState.GONE and key in present
+    }
+    for key, vm in (returned | chosen).items():
+        yield _seen(known.get(key), vm, now)
     for key, entry in known.items():
         if (
             key not in present
