@@ -9,17 +9,24 @@ from vsa.model import DiskBackup, Method
 
 
 def mark_doubtful(disk_key: str, reason: str, *, run: str, media: Media) -> None:
-    """Doubt the disk's points since it was last read without a change list; its newest if there are none.
+    """Say in the log which points of the disk are in doubt from now on.
 
     This is written when it is found, not when the run commits: a run that fails later must not lose it.
     """
-    view = media.view()
-    backups = {slot: backup for slot in view.points if (backup := _backup(view, slot, disk_key))}
-    since = max((slot for slot, backup in backups.items() if backup.method is not Method.CBT), default=-1)
-    suspects = [slot for slot in sorted(backups) if slot > since] or sorted(backups)[-1:]
-    points = tuple(slot for slot in suspects if not doubt_of(view, slot, disk_key))
+    points = suspects(media.view(), disk_key)
     if points:
         media.append(DamageEntry(points=points, disk_key=disk_key, reason=reason), run=run)
+
+
+def suspects(view: View, disk_key: str) -> tuple[int, ...]:
+    """The disk's points since it was last read without a change list; its newest if there are none.
+
+    Points that are doubtful already are not named again.
+    """
+    backups = {slot: backup for slot in view.points if (backup := _backup(view, slot, disk_key))}
+    since = max((slot for slot, backup in backups.items() if backup.method is not Method.CBT), default=-1)
+    found = [slot for slot in sorted(backups) if slot > since] or sorted(backups)[-1:]
+    return tuple(slot for slot in found if not doubt_of(view, slot, disk_key))
 
 
 def doubt_of(view: View, slot: int, disk_key: str) -> str:

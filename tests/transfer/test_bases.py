@@ -1,0 +1,96 @@
+"""Which base snapshots a job lets go: those that no later job will start from, and not one more."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from tests.subclient.builders import a_source_disk, a_vm
+from tests.transfer.records import NOW, a_point, a_snapshot, a_view
+from vsa.media.entries import DiskOutcome, JobEntry, Result, VmOutcome
+from vsa.media.view import View
+from vsa.model import Method, SourceDisk, Vm
+from vsa.subclient import Subclient
+from vsa.transfer.bases import Estate, bases_to_release
+
+VM = a_vm()
+DISK = a_source_disk()
+DATA = a_source_disk("data-1")
+
+
+def with_base(disk: SourceDisk = DISK, *, vm: Vm = VM, subclient: str = "all") -> View:
+    return a_view(a_point(disk, vm=vm, subclient=subclient, base=a_snapshot(disk)))
+
+
+def an_estate(**given: Any) -> Estate:
+    seen = {
+        "subscription_id": VM.subscription_id,
+        "listed": [VM],
+        "selected": [VM],
+        "identified": {VM.key: [DISK]},
+    }
+    return Estate(**{**seen, **given})
+
+
+def released(view: View, estate: Estate, *, now: dt.datetime = NOW, **settings: Any) -> list[tuple[str, str]]:
+    subclient = Subclient(**{"name": "all", **settings})
+    return [(item.base.disk_key, item.reason) for item in bases_to_release(view, subclient, estate, now=now)]
+
+
+@pytest.mark.parametrize(
+    ("estate", "settings", "reason"),
+    [
+        (an_estate(), {"method": "crc"}, "the subclient's method is CRC"),
+        (an_estate(listed=[], selected=[], identified={}), {}, "its VM is gone"),
+        (an_estate(selected=[], identified={}), {}, "the subclient no longer selects its VM"),
+        (an_estate(identified={VM.key: [DATA]}), {}, "the disk is no longer a target of the subclient"),
+        (
+            an_estate(),
+            {"max_base_age_days": 1, "now": NOW + dt.timedelta(days=1.1)},
+            "it is older than 1 days",
+        ),
+    ],
+)
+def test_each_reason_has_its_case(estate: Estate, settings: dict[str, Any], reason: str) -> None:
+    assert released(with_base(), estate, **settings) == [(DISK.key, reason)]
+
+
+def test_a_base_that_will_be_used_stays() -> None:
+    assert released(with_base(), an_estate()) == []
+    assert released(with_base(), an_estate(), now=NOW + dt.timedelta(days=30)) == []
+
+
+def test_where_disks_could_not_be_identified_bases_stay() -> None:
+    assert released(with_base(), an_estate(identified={})) == []
+
+
+def test_other_subclients_bases_are_theirs() -> None:
+    view = with_base(subclient="others")
+    assert released(view, an_estate(listed=[], selected=[], identified={})) == []
+
+
+def test_other_subscriptions_vms_are_not_gone() -> None:
+    view = with_base(vm=a_vm(subscription_id="99999999-2222-3333-4444-555555555555"))
+    assert released(view, an_estate(listed=[], selected=[], identified={})) == []
+
+
+def test_a_disk_that_another_subclient_backs_up_keeps_its_base() -> None:
+    outcome = VmOutcome(
+        key=VM.key, name=VM.name, result=Result.COMPLETED, disks=(DiskOutcome(name="d", key=DISK.key),)
+    )
+    report = JobEntry(
+        job="j",
+        subclient="others",
+        method=Method.CBT,
+        started_at=NOW,
+        ended_at=NOW,
+        result=Result.COMPLETED,
+        vms=(outcome,),
+    )
+    view = a_view(a_point(DISK, vm=VM, base=a_snapshot(DISK)), report)
+    assert released(view, an_estate(selected=[], identified={})) == []
+    without = report.model_copy(update={"vms": ()})
+    later = a_view(a_point(DISK, vm=VM, base=a_snapshot(DISK)), report, without)
+    assert len(released(later, an_estate(selected=[], identified={}))) == 1
