@@ -248,7 +248,7 @@ def test_a_stage_is_repeated_when_throttling_outlasts_the_patience_of_its_reques
 
     assert state.name == "Completed"
     assert site.control.fired(storm) == PATIENCE
-    runs = task_runs_of(flow_run_of(state), expected=12)
+    runs = task_runs_of(flow_run_of(state), expected=13)
     transfer = next(run for run in runs if run.name.startswith("transfer"))
     assert transfer.run_count == 2
     assert {run.run_count for run in runs if run is not transfer} == {1}

@@ -15,6 +15,7 @@ from vsa.media.entries import Result
 from vsa.model import DiskBackup, Method, Reason
 
 STAGES = (
+    r"release dead runs",
     r"discover VMs",
     r"create client entries",
     r"identify targets and proxies",
@@ -28,7 +29,7 @@ STAGES = (
     r"complete job",
     r"show report",
 )
-RUNS_OF_STAGES = (1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1, 1)
+RUNS_OF_STAGES = (1, 1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1, 1)
 
 
 def test_a_job_completes_through_every_documented_stage(site: Site) -> None:
@@ -136,7 +137,7 @@ def test_unmanaged_disks_of_a_premium_account_go_through_staging_blobs(site: Sit
     state = site.back_up()
 
     assert state.name == "Completed", state.message
-    runs = task_runs_of(flow_run_of(state), expected=15)
+    runs = task_runs_of(flow_run_of(state), expected=16)
     staged = sorted(run.name for run in runs if run.name.startswith("stage"))
     assert staged == ["stage legacy-data", "stage legacy-os"]
     blobs = [row for row in site.control.inventory()["blobs"] if row["account"] == account]

@@ -25,7 +25,7 @@ def test_no_parameter_and_no_result_is_stored(site: Site, prefect_server: Prefec
     assert flow_run.parameters == {"subclient": site.name, "method": "crc", "full": False}
     assert isinstance(state.result(), JobEntry)
     assert _stored(flow_run.state) is None
-    runs = task_runs_of(flow_run, expected=12)
+    runs = task_runs_of(flow_run, expected=13)
     # A task's inputs are recorded as references to the runs that made them, nothing of what they are.
     recorded = [item for run in runs for inputs in run.task_inputs.values() for item in inputs]
     assert {item.input_type for item in recorded} == {"task_run"}
