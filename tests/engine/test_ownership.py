@@ -50,14 +50,17 @@ def test_managed_snapshots_of_others_are_never_touched(world: World) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")})
     world.back_up()
     (disk,) = world.media.view().points[min(world.points)].point.disks
-    mine = disk.snapshot.id.rsplit("/", 1)[1]
-    tags = {"vsa-media": world.media.id, "vsa-run": "0" * 16, "vsa-disk": disk.disk.key}
+    run = world.media.view().points[min(world.points)].run
+    world.back_up()
+    # The first run is over and its snapshot is gone: its name is free for others, and its id is known to us.
+    name = disk.snapshot.id.rsplit("/", 1)[1]
+    tags = {"vsa-media": world.media.id, "vsa-run": run, "vsa-disk": disk.disk.key}
     world.control.advance_clock(601)
-    snapshot_by_others(world, f"{mine}x", {})
-    snapshot_by_others(world, f"x{mine}", {"vsa-disk": disk.disk.key, "vsa-run": "0" * 16})
-    snapshot_by_others(world, f"{mine}-2", tags | {"vsa-media": "another-media"})
-    snapshot_by_others(world, f"{mine}-3", tags | {"vsa-disk": "another-disk"})
-    theirs = {name for name in all_snapshots(world) if not name.endswith(f"/{mine}")}
+    snapshot_by_others(world, name, tags | {"vsa-media": "another-media"})
+    snapshot_by_others(world, f"{name}x", tags)
+    snapshot_by_others(world, f"x{name}", tags)
+    snapshot_by_others(world, f"vsa-{run}-another-disk", tags | {"vsa-disk": "another-disk"})
+    theirs = all_snapshots(world) - world.bases
     assert len(theirs) == 4
     for method in (Method.CBT, Method.CRC, Method.CBT):
         assert world.back_up(by=method).result is Result.COMPLETED
