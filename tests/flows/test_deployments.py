@@ -176,4 +176,4 @@ def _process_of(site: Site) -> int:
     (run_id,) = site.media.runs()
     intent = site.media.intent(run_id)
     assert intent is not None
-    return intent.process
+    return intent.process.id
