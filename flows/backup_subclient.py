@@ -262,7 +262,7 @@ def _reason(future: PrefectFuture[Any]) -> str:
 
 def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool = False) -> BackupJob:
     """Load the block and open what it names: the only place of the flow that does."""
-    show_engine_logs()
+    show_engine_logs(job_id)
     block = BackupSubclient.named(name)
     return BackupJob(
         job_id,

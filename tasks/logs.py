@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from prefect.context import FlowRunContext, TaskRunContext
+
 from vsa.redact import install
 
 ENGINE = "vsa"
@@ -21,13 +23,32 @@ _SPEAKERS = (
 )
 
 
-def show_engine_logs() -> None:
-    """Send the engine's records where Prefect's own go, and redact them all. Repeating it changes nothing."""
+class _OfRun(logging.Filter):
+    """Gives what is said outside of any run's context, in a hook or a bare thread, to one flow run."""
+
+    def __init__(self, flow_run_id: str) -> None:
+        super().__init__()
+        self._flow_run_id = flow_run_id
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if FlowRunContext.get() is None and TaskRunContext.get() is None:
+            record.flow_run_id = getattr(record, "flow_run_id", self._flow_run_id)
+        return True
+
+
+def show_engine_logs(flow_run_id: str) -> None:
+    """Send the engine's records where Prefect's own go, those of this flow run to it, and redact them all.
+
+    Repeating it changes nothing; with another flow run, that one takes the place of the last.
+    """
     engine = logging.getLogger(ENGINE)
     engine.setLevel(logging.getLogger("prefect").getEffectiveLevel())
     for speaker in ("prefect.extra", "prefect"):
         for handler in logging.getLogger(speaker).handlers:
             if handler not in engine.handlers:
                 engine.addHandler(handler)
+            for previous in [item for item in handler.filters if isinstance(item, _OfRun)]:
+                handler.removeFilter(previous)
+            handler.addFilter(_OfRun(flow_run_id))
     for speaker in _SPEAKERS:
         install(logging.getLogger(speaker))

@@ -257,6 +257,19 @@ def test_a_stage_is_repeated_when_throttling_outlasts_the_patience_of_its_reques
     site.require_restorable(site.points_of("web")[0])
 
 
+def test_repetitions_in_threads_of_the_engine_are_in_the_log_of_the_job(site: Site) -> None:
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+    site.control.add_fault(
+        "status", status=503, retry_after=0, method="PUT", path=site.snapshots_path("web-data")
+    )
+    run = flow_run_of(site.back_up())
+    wait_for(
+        "the repetition in the log",
+        lambda: any("503" in said and "; trying again in " in said for said in messages_of(run)),
+    )
+
+
 def _retries_said(task_run: TaskRun) -> list[str] | None:
     """What the log says on the task that was throttled: the engine's repetitions, then the stage's."""
     said = messages_of(task_run)

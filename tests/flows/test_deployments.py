@@ -167,6 +167,7 @@ def test_runs_that_are_cancelled_or_die_under_a_worker_are_cleaned_up(
         wait_for("the hook to clean up", lambda site=site: site.snapshots == [], seconds=60)
         assert not site.media.view().points
         assert any("Cleaning up after" in message for message in messages_of(flow_run))
+    assert sum("snapshot of run" in message for message in messages_of(killed)) == 2, "what the hook deleted"
     control.clear_faults()
     assert [site.back_up().name for site in sites] == ["Completed", "Completed"]
 
