@@ -126,3 +126,56 @@ def test_a_base_past_its_age_is_not_compared_with(world: World) -> None:
     report = world.back_up(now=later)
     assert set(world.reasons(report).values()) == {Reason.CRC_BASE_TOO_OLD}
     world.require_sound()
+
+
+ZEROS, CLEARED = "zeros", "cleared"
+SECTOR = 512
+EDGES = [
+    # (first extent of its own, offset, length, what)
+    (0, 0, SECTOR, "new"),
+    (1, EXTENT - SECTOR, SECTOR, "new"),
+    (2, EXTENT - SECTOR, 2 * SECTOR, "new"),
+    (4, 0, EXTENT, ZEROS),
+    (5, SECTOR, EXTENT - SECTOR, ZEROS),
+    (6, 0, EXTENT - SECTOR, ZEROS),
+    (7, 0, EXTENT, CLEARED),
+    (8, SECTOR, EXTENT - SECTOR, CLEARED),
+    (9, 0, EXTENT - SECTOR, CLEARED),
+    (10, SECTOR, 3 * EXTENT - 2 * SECTOR, CLEARED),
+    (13, EXTENT - SECTOR, 2 * EXTENT + 2 * SECTOR, CLEARED),
+    # Two clears that touch make one; two that do not leave a sector between them.
+    (17, 0, EXTENT // 2, CLEARED),
+    (17, EXTENT // 2, EXTENT // 2, CLEARED),
+    (18, 0, EXTENT // 2, CLEARED),
+    (18, EXTENT // 2 + SECTOR, EXTENT // 2 - SECTOR, CLEARED),
+    # The last act counts.
+    (19, 0, EXTENT, CLEARED),
+    (19, SECTOR, SECTOR, "new"),
+    (20, SECTOR, SECTOR, "new"),
+    (20, 0, EXTENT, CLEARED),
+    # In the disk's hole.
+    (24, 0, EXTENT, CLEARED),
+    (25, 0, EXTENT, ZEROS),
+    (26, EXTENT - SECTOR, SECTOR, "new"),
+    (27, 0, 2 * EXTENT, "new"),
+    (27, 0, EXTENT, CLEARED),
+]
+
+
+@pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
+@pytest.mark.parametrize("method", [Method.CBT, Method.CRC])
+def test_changes_at_every_edge_of_an_extent(world: World, kind: str, method: Method) -> None:
+    hole = bytes(8 * EXTENT)
+    contents = random_bytes(24 * EXTENT, "front") + hole + random_bytes(2 * EXTENT + SECTOR, "end")
+    world.add_vm({"os": contents}, kind=kind)
+    world.back_up()
+    for number, (extent, offset, length, what) in enumerate(EDGES):
+        at = extent * EXTENT + offset
+        if what == CLEARED:
+            world.clear("os", at, length)
+        else:
+            world.write("os", at, bytes(length) if what == ZEROS else random_bytes(length, number))
+    world.write("os", 34 * EXTENT, random_bytes(SECTOR, "last sector"))
+    expected = {Method.CBT: Reason.CBT, Method.CRC: Reason.CRC_REQUESTED}[method]
+    assert world.reasons(world.back_up(by=method))["os"] is expected
+    world.require_sound()
