@@ -18,33 +18,28 @@ from vsa.media.entries import Result
 
 @pytest.fixture
 def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[list[Site]]:
-    """Three sites whose jobs can run at the same time."""
-    yield [Site(simulation.control, tmp_path) for _ in range(3)]
+    """Two sites whose jobs can run at the same time."""
+    yield [Site(simulation.control, tmp_path) for _ in range(2)]
     simulation.control.clear_faults()
 
 
 def test_exit_codes_and_words_of_jobs(sites: list[Site], prefect_server: PrefectServer) -> None:
-    good, mixed, bad = sites
+    """Exit code 3, completed with errors, is seen in test_secrets."""
+    good, bad = sites
     good.add_vm("web", [managed("web-os")])
-    mixed.add_vm("web", [managed("web-os")])
-    mixed.add_vm("db", [managed("db-os")])
     for site in sites:
         site.save_blocks()
-    mixed.control.add_fault(
-        "status", status=409, code="Conflict", method="PUT", path=mixed.snapshots_path("db-os"), times=None
-    )
-    jobs = [Job(site, prefect_server, with_server=site is not good) for site in sites]
+    jobs = [Job(site, prefect_server, with_server=site is bad) for site in sites]
     try:
         codes = [job.wait() for job in jobs]
     finally:
         for job in jobs:
             job.end()
 
-    assert codes == [0, 3, 1], "\n".join(job.logged[-3000:] for job in jobs)
+    assert codes == [0, 1], "\n".join(job.logged[-3000:] for job in jobs)
     assert jobs[0].printed == "Completed: 1 of 1 VMs have a recovery point.\n"
-    assert jobs[1].printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\ndb: ")
-    assert jobs[2].printed.startswith("Failed: 0 of 0 VMs have a recovery point.\nsubclient ")
-    assert f"subclient {bad.name} selects no VM" in jobs[2].printed
+    assert jobs[1].printed.startswith("Failed: 0 of 0 VMs have a recovery point.\nsubclient ")
+    assert f"subclient {bad.name} selects no VM" in jobs[1].printed
     assert "disk web-os via proxy-a: full (FULL_FIRST)" in jobs[0].logged
     for job in jobs:
         job.site.require_only_bases()

@@ -58,6 +58,7 @@ def finished(
         assert job.wait() == 3, job.logged[-3000:]
     finally:
         job.end()
+    assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\nweb: ")
     yield job, {simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
 
 
