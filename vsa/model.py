@@ -245,7 +245,7 @@ class ProcessName(Noun):
     host: str
     boot: str
     namespace: str = ""
-    id: int
+    id: int = Field(ge=1, lt=2**31)
     started: str
 
 
