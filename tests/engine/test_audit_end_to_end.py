@@ -98,14 +98,3 @@ def test_data_where_nothing_is_allocated_is_found(
     newest = report.vms[0].point or -1
     world.require_restores(newest, world.points[newest])
     world.delete()
-
-
-def test_an_audit_sees_every_extent_within_its_cycle(azure: AzsimProcess, world: World) -> None:
-    """The random half may miss a lie for ever; the rotating half cannot."""
-    secret = random_bytes(512, f"before {world.number}")
-    world.add_vm({"os": random_bytes(4 * MIB, "os") + secret + random_bytes(MIB, "rest")})
-    world.back_up()
-    write_without_history(azure, secret, random_bytes(512, "after"))
-    # 81 extents, half of 16 rotating in each job.
-    jobs = range(11)
-    assert any(world.reasons(world.back_up())["os"] is Reason.CRC_AUDIT_FAILED for _ in jobs)

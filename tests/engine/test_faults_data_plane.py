@@ -27,9 +27,9 @@ def diff_of(kind: str) -> dict[str, str]:
 
 def one_disk(world: World, kind: str = MANAGED) -> None:
     """A disk with a full backup, and a change to more of it than one read takes."""
-    world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=kind)
+    world.add_vm({"os": random_bytes(6 * MIB, "os")}, kind=kind)
     world.back_up()
-    world.write("os", 64 * KIB, random_bytes(6 * MIB, 1))
+    world.write("os", 64 * KIB, random_bytes(5 * MIB, 1))
 
 
 def require_cbt(world: World) -> None:
@@ -136,7 +136,8 @@ class TestRefusedComparisons:
     @pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
     def test_the_disk_is_compared_by_crc_and_the_code_is_named(self, world: World, kind: str) -> None:
         one_disk(world, kind)
-        for number, (code, status) in enumerate(REFUSALS.items()):
+        codes = list(REFUSALS.items()) if kind == MANAGED else list(REFUSALS.items())[:2]
+        for number, (code, status) in enumerate(codes):
             world.write("os", number * MIB, random_bytes(512, code))
             with world.fault("status", **diff_of(kind), status=status, code=code):
                 report = world.back_up()
@@ -149,7 +150,7 @@ class TestRefusedComparisons:
     def test_a_vhd_that_was_copied_over_is_not_compared_with_what_it_was(self, world: World) -> None:
         """Such a blob keeps its name and its snapshots, but not its time of creation."""
         one_disk(world, STANDARD_VHD)
-        world.add_vm({"other": random_bytes(9 * MIB, "other")}, kind=STANDARD_VHD)
+        world.add_vm({"other": random_bytes(6 * MIB, "other")}, kind=STANDARD_VHD)
         world.vhd("os").start_copy_from_url(world.url("other"))
         while world.vhd("os").get_blob_properties().copy.status == "pending":
             time.sleep(0.01)
