@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from azure.core.credentials import TokenCredential
+from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.storage import StorageManagementClient
@@ -98,10 +99,16 @@ class AzureConnection:
     def blob(self, url: str, key: Secret | None = None) -> BlobClient:
         """A client for one blob, by SAS URL or by account key."""
         credential = key.reveal() if key else None
-        return BlobClient.from_blob_url(url, credential=credential, retry_total=0, **self._tls)
+        return BlobClient.from_blob_url(url, credential=credential, **self._blob_options)
 
     def container(self, url: str, key: Secret) -> ContainerClient:
-        return ContainerClient.from_container_url(url, credential=key.reveal(), retry_total=0, **self._tls)
+        return ContainerClient.from_container_url(url, credential=key.reveal(), **self._blob_options)
+
+    @cached_property
+    def _blob_options(self) -> dict[str, Any]:
+        # One transport for all clients: each would bring its own, and with it a TLS handshake for every blob.
+        transport = RequestsTransport(connection_timeout=20, read_timeout=60, **self._tls)
+        return {"retry_total": 0, "transport": transport}
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext:
