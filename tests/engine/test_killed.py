@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.engine.world import EXTENT, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes, run_job
+from tests.engine.world import (
+    EXTENT,
+    MANAGED,
+    MIB,
+    PREMIUM_VHD,
+    STANDARD_VHD,
+    World,
+    connection_to,
+    random_bytes,
+    run_job,
+)
 from vsa.media.entries import Result
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
@@ -57,7 +67,9 @@ def two_disks(world: World, kind: str) -> None:
     world.write("data", 512, random_bytes(512, 2))
 
 
-def in_another_process(job: BackupJob) -> BaseProcess:
+def in_another_process(world: World, kind_of_job: type[BackupJob] = BackupJob) -> BaseProcess:
+    # A connection of its own: two processes cannot share an encrypted stream.
+    job = world.job(kind_of_job=kind_of_job, connection=connection_to(world.control.endpoint))
     process = multiprocessing.get_context("fork").Process(target=run_job, args=(job,))
     process.start()
     return process
@@ -66,7 +78,7 @@ def in_another_process(job: BackupJob) -> BaseProcess:
 def kill_while_held_back(world: World, request: dict[str, Any]) -> None:
     """Start a job and kill it while this request waits; the request itself still takes effect later."""
     rule = world.control.add_fault("delay", seconds=HELD_BACK, **request)
-    process = in_another_process(world.job())
+    process = in_another_process(world)
     while not world.control.fired(rule):
         assert process.is_alive(), "the job ended before the request it should die in"
         time.sleep(0.005)
@@ -77,7 +89,7 @@ def kill_while_held_back(world: World, request: dict[str, Any]) -> None:
 
 
 def kill_at_commit(world: World, kind_of_job: type[BackupJob]) -> None:
-    process = in_another_process(world.job(kind_of_job=kind_of_job))
+    process = in_another_process(world, kind_of_job)
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
