@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.story import run_job
 from tests.engine.world import (
     EXTENT,
     KIB,
@@ -15,7 +16,6 @@ from tests.engine.world import (
     STANDARD_VHD,
     World,
     random_bytes,
-    run_job,
 )
 from vsa.errors import BadRequest
 from vsa.media.entries import ClientState, JobEntry

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.story import run_job
 from tests.engine.world import (
     EXTENT,
     MANAGED,
@@ -20,7 +21,6 @@ from tests.engine.world import (
     World,
     connection_to,
     random_bytes,
-    run_job,
 )
 from vsa.media.entries import Result
 from vsa.model import Reason

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from azsim.control import Control
+from tests.engine.story import run_job
 from tests.engine.world import (
     MANAGED,
     MIB,
@@ -17,7 +18,6 @@ from tests.engine.world import (
     STANDARD_VHD,
     World,
     random_bytes,
-    run_job,
 )
 from vsa.errors import RunStopped
 from vsa.media.entries import DoomEntry, Result

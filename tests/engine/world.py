@@ -18,19 +18,17 @@ from typing import Any
 from azure.storage.blob import BlobClient
 
 from azsim.control import Control
+from tests.engine.story import run_job
 from vsa.azure.connection import AzureConnection
-from vsa.errors import VsaError
-from vsa.media.entries import DiskOutcome, JobEntry, VmOutcome
+from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.media.media import Media
-from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Exclusion, Method, Reason, SnapshotRef
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Method, Reason, SnapshotRef
 from vsa.progress import SILENT, Progress
 from vsa.restore.disk import Format, restore_disk
 from vsa.secret import Secret
 from vsa.subclient import Subclient
-from vsa.transfer.backup_job import BackupJob, VmDisks
+from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.proxies import Proxy
-from vsa.transfer.report import vm_outcome
-from vsa.transfer.runs import Run
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -341,48 +339,3 @@ class World:
         accounts = {self.account(STANDARD_VHD), self.account(PREMIUM_VHD)}
         blobs = self.control.inventory()["blobs"]
         return [row["name"] for row in blobs if row["account"] in accounts and row["container"] != "vhds"]
-
-
-def run_job(job: BackupJob) -> JobEntry:
-    """All stages in their order, as `flows/backup_subclient.py` has them."""
-    discovery = job.discover()
-    job.record_clients(discovery)
-    targets = job.identify_targets(discovery)
-    disks = [_identified(job, vm) for vm in targets.vms]
-    ready = [item for item in disks if not item.error]
-    proxies = {a.disk_key: a.proxy for a in job.assign_streams(ready, targets.proxies)}
-    alarms: list[str] = []
-    outcomes = [run_vm(job, item, proxies, alarms) for item in ready]
-    outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
-    released = job.release_bases(discovery, disks)
-    return job.complete(outcomes, excluded=targets.excluded, released=released, alarms=alarms)
-
-
-def _identified(job: BackupJob, vm: Any) -> VmDisks:
-    try:
-        return job.identify_disks(vm)
-    except VsaError as problem:
-        return VmDisks(vm=vm, error=str(problem))
-
-
-def run_vm(job: BackupJob, disks: VmDisks, proxies: dict[str, str], alarms: list[str]) -> VmOutcome:
-    run: Run = job.new_run(disks)
-    backups: list[DiskBackup] = []
-    failed: list[Exclusion] = []
-    point: int | None = None
-    error = ""
-    try:
-        snapshots = job.create_snapshots(run)
-        for disk, snapshot in zip(run.disks, snapshots, strict=True):
-            try:
-                staging = job.stage(run, disk, snapshot)
-                backups.append(job.transfer(run, disk, snapshot, staging, proxies[disk.key]))
-            except VsaError as problem:
-                failed.append(Exclusion(name=disk.name, reason=str(problem)))
-        point = job.commit(run, backups, failed)
-        error = "; ".join(f"{item.name}: {item.reason}" for item in failed)
-    except VsaError as problem:
-        error = str(problem)
-    finally:
-        alarms += job.release(run)
-    return vm_outcome(run.vm, run=run.id, point=point, error=error, backups=backups)
