@@ -4,7 +4,7 @@ One recovery point for each VM, committed as soon as all of that VM's disks are 
 costs its own VM the point and nobody else. What a run leaves in Azure is removed by tasks in `finally`, by
 the hooks below when the flow's process has died, and by the next job on the same disks.
 
-    python -m flows.backup_subclient NAME [--method crc] [--full]
+    python -m flows.backup_subclient NAME [--method crc] [--full] [--preview]
     prefect deployment run 'backup-subclient/NAME'
 """
 
@@ -295,17 +295,35 @@ def _final_state(report: JobEntry) -> State[JobEntry]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one job in this process; exit code 0 completed, 3 completed with errors, 1 failed."""
+    """Run one job in this process; exit code 0 completed, 3 completed with errors, 1 failed.
+
+    With --preview nothing is run: it says what the subclient selects and why.
+    """
     parser = argparse.ArgumentParser(prog="python -m flows.backup_subclient", description=__doc__)
     parser.add_argument("subclient", help="name of the Subclient block")
     parser.add_argument("--method", choices=[Method.CBT.value, Method.CRC.value])
     parser.add_argument("--full", action="store_true", help="read every allocated extent")
+    parser.add_argument("--preview", action="store_true", help="say what is selected and why, touch nothing")
     options = parser.parse_args(arguments)
+    if options.preview:
+        return _preview(options.subclient)
     state = backup_subclient(options.subclient, method=options.method, full=options.full, return_state=True)
     sys.stdout.write(f"{state.name}: {state.message}\n")
     if not state.is_completed():
         return 1
     return 3 if state.name == "Completed with errors" else 0
+
+
+def _preview(subclient: str) -> int:
+    try:
+        job = _open_job(subclient, str(uuid4()))
+        text = job.preview()
+    except VsaError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    job.clean_scratch()
+    sys.stdout.write(f"{text}\n")
+    return 0
 
 
 if __name__ == "__main__":

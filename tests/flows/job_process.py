@@ -19,7 +19,14 @@ class Job:
     temporary server beside it, which takes its time. `settings` are environment variables.
     """
 
-    def __init__(self, site: Site, server: PrefectServer, *, with_server: bool, **settings: str) -> None:
+    def __init__(
+        self,
+        site: Site,
+        server: PrefectServer,
+        *arguments: str,
+        with_server: bool,
+        **settings: str,
+    ) -> None:
         self.site = site
         folder = site.folder / "process"
         self.home = server.copy_to(folder / "home")
@@ -31,7 +38,7 @@ class Job:
         with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
             # A group of its own, so that its temporary server ends with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.backup_subclient", site.name],
+                [sys.executable, "-m", "flows.backup_subclient", site.name, *arguments],
                 env=environment(self.home, TMPDIR=str(self.scratch), **given),
                 cwd=ROOT,
                 stdout=printed,

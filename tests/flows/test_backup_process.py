@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,24 @@ def test_exit_codes_and_words_of_jobs(sites: list[Site], prefect_server: Prefect
     for job in jobs:
         job.site.require_only_bases()
         assert list(job.scratch.glob("vsa-*")) == []
+
+
+def test_a_preview_says_what_is_selected_and_touches_nothing(
+    site: Site, prefect_server: PrefectServer
+) -> None:
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks()
+    job = Job(site, prefect_server, "--preview", with_server=True)
+    try:
+        code = job.wait()
+    finally:
+        job.end()
+
+    assert code == 0, job.logged[-3000:]
+    assert re.search(r"^in   \S*web\S*: ", job.printed, re.MULTILINE)
+    assert "in   disk web-os" in job.printed
+    view = site.media.view()
+    assert (view.head, site.snapshots, list(job.scratch.iterdir())) == (0, [], [])
 
 
 def started_reading(site: Site, server: PrefectServer, *, with_server: bool) -> Job:
