@@ -12,15 +12,16 @@ from vsa.transfer.runs import Run
 
 def run_job(job: BackupJob) -> JobEntry:
     """All stages in their order, as `flows/backup_subclient.py` has them."""
+    alarms = list(job.release_dead_runs())
     discovery = job.discover()
     job.record_clients(discovery)
     targets = job.identify_targets(discovery)
     disks = [_identified(job, vm) for vm in targets.vms]
     ready = [item for item in disks if not item.error]
     proxies = {a.disk_key: a.proxy for a in job.assign_streams(ready, targets.proxies)}
-    alarms: list[str] = []
     outcomes = [run_vm(job, item, proxies, alarms) for item in ready]
     outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
+    alarms += job.doubts()
     released = job.release_bases(discovery, disks)
     return job.complete(outcomes, excluded=targets.excluded, released=released, alarms=alarms)
 

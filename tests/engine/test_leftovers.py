@@ -1,0 +1,115 @@
+"""What runs leave when their process, the media or Azure itself fails, and who removes it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import pytest
+
+from tests.engine.story import run_job
+from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, connection_to, random_bytes
+from vsa.errors import AzureRefused
+from vsa.media.media import Media
+from vsa.model import Reason
+from vsa.transfer.backup_job import BackupJob
+from vsa.transfer.runs import Run
+
+
+def begun(job: BackupJob) -> Run:
+    """A run that has its intent and its snapshots, and staging blobs where it needs them."""
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    for disk, snapshot in zip(run.disks, job.create_snapshots(run), strict=True):
+        job.stage(run, disk, snapshot)
+    return run
+
+
+def begun_by_a_process_that_ends(world: World) -> None:
+    # A connection of its own: two processes cannot share an encrypted stream.
+    job = world.job(connection=connection_to(world.control.endpoint))
+    process = multiprocessing.get_context("fork").Process(target=begun, args=(job,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD, PREMIUM_VHD])
+def test_a_dead_run_is_released_on_disks_that_the_vm_has_lost_since(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os"), "data": random_bytes(MIB, "data")}, kind=kind)
+    begun_by_a_process_that_ends(world)
+    world.detach(world.vms[0], "data")
+    assert world.reasons(world.back_up()) == {"os": Reason.FULL_FIRST}
+    world.require_no_leftovers()
+
+
+@pytest.mark.parametrize("kind", [MANAGED, PREMIUM_VHD])
+def test_where_the_media_takes_no_fence_grants_and_staging_blobs_go_and_snapshots_wait(
+    world: World, kind: str
+) -> None:
+    world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=kind)
+    job = world.job()
+    run = begun(job)
+    job.media = Media.open(world.media.location)
+    (pending,) = job.release(run)
+    assert "whose snapshots stay until it can be fenced" in pending
+    assert (len(world.snapshots), world.staging_blobs) == (1, [])
+    job.media = world.media
+    assert job.release(run) == ()
+    world.require_no_leftovers()
+
+
+def half_made(world: World, **properties: Any) -> dict[str, Any]:
+    """The answer to a look at a snapshot that Azure has not made, or not of this disk."""
+    source = world.label("os")
+    creation = {"createOption": "Copy", "sourceResourceId": source}
+    body = {"name": "half", "location": "westeurope", "properties": {"creationData": creation} | properties}
+    return {"method": "GET", "path": "/snapshots/vsa-", "status": 200, "code": "", "body": body}
+
+
+@pytest.mark.parametrize(
+    ("properties", "complaint"),
+    [
+        ({"provisioningState": "Failed"}, "Azure ended its creation as Failed"),
+        ({"creationData": {"createOption": "Copy", "sourceUniqueId": "another"}}, "is of .*another"),
+    ],
+)
+def test_a_snapshot_by_our_name_that_is_not_what_we_asked_for_is_not_adopted(
+    world: World, properties: dict[str, Any], complaint: str
+) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    with (
+        world.fault("status", **half_made(world, **properties)),
+        pytest.raises(AzureRefused, match=complaint),
+    ):
+        job.create_snapshots(run)
+    job.release(run)
+    assert world.reasons(world.back_up()) == {"os": Reason.FULL_FIRST}
+    world.require_sound()
+
+
+@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+def test_an_owners_snapshots_stay_although_their_vhd_inherited_our_marks(world: World, kind: str) -> None:
+    """Copying a snapshot over its VHD is how owners go back in time, and metadata is copied along."""
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
+    world.back_up()
+    vhd = world.vhd("os")
+    ours = next(iter(world.media.view().bases().values()))[1]
+    marks = world.vhd("os", str(ours.moment)).get_blob_properties().metadata
+    vhd.set_blob_metadata(marks)
+    world.control.advance_clock(601)
+    theirs = vhd.create_snapshot()["snapshot"]
+    world.back_up()
+    assert world.vhd("os", theirs).exists()
+    assert not world.vhd("os", str(ours.moment)).exists()
+
+
+def test_a_job_that_finds_nothing_dead_leaves_live_runs_alone(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    job = world.job()
+    run = begun(job)
+    run_job(world.job())
+    assert run.id not in world.media.view().fenced
+    assert job.release(run) == ()
+    world.require_no_leftovers()
