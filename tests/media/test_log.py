@@ -87,7 +87,8 @@ def _commit_in_process(folder: Path, writer: int, start) -> None:
 
 
 def test_many_processes_commit_each_entry_once(folder):
-    context = multiprocessing.get_context("fork")
+    # Spawned, not forked: a fork inherits the threads' locks of whatever ran in this process before.
+    context = multiprocessing.get_context("spawn")
     start = context.Barrier(4)
     processes = [
         context.Process(target=_commit_in_process, args=(folder, writer, start)) for writer in range(4)
