@@ -267,11 +267,11 @@ def _second_day() -> Day:
     """web-01-data-1 grows and another disk joins it; legacy-01-data and the deallocated VM rest."""
     work: dict[str, FileWork | PageWork] = {
         "web-01-os": FileWork(add=1 * MIB, rewrite=1 * MIB, delete=1 * MIB),
-        "web-01-data-0": FileWork(add=4 * MIB, rewrite=4 * MIB, delete=6 * MIB, trim=True),
+        "web-01-data-0": FileWork(add=2 * MIB, rewrite=2 * MIB, delete=3 * MIB, trim=True),
         "web-01-data-1": FileWork(add=1 * MIB, rewrite=512 * KIB, delete=512 * KIB),
         "legacy-01-os": FileWork(add=512 * KIB, rewrite=1 * MIB, delete=512 * KIB, trim=True),
         "sql-legacy-os": FileWork(rewrite=512 * KIB),
-        "sql-legacy-data": PageWork(update=1 * MIB, drop=2 * MIB),
+        "sql-legacy-data": PageWork(update=512 * KIB, drop=1 * MIB),
     }
     return Day(
         number=2,
