@@ -27,7 +27,6 @@ from vsa.errors import (
     TryAgainLater,
     VsaError,
 )
-from vsa.redact import redact
 
 # Answers that the service itself calls passing: request timeout, throttling, busy or restarting servers.
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -156,7 +155,7 @@ def code_of(error: HttpResponseError) -> str:
 
 
 def _words(error: Exception) -> str:
-    words = redact(str(getattr(error, "message", "") or error))
+    words = str(getattr(error, "message", "") or error)
     return words.splitlines()[0].strip() if words else type(error).__name__
 
 

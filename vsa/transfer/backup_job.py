@@ -111,7 +111,7 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop, self.now)
+        return RunEnvironment(self.connection, self.media, self.stop)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""

@@ -1,9 +1,7 @@
-"""Where a run happens: its Azure, its media, its clock, and the request to stop."""
+"""Where a run happens: its Azure, its media, and the request to stop."""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from vsa.azure.connection import AzureConnection
@@ -20,7 +18,6 @@ class RunEnvironment:
     connection: AzureConnection
     media: Media
     stop: Stop
-    now: Callable[[], dt.datetime]
 
     def snapshots(self, disk: SourceDisk) -> Snapshots:
         return snapshots_of(self.connection, disk.kind)
