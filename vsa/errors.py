@@ -12,6 +12,7 @@ VsaError
 ├── BadRequest           fix the input; repeating cannot help
 ├── NoMedia              there is no backup media at that place
 ├── MediaConflict        another writer was first, or the media would have to be overwritten
+│   └── ObjectsDoomed    something that a run builds on is being deleted: read those extents again
 ├── MediaUnusable        the media cannot be used as asked: read-only, full, of a newer version
 └── MediaDamaged         stored data fails its check: stop, an operator is needed
     └── ObjectMissing    an object that the media refers to is not there
@@ -82,6 +83,10 @@ class NoMedia(VsaError):
 
 class MediaConflict(VsaError):
     """What should be created is already there, or somebody else was first."""
+
+
+class ObjectsDoomed(MediaConflict):
+    """Objects that are needed have been doomed since they were referred to."""
 
 
 class MediaUnusable(VsaError):

@@ -169,12 +169,20 @@ class SnapshotRef(SnapshotName):
     size: Bytes
 
 
-class IndexRef(Noun):
-    """One index object, pinned by its size and digest."""
+class ObjectRef(Noun):
+    """One object of the media, pinned by its size and digest."""
 
     name: ObjectName
     size: Bytes
     sha256: Sha256
+
+
+class IndexRef(ObjectRef):
+    """One index. Its last `footer` bytes have a digest of their own and pin its parts, so that a reader need
+    not fetch the whole of it."""
+
+    footer: Annotated[int, Field(ge=8, lt=2**32)]
+    footer_sha256: Sha256
 
 
 class DiskFigures(Noun):
@@ -201,7 +209,8 @@ class DiskBackup(Noun):
 
     `turn` counts the disk's earlier backups on this media, `since_full` those since it was last read whole
     by a full; `parent` is the slot of the point whose indexes this one builds on. `packs` are those that this
-    backup wrote: the rest of what it needs is in the pack tables of its indexes.
+    backup wrote: the rest of what it needs is in the pack tables of its indexes. `digests` is the shard by
+    which later backups find what this one stored; nothing but their economy depends on it.
     """
 
     disk: SourceDisk
@@ -214,6 +223,7 @@ class DiskBackup(Noun):
     since_full: int = Field(default=0, ge=0)
     indexes: tuple[IndexRef, ...]
     packs: tuple[ObjectName, ...] = ()
+    digests: ObjectRef | None = None
     figures: DiskFigures
     proxy: str
 

@@ -17,8 +17,8 @@ from tests.subclient.builders import a_source_disk, a_vm
 from vsa.cli.program import parser, run
 from vsa.media.entries import (
     ClientEntry,
-    DamageEntry,
     DiskOutcome,
+    DoubtEntry,
     JobEntry,
     ReleasedBase,
     Result,
@@ -230,7 +230,7 @@ def test_show_tells_everything_about_a_point(backups: Backups) -> None:
         excluded=(Exclusion(name="ultra", reason="4096-byte sectors"),),
         bases=(backups.one_disk({}).snapshot.model_copy(update={"disk_key": OS.key}),),
     )
-    backups.media.append(DamageEntry(points=(slot,), disk_key=DATA.key, reason="audit found a difference"))
+    backups.media.append(DoubtEntry(points=(slot,), disk_key=DATA.key, reason="audit found a difference"))
     ran = vsa("show", slot, "--media", backups.location)
     assert ran.code == 0
     assert "VM           web-01" in ran.out
@@ -317,7 +317,7 @@ def test_a_restore_of_damaged_disks_only_says_damaged(backups: Backups, tmp_path
 
 def test_a_doubtful_point_is_restored_with_a_warning(backups: Backups, tmp_path: Path) -> None:
     slot = one_point(backups)
-    backups.media.append(DamageEntry(points=(slot,), disk_key=OS.key, reason="audit found a difference"))
+    backups.media.append(DoubtEntry(points=(slot,), disk_key=OS.key, reason="audit found a difference"))
     ran = vsa("restore", slot, "--media", backups.location, "--to", tmp_path / "new", "--json")
     assert ran.code == 0 and "doubtful" in ran.err and ran.document["doubtful"] is True
 

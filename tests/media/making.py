@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vsa.media.disk_index import DiskIndex
 from vsa.media.disk_writer import WrittenDisk
 from vsa.media.entries import PointEntry
 from vsa.media.frames import fingerprint
@@ -127,9 +128,12 @@ def write_disk(
     disk: SourceDisk,
     scratch: Path,
     kind: IndexKind = IndexKind.BASE,
+    parent: DiskIndex | None = None,
 ) -> WrittenDisk:
     """One attempt that gives every extent in `contents`, segment by segment."""
-    writer = media.disk_writer(run=run, disk_key=disk.key, disk_size=disk.size, kind=kind, scratch=scratch)
+    writer = media.disk_writer(
+        run=run, disk_key=disk.key, disk_size=disk.size, kind=kind, scratch=scratch, parent=parent
+    )
     for extent, data in sorted(contents.items()):
         if data is None:
             writer.clear(extent)

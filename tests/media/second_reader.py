@@ -67,9 +67,7 @@ def recovery_points(entries: list[dict]) -> dict[int, dict]:
             committed.add(run)
             points[slot] = body["point"]
         else:
-            require(
-                body["type"] in ("client", "job", "point", "damage"), f"slot {slot} is of a newer version"
-            )
+            require(body["type"] in ("client", "job", "point", "doubt"), f"slot {slot} is of a newer version")
     return points
 
 
@@ -92,7 +90,7 @@ def read_index(media: Path, ref: dict, about_media: dict) -> tuple[dict, list[di
     rows: list[dict] = []
     for group, segment in enumerate(about["segments"]):
         for row in file.read_row_group(group).to_pylist():
-            require(row["extent"] // SEGMENT == segment, "a row is in another segment")
+            require(row["extent"] // SEGMENT == segment["number"], "a row is in another segment")
             require(not rows or rows[-1]["extent"] < row["extent"], "extents do not ascend")
             check_place(row, about)
             rows.append(row)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.media.faulty_store import FaultyStore, no_fault
 from tests.media.making import EXTENT, a_disk, flip_bit, new_media, noise, write_disk
 from vsa.errors import MediaDamaged, MediaUnusable
-from vsa.media.index import METADATA_KEY, IndexDescription, PackRef, fetch_checked
+from vsa.media import pinned
+from vsa.media.folder import FolderStore
+from vsa.media.index import METADATA_KEY, IndexDescription, IndexSegment, PackRef
 from vsa.media.layout import SEGMENT, IndexKind
+from vsa.media.media import Media
 from vsa.model import IndexRef
 
 SIZE = (SEGMENT + 100) * EXTENT
@@ -40,6 +47,7 @@ def table_of(rows, types=TYPES) -> pa.Table:
 
 def plant(media, groups, *, metadata=None, segments=None, changes=None) -> IndexRef:
     """Store any tables as an index, with a reference that is right about its bytes."""
+    numbers = range(len(groups)) if segments is None else segments
     description = IndexDescription(
         media=media.id,
         run="r1",
@@ -48,27 +56,50 @@ def plant(media, groups, *, metadata=None, segments=None, changes=None) -> Index
         extent_size=EXTENT,
         kind=IndexKind.BASE,
         packs=(PACK,),
-        segments=tuple(range(len(groups))) if segments is None else segments,
-    ).model_copy(update=changes or {})
-    about = description.model_dump_json().encode() if metadata is None else metadata
-    sink = pa.BufferOutputStream()
+    )
+    sink = io.BytesIO()
     schema = groups[0].schema if groups else table_of([]).schema
     with pq.ParquetWriter(sink, schema, store_schema=False) as writer:
+        places = []
         for group in groups:
+            start = sink.tell()
             writer.write_table(group, row_group_size=len(group) or 1)
+            places.append((start, sink.tell()))
+        footer_at = sink.tell()
+        parts = [part_of(sink, *place, number) for number, place in zip(numbers, places, strict=False)]
+        # More segments than row groups are described by repeating the last place.
+        parts += [part_of(sink, *places[-1], number) for number in list(numbers)[len(places) :]]
+        described = description.model_copy(update={"segments": tuple(parts)} | (changes or {}))
+        about = described.model_dump_json().encode() if metadata is None else metadata
         if about:
             writer.add_key_value_metadata({METADATA_KEY: about})
-    return plant_bytes(media, sink.getvalue().to_pybytes())
+    data = sink.getvalue()
+    return plant_bytes(media, data, footer=len(data) - footer_at)
 
 
-def plant_bytes(media, data: bytes) -> IndexRef:
+def part_of(sink: io.BytesIO, start: int, end: int, number: int) -> IndexSegment:
+    digest = hashlib.sha256(sink.getvalue()[start:end]).hexdigest()
+    return IndexSegment(number=number, offset=start, length=max(1, end - start), sha256=digest)
+
+
+def plant_bytes(media, data: bytes, *, footer: int = 8) -> IndexRef:
     name = f"runs/r1/index/{a_disk().key}-{os.urandom(8).hex()}.parquet"
     media._store.create(name, [data])
-    return IndexRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return IndexRef(
+        name=name,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        footer=footer,
+        footer_sha256=hashlib.sha256(data[-footer:]).hexdigest(),
+    )
 
 
 def read_all(media, ref: IndexRef) -> None:
-    index = media.disk_index([ref], SIZE)
+    read_all_of(media, ref, SIZE)
+
+
+def read_all_of(media, ref: IndexRef, size: int) -> None:
+    index = media.disk_index([ref], size)
     for segment in index.segments():
         index.segment(segment)
 
@@ -116,9 +147,6 @@ def test_an_extent_beyond_the_end_of_the_last_segment_is_damage(media):
         pytest.param({"extent_size": 8192}, id="with other extents"),
         pytest.param({"disk_size": SIZE + 1}, id="of a larger disk"),
         pytest.param({"kind": IndexKind.DELTA}, id="a delta where a base is expected"),
-        pytest.param({"segments": ()}, id="with fewer segments than row groups"),
-        pytest.param({"segments": (0, 1)}, id="with more segments than row groups"),
-        pytest.param({"segments": (2,)}, id="with a segment outside the disk"),
         pytest.param(
             {"packs": (PACK.model_copy(update={"name": "media.json"}),)}, id="with something else as a pack"
         ),
@@ -131,6 +159,19 @@ def test_descriptions_that_do_not_fit_are_damage(media, changes):
     ref = plant(media, [table_of([GOOD])], changes=changes)
     with pytest.raises(MediaDamaged):
         read_all(media, ref)
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        pytest.param((), id="fewer segments than row groups"),
+        pytest.param((0, 1), id="more segments than row groups"),
+        pytest.param((2,), id="a segment outside the disk"),
+    ],
+)
+def test_segments_that_do_not_fit_are_damage(media, segments):
+    with pytest.raises(MediaDamaged, match="do not fit"):
+        read_all(media, plant(media, [table_of([GOOD])], segments=segments))
 
 
 @pytest.mark.parametrize("metadata", [b"", b"{}", b"null", b"[" * 10_000, b"\xff\xfe", b'{"format":1}'])
@@ -218,14 +259,45 @@ def test_a_corrupt_page_inside_a_proven_file_is_damage(media, tmp_path):
     assert refused > 0
 
 
-def test_a_large_index_is_kept_in_scratch_and_proven_there(media, tmp_path):
+@pytest.fixture
+def fetched_in_parts(monkeypatch):
+    """Every index is as large as those that are not fetched whole."""
+    monkeypatch.setattr(pinned, "FETCHED_WHOLE", 0)
+
+
+def test_of_a_large_index_only_what_is_asked_for_is_fetched(tmp_path, fetched_in_parts):
+    store = FaultyStore(FolderStore(Path(new_media(tmp_path / "media").location)), no_fault)
+    media = Media(store, write=True)
+    contents = {segment * SEGMENT + at: noise(at) for segment in range(3) for at in range(100)}
+    disk = a_disk(size=3 * SEGMENT * EXTENT)
+    written = write_disk(media, contents, run="r2", disk=disk, scratch=tmp_path)
+    before = len(store.calls)
+    index = media.disk_index([written.index], disk.size)
+    assert [method for method, name in store.calls[before:] if name == written.index.name] == ["size", "read"]
+    before = len(store.calls)
+    assert np.count_nonzero(index.segment(1).pack >= 0) == 100
+    assert store.calls[before:] == [("read", written.index.name)]
+
+
+def test_every_part_of_a_large_index_is_proven_before_it_is_parsed(media, tmp_path, fetched_in_parts):
+    written = write_disk(media, {0: noise(0)}, run="r2", disk=a_disk(), scratch=tmp_path)
+    path = tmp_path / "media" / written.index.name
+    # The magic at the start belongs to no part: no reader looks at it.
+    for bit in range(4 * 8, path.stat().st_size * 8, 11):
+        flip_bit(path, bit)
+        with pytest.raises(MediaDamaged, match=r"digest that (the log|its footer) states"):
+            read_all_of(media, written.index, a_disk().size)
+        flip_bit(path, bit)
+
+
+def test_a_part_that_points_elsewhere_is_damage(media, fetched_in_parts):
+    """As a hostile writer would describe it: digests are right, but of bytes that are no row group."""
     ref = plant(media, [table_of([GOOD])])
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    spooled = fetch_checked(media._store, ref, scratch, in_memory=100)
-    assert bytes(spooled) == media._store.read(ref.name)
-    assert list(scratch.iterdir()) == []
-    with pytest.raises(MediaDamaged, match="digest"):
-        fetch_checked(media._store, ref.model_copy(update={"sha256": "0" * 64}), scratch, in_memory=100)
-    with pytest.raises(MediaUnusable, match="scratch"):
-        fetch_checked(media._store, ref, tmp_path / "absent", in_memory=100)
+    sound = media.disk_index([ref], SIZE).files[0].description
+    part = sound.segments[0]
+    cut = part.length - 1
+    for offset, length in ((part.offset + 1, cut), (0, part.length), (part.offset, cut)):
+        data = media._store.read(ref.name)[offset : offset + length]
+        other = IndexSegment(number=0, offset=offset, length=length, sha256=hashlib.sha256(data).hexdigest())
+        with pytest.raises(MediaDamaged):
+            read_all(media, plant(media, [table_of([GOOD])], changes={"segments": (other,)}))

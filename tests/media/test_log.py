@@ -14,7 +14,7 @@ from tests.media.making import NOW, a_disk, a_point, a_snapshot, a_vm, an_intent
 from tests.media.test_documents import proven
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, MediaUnusable, RunStopped, TryAgainLater
 from vsa.media import layout
-from vsa.media.entries import ClientEntry, DamageEntry, DoomEntry, SeenName
+from vsa.media.entries import ClientEntry, DoomEntry, DoubtEntry, SeenName
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 
@@ -213,7 +213,7 @@ class TestDamageIsNoticed:
             file.truncate(layout.MAX_DOCUMENT_SIZE + 1)
         self.refused(folder, "at most")
 
-    @pytest.mark.parametrize("body", [{"type": "relocate"}, {"type": "forget", "points": [0]}])
+    @pytest.mark.parametrize("body", [{"type": "merge"}, {"type": "clone", "points": [0]}])
     def test_an_entry_of_a_later_version_asks_for_an_upgrade(self, three, folder, body):
         fields = json.loads(slot_path(folder, 2).read_bytes())
         del fields["sha256"]
@@ -248,10 +248,9 @@ class TestRulesOfAdmission:
             media.append(DoomEntry(runs=("r1",), reason="x"))
 
     def test_only_objects_of_fenced_runs_can_be_doomed(self, media, tmp_path):
-        slot = back_up(media, {0: noise(0)}, run="r1", scratch=tmp_path)
-        needed = media.view().points[slot].point.disks[0].packs
-        for objects in (needed, ("media.json",), (layout.pack("r9", bytes(16)),)):
-            with pytest.raises(MediaConflict, match="not fenced"):
+        back_up(media, {0: noise(0)}, run="r1", scratch=tmp_path)
+        for objects in (("media.json",), (layout.pack("r9", bytes(16)),)):
+            with pytest.raises(MediaConflict, match="cannot be doomed"):
                 media.append(DoomEntry(objects=objects, reason="x"))
         media.append(DoomEntry(runs=("r9",), objects=(layout.pack("r9", bytes(16)),), reason="x"))
         assert media.view().doomed == {layout.pack("r9", bytes(16))}
@@ -268,7 +267,7 @@ class TestRulesOfAdmission:
 
     def test_only_points_can_be_doubtful(self, media):
         with pytest.raises(BadRequest, match="slot 3"):
-            media.append(DamageEntry(points=(3,), disk_key="d", reason="x"))
+            media.append(DoubtEntry(points=(3,), disk_key="d", reason="x"))
 
 
 def test_points_of_a_long_log_are_found_again(media, folder, tmp_path):

@@ -21,7 +21,7 @@ from tests.media.making import (
 from tests.media.test_documents import proven
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, MediaUnusable, NoMedia
 from vsa.media import documents, layout
-from vsa.media.entries import DamageEntry
+from vsa.media.entries import DoubtEntry
 from vsa.media.media import Media
 
 
@@ -172,7 +172,7 @@ def test_reading_writes_nothing(folder, tmp_path):
 def test_media_opened_for_reading_refuses_every_write(folder, tmp_path):
     new_media(folder)
     media = Media.open(str(folder))
-    entry = DamageEntry(points=(0,), disk_key="d", reason="x")
+    entry = DoubtEntry(points=(0,), disk_key="d", reason="x")
     for write in (
         lambda: media.append(entry),
         lambda: media.begin_run(an_intent("r1")),

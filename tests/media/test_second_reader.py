@@ -13,7 +13,7 @@ import pytest
 
 from tests.media import second_reader
 from tests.media.making import EXTENT, a_disk, back_up, flip_bit, new_media, noise, text
-from vsa.media.entries import DamageEntry, DoomEntry
+from vsa.media.entries import DoomEntry, DoubtEntry
 from vsa.media.layout import SEGMENT
 from vsa.ranges import MIB
 
@@ -42,7 +42,7 @@ def stored(folder, tmp_path):
             image[extent * EXTENT : extent * EXTENT + length] = data or bytes(length)
         slot = back_up(media, contents, run=f"r{number}", scratch=tmp_path, disk=disk, base=base)
         media.append(DoomEntry(runs=(f"dead-{number}",), reason="its process ended"))
-        media.append(DamageEntry(points=(slot,), disk_key=disk.key, reason="audit"))
+        media.append(DoubtEntry(points=(slot,), disk_key=disk.key, reason="audit"))
         base = media.view().points[slot].point.disks[0].indexes
         expected[slot] = hashlib.sha256(image).hexdigest()
     return expected

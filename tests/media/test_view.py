@@ -12,8 +12,8 @@ from tests.media.making import NOW, a_disk, a_point, a_snapshot, a_vm
 from vsa.media.entries import (
     ClientEntry,
     ClientState,
-    DamageEntry,
     DoomEntry,
+    DoubtEntry,
     Entry,
     EntryBody,
     JobEntry,
@@ -25,7 +25,7 @@ from vsa.media.view import View
 from vsa.model import IndexRef, Method
 
 DISK = a_disk()
-INDEX = IndexRef(name="runs/r/index/d.parquet", size=1, sha256="0" * 64)
+INDEX = IndexRef(name="runs/r/index/d.parquet", size=9, sha256="0" * 64, footer=8, footer_sha256="0" * 64)
 
 
 def view_of(*said: EntryBody | tuple[str, EntryBody]) -> View:
@@ -128,8 +128,8 @@ def test_doubts_add_up():
     view = view_of(
         point("r0"),
         point("r1"),
-        DamageEntry(points=(0, 1), disk_key="d", reason="audit"),
-        DamageEntry(points=(1,), disk_key="e", reason="read error"),
+        DoubtEntry(points=(0, 1), disk_key="d", reason="audit"),
+        DoubtEntry(points=(1,), disk_key="e", reason="read error"),
     )
     assert {
         slot: [(doubt.slot, doubt.disk_key) for doubt in doubts] for slot, doubts in view.doubtful.items()
@@ -152,7 +152,7 @@ SAID = st.one_of(
     st.builds(point, st.sampled_from(["r0", "r1", "r2"])),
     st.builds(job, st.sampled_from("ab")),
     st.builds(lambda run: DoomEntry(runs=(run,), reason="x"), st.sampled_from(["r0", "r1", "r2"])),
-    st.just(DamageEntry(points=(0,), disk_key="d", reason="x")),
+    st.just(DoubtEntry(points=(0,), disk_key="d", reason="x")),
 )
 
 

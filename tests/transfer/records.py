@@ -23,7 +23,7 @@ from vsa.model import (
 )
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
-INDEX = IndexRef(name="runs/r/index/d.parquet", size=1, sha256="0" * 64)
+INDEX = IndexRef(name="runs/r/index/d.parquet", size=9, sha256="0" * 64, footer=8, footer_sha256="0" * 64)
 
 
 def a_snapshot(disk: SourceDisk, **given: Any) -> SnapshotRef:

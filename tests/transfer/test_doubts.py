@@ -6,7 +6,7 @@ import pytest
 
 from tests.subclient.builders import a_source_disk
 from tests.transfer.records import a_point, a_view
-from vsa.media.entries import DamageEntry
+from vsa.media.entries import DoubtEntry
 from vsa.model import Method
 from vsa.transfer.doubts import doubt_of, suspects
 
@@ -38,7 +38,7 @@ def test_other_disks_are_not_suspect() -> None:
 
 
 def test_what_is_doubtful_already_is_not_named_again() -> None:
-    doubt = DamageEntry(points=(1,), disk_key=DISK.key, reason="it lied")
+    doubt = DoubtEntry(points=(1,), disk_key=DISK.key, reason="it lied")
     view = a_view(a_point(DISK, method=Method.FULL), a_point(DISK), doubt, a_point(DISK))
     assert suspects(view, DISK.key) == (3,)
     assert doubt_of(view, 1, DISK.key) == "it lied"

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from vsa.errors import BadRequest, MediaConflict, RunStopped
+from collections.abc import Callable, Collection
+
+from vsa.errors import BadRequest, MediaConflict, ObjectsDoomed, RunStopped
 from vsa.media import layout
-from vsa.media.entries import DamageEntry, DoomEntry, EntryBody, PointEntry
+from vsa.media.entries import (
+    DoomEntry,
+    DoubtEntry,
+    EntryBody,
+    ForgetEntry,
+    PinEntry,
+    PointEntry,
+    RelocateEntry,
+    RotateEntry,
+    UnforgetEntry,
+)
 from vsa.media.view import View
 
+Needed = Callable[[View], Collection[str]]
+"""The doomed objects that what is about to be committed needs, under a view."""
 
-def admit(view: View, body: EntryBody, *, run: str | None, needs: frozenset[str]) -> int | None:
+
+def admit(view: View, body: EntryBody, *, run: str | None, needed: Needed) -> int | None:
     """None if the entry may be written; the slot of the run's point if that is already committed.
 
-    `needs` are all packs and indexes that a point refers to. RunStopped if the run is fenced, MediaConflict
-    if something needed is doomed or something doomed is needed, BadRequest for what makes no sense.
+    RunStopped if the run is fenced, MediaConflict if the entry contradicts the log or needs what is doomed,
+    BadRequest for what makes no sense.
     """
     if run is not None and run in view.fenced:
         raise RunStopped(
@@ -20,39 +35,66 @@ def admit(view: View, body: EntryBody, *, run: str | None, needs: frozenset[str]
         )
     match body:
         case PointEntry():
-            return _admit_point(view, run, needs)
+            if run is not None and run in view.committed:
+                return view.committed[run]
+            _require_undoomed(needed(view))
+        case RelocateEntry():
+            _require_undoomed(needed(view))
         case DoomEntry():
             _admit_doom(view, body)
-        case DamageEntry():
-            _admit_damage(view, body)
+        case DoubtEntry(points=points):
+            _require_points(view, points)
+        case ForgetEntry(points=points):
+            _admit_forget(view, points)
+        case UnforgetEntry(points=points):
+            _admit_unforget(view, points)
+        case PinEntry(points=points):
+            _require_points(view, points)
+        case RotateEntry(key=key) if key <= view.key:
+            raise MediaConflict(f"key {key} is not newer than key {view.key}, which opens the media already")
     return None
 
 
-def _admit_point(view: View, run: str | None, needs: frozenset[str]) -> int | None:
-    if run is None:
-        raise BadRequest("a recovery point needs the run that made it")
-    if run in view.committed:
-        return view.committed[run]
-    if doomed := sorted(needs & view.doomed):
-        raise MediaConflict(
-            f"{doomed[0]} and {len(doomed) - 1} more that the point refers to are being deleted: "
+def _require_undoomed(doomed: Collection[str]) -> None:
+    if doomed:
+        raise ObjectsDoomed(
+            f"{min(doomed)} and {len(doomed) - 1} more that are needed are being deleted: "
             "read those extents again from the snapshot"
         )
-    return None
 
 
 def _admit_doom(view: View, doom: DoomEntry) -> None:
-    """Only what no committed point can need: objects of runs that are fenced, by this entry or before it."""
+    """Only objects of runs that have ended. That no point which stays needs them, the planner must know."""
     if committed := sorted(set(doom.runs) & view.committed.keys()):
         raise MediaConflict(
             f"run {committed[0]} has committed slot {view.committed[committed[0]]}: it cannot be fenced"
         )
-    dead = view.fenced | set(doom.runs)
+    over = view.fenced | view.committed.keys() | set(doom.runs)
     for name in doom.objects:
-        if layout.run_of(name) not in dead:
-            raise MediaConflict(f"{name} cannot be doomed: its run is not fenced")
+        if layout.run_of(name) not in over:
+            raise MediaConflict(f"{name} cannot be doomed: its run is neither committed nor fenced")
+    for slot in doom.points:
+        if slot not in view.forgotten or slot in view.pinned:
+            raise MediaConflict(f"point {slot} cannot be given up: it is not forgotten, or it is pinned")
 
 
-def _admit_damage(view: View, damage: DamageEntry) -> None:
-    if unknown := sorted(set(damage.points) - view.points.keys()):
-        raise BadRequest(f"slot {unknown[0]} holds no recovery point that could be doubtful")
+def _admit_forget(view: View, points: Collection[int]) -> None:
+    _require_points(view, points)
+    for slot in sorted(points):
+        if slot in view.forgotten:
+            raise MediaConflict(f"point {slot} is forgotten already")
+        if slot in view.pinned:
+            raise MediaConflict(f"point {slot} is pinned: unpin it first if it may go")
+
+
+def _admit_unforget(view: View, points: Collection[int]) -> None:
+    for slot in sorted(points):
+        if slot in view.given_up:
+            raise MediaConflict(f"point {slot} cannot be called back: its data has been given up by a prune")
+        if slot not in view.forgotten:
+            raise BadRequest(f"point {slot} is not forgotten")
+
+
+def _require_points(view: View, points: Collection[int]) -> None:
+    if unknown := sorted(set(points) - view.points.keys()):
+        raise BadRequest(f"slot {unknown[0]} holds no recovery point: `vsa points` lists those of this media")

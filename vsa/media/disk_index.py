@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from vsa.errors import MediaDamaged
+from vsa.errors import BadRequest, MediaDamaged
 from vsa.media import layout
-from vsa.media.index import ROW, ZEROS, IndexFile, Rows
+from vsa.media.index import ROW, ZEROS, IndexFile, PackRef
 from vsa.media.layout import SEGMENT, IndexKind
+from vsa.media.moves import PackNumbers, Relocations, follow
+from vsa.media.parquet import Rows
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,41 @@ class SegmentTable:
 
 
 class DiskIndex:
-    """The contents of one disk at one point: `indexes` in order, later ones over earlier ones.
+    """The contents of one disk at one point: `indexes` in order, later ones over earlier ones, and every
+    frame where it lies now.
 
-    `packs` are the names that SegmentTable.pack counts. Safe for many threads; a segment without rows costs
-    nothing.
+    Safe for many threads; a segment without rows costs nothing.
     """
 
-    def __init__(self, indexes: Sequence[IndexFile], *, disk_size: int, extent_size: int) -> None:
+    def __init__(
+        self, indexes: Sequence[IndexFile], relocations: Relocations, *, disk_size: int, extent_size: int
+    ) -> None:
         """MediaDamaged unless they are one base and its deltas, of one disk that never was larger."""
+        if not indexes:
+            raise BadRequest("a disk with no index: a point must say where its contents are")
         self.disk_size = disk_size
         self.extent_size = extent_size
-        self.packs: tuple[str, ...] = tuple(item.name for file in indexes for item in file.description.packs)
-        self._layers = _layers(indexes)
-        self._segments = sorted({number for file in indexes for number in file.segments})
+        self.files = tuple(indexes)
+        self._packs = PackNumbers()
         for number, file in enumerate(indexes):
             self._check(file, indexes[0].description.disk_key, IndexKind.DELTA if number else IndexKind.BASE)
+        self._ordinals = [self._packs.ordinals(file.description.packs) for file in indexes]
+        self._moves = relocations.concerning(frozenset(self.packs))
+        self._segments = sorted({number for file in indexes for number in file.segments})
+        self.used_moves: set[str] = set()
+
+    @property
+    def packs(self) -> Sequence[str]:
+        """The names that SegmentTable.pack counts."""
+        return self._packs.names
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """The moves tables that rows may follow."""
+        return frozenset(name for name, _ in self._moves)
+
+    def pack_ref(self, ordinal: int) -> PackRef:
+        return self._packs.refs[ordinal]
 
     @property
     def extents(self) -> int:
@@ -73,22 +95,44 @@ class DiskIndex:
         """Numbers of the segments that any index has rows for, ascending."""
         return self._segments
 
+    def tables(self) -> Iterator[SegmentTable]:
+        """All segments that have rows."""
+        for number in self._segments:
+            if (table := self.segment(number)) is not None:
+                yield table
+
     def segment(self, number: int) -> SegmentTable | None:
         """The segment's table, or None if no index mentions it: all zeros."""
         layers = [
-            (file, base, rows) for file, base in self._layers if (rows := file.rows(number)) is not None
+            (file, ordinals, rows)
+            for file, ordinals in zip(self.files, self._ordinals, strict=True)
+            if (rows := file.rows(number)) is not None
         ]
         if not layers:
             return None
         first = number * SEGMENT
         table = SegmentTable.zeros(first, min(SEGMENT, self.extents - first))
-        for file, base, rows in layers:
-            _lay_over(table, rows, file, base)
+        for file, ordinals, rows in layers:
+            _lay_over(table, rows, file, ordinals)
+        for name, moves in self._moves:
+            if follow(moves, self._packs, table.pack, table.offset, table.length):
+                self.used_moves.add(name)
         return table
 
     def length_of(self, extent: int) -> int:
         """Bytes of the extent on this disk."""
         return layout.extent_length(extent, self.disk_size, self.extent_size)
+
+    def needs(self) -> frozenset[str]:
+        """Every object that the contents depend on: indexes, packs of visible rows, the moves leading there.
+
+        Reads all rows.
+        """
+        used: set[int] = set()
+        for table in self.tables():
+            used.update(np.unique(table.pack).tolist())
+        packs = {self.packs[ordinal] for ordinal in used if ordinal != ZEROS}
+        return frozenset(packs | self.used_moves | {file.ref.name for file in self.files})
 
     def _check(self, file: IndexFile, disk_key: str, kind: IndexKind) -> None:
         about = file.description
@@ -103,20 +147,11 @@ class DiskIndex:
             )
 
 
-def _layers(indexes: Sequence[IndexFile]) -> list[tuple[IndexFile, int]]:
-    """Each index with the ordinal of its first pack among all packs."""
-    layers: list[tuple[IndexFile, int]] = []
-    base = 0
-    for file in indexes:
-        layers.append((file, base))
-        base += len(file.description.packs)
-    return layers
-
-
-def _lay_over(table: SegmentTable, rows: Rows, file: IndexFile, first_pack: int) -> None:
+def _lay_over(table: SegmentTable, rows: Rows, file: IndexFile, ordinals: npt.NDArray[np.int32]) -> None:
     at = rows["extent"] - np.uint32(table.first_extent)
     stored = rows["pack"] != ZEROS
-    table.pack[at] = np.where(stored, rows["pack"] + np.int32(first_pack), np.int32(ZEROS))
+    table.pack[at] = ZEROS
+    table.pack[at[stored]] = ordinals[rows["pack"][stored]]
     for name in ("offset", "length", "crc"):
         getattr(table, name)[at] = np.where(stored, rows[name], np.uint32(0))
     digests = np.frombuffer(rows["digest"].tobytes(), np.uint8).reshape(-1, ROW["digest"].itemsize)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
-import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from vsa.errors import BadRequest
 from vsa.media import layout
+from vsa.media.disk_index import DiskIndex
 from vsa.media.frames import Codec, Fingerprint
-from vsa.media.index import ROW, ZEROS, IndexDescription, PackRef, Rows, require_stored, write_index
-from vsa.media.layout import PACK_TARGET, SEGMENT, IndexKind
+from vsa.media.index import ZEROS, IndexDescription, IndexFile, PackRef, write_index
+from vsa.media.layout import PACK_TARGET, IndexKind
+from vsa.media.merge import Absorbed, layers_to_absorb
+from vsa.media.moves import PackNumbers, Relocations
 from vsa.media.pack import Frame, PackBuilder
-from vsa.media.scratch import scratch_errors
+from vsa.media.pinned import require_stored
+from vsa.media.row_spool import RowSpool
 from vsa.media.store import Buffer, Store
 from vsa.model import IndexRef
 
@@ -30,9 +30,14 @@ _NOTHING = Frame(0, 0, 0, Fingerprint(0, bytes(32)))
 
 @dataclass(frozen=True, slots=True)
 class WrittenDisk:
-    """What was stored. `index` is None if a delta changed nothing; `stored` counts the bytes of frames."""
+    """What was stored; `stored` counts the bytes of frames.
+
+    `indexes` are those that the disk has now, base first; `index` is the new one among them, None if a delta
+    changed nothing.
+    """
 
     index: IndexRef | None
+    indexes: tuple[IndexRef, ...]
     packs: tuple[str, ...]
     stored: int
 
@@ -79,18 +84,23 @@ class DiskWriter:
         *,
         scratch: Path,
         random: Callable[[int], bytes],
+        parent: DiskIndex | None = None,
+        relocations: Relocations | None = None,
         pack_target: int = PACK_TARGET,
     ) -> None:
         """`scratch` is an existing folder on this machine; a subfolder of it holds rows until `finish`.
 
-        A pack is stored when it reaches `pack_target` bytes.
+        `parent` is what a delta is laid over: the new index may absorb the topmost of its layers, frames
+        following `relocations`. A pack is stored when it reaches `pack_target` bytes.
         """
         self._store = store
         self._target = target
         self._random = random
+        self._parent = parent
+        self._relocations = relocations or Relocations(store, (), media_id=target.media_id)
         self._pack_target = pack_target
         self._codec = Codec()
-        self._spool = _RowSpool(scratch / f"{target.run}-{target.disk_key}-{random(8).hex()}")
+        self._spool = RowSpool(scratch / f"{target.run}-{target.disk_key}-{random(8).hex()}")
         self._changed = threading.Condition()
         self._filling: PackBuilder | None = None
         self._storing = 0
@@ -133,12 +143,16 @@ class DiskWriter:
         if last is not None:
             self._store_pack(len(self._packs) - 1, last)
         packs = [ref for _, ref in self._packs if ref is not None]
-        segments = self._spool.end_all()
-        index = (
-            self._store_index(packs, segments) if segments or self._target.kind is IndexKind.BASE else None
-        )
+        rows = self._spool.end_all()
+        older = self._parent.files if self._parent else ()
+        if not rows and self._target.kind is IndexKind.DELTA:
+            index, kept = None, older
+        else:
+            kept = older[: len(older) - layers_to_absorb(older, rows, self._target.disk_size)]
+            index = self._store_index(packs, older[len(kept) :])
         self._spool.remove()
-        return WrittenDisk(index, tuple(ref.name for ref in packs), self._stored)
+        refs = (*(file.ref for file in kept), *((index,) if index else ()))
+        return WrittenDisk(index, refs, tuple(ref.name for ref in packs), self._stored)
 
     def abandon(self) -> None:
         """Remove the scratch rows. Packs stored so far stay: only pruning may delete from media."""
@@ -194,76 +208,31 @@ class DiskWriter:
             self._storing -= 1
             self._changed.notify_all()
 
-    def _store_index(self, packs: list[PackRef], segments: tuple[int, ...]) -> IndexRef:
-        target = self._target
-        description = IndexDescription(
+    def _store_index(self, packs: list[PackRef], older: Sequence[IndexFile]) -> IndexRef:
+        """Store one index of the new rows and of the layers that it absorbs, and read it back."""
+        target, numbers = self._target, PackNumbers()
+        numbers.ordinals(packs)
+        absorbed = Absorbed(older, self._relocations, numbers)
+        used = self._spool.merge(absorbed)
+        about = IndexDescription(
             media=target.media_id,
             run=target.run,
             disk_key=target.disk_key,
             disk_size=target.disk_size,
             extent_size=target.extent_size,
-            kind=target.kind,
-            packs=tuple(packs),
-            segments=segments,
+            kind=IndexKind.BASE if absorbed.has_base else target.kind,
+            packs=tuple(numbers.refs[number] for number in used),
         )
-        data = self._spool.index(description)
         name = layout.index(target.run, target.disk_key, self._random(8))
-        ref = IndexRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-        self._store.create(name, [data])
+        with self._spool.numbered(used) as (path, groups):
+            ref = write_index(path, name, about, groups)
+            with path.open("rb") as file:
+                # Closed with its last view: an error's traceback may hold one for a while.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._store.create(name, [memoryview(mapped)])
         require_stored(self._store, ref)
         return ref
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-class _RowSpool:
-    """Rows by segment: dense in memory while a segment is open, in a scratch file once it has ended."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with scratch_errors(folder):
-            folder.mkdir()
-        self._open: dict[int, tuple[Rows, np.ndarray[tuple[int], np.dtype[np.bool_]]]] = {}
-        self._ended: set[int] = set()
-
-    def add(self, extent: int, ordinal: int, frame: Frame) -> None:
-        segment, at = divmod(extent, SEGMENT)
-        if segment in self._ended:
-            raise ValueError(f"extent {extent} was given after its segment {segment} had ended")
-        if segment not in self._open:
-            self._open[segment] = np.zeros(SEGMENT, ROW), np.zeros(SEGMENT, np.bool_)
-        rows, given = self._open[segment]
-        if given[at]:
-            raise ValueError(f"extent {extent} was given twice")
-        rows[at] = (extent, ordinal, frame.offset, frame.length, *frame.fingerprint)
-        given[at] = True
-
-    def end(self, segment: int) -> None:
-        rows, given = self._open.pop(segment, (None, None))
-        if rows is not None and given is not None:
-            with scratch_errors(self._folder):
-                np.save(self._path(segment), rows[given], allow_pickle=False)
-            self._ended.add(segment)
-
-    def end_all(self) -> tuple[int, ...]:
-        """End what is still open; the segments that have rows, ascending."""
-        for segment in list(self._open):
-            self.end(segment)
-        return tuple(sorted(self._ended))
-
-    def index(self, description: IndexDescription) -> memoryview:
-        """The bytes of the index of all ended segments, mapped from a scratch file."""
-        path = self._folder / "index"
-        groups = (np.load(self._path(segment), allow_pickle=False) for segment in description.segments)
-        with scratch_errors(self._folder):
-            write_index(path, description, groups)
-            with path.open("rb") as file:
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-    def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, segment: int) -> Path:
-        return self._folder / f"{segment}.npy"

@@ -11,12 +11,15 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from vsa.model import (
+    Bytes,
     DiskFigures,
     Exclusion,
     Identifier,
+    IndexRef,
     Method,
     Noun,
     ObjectName,
+    ObjectRef,
     Point,
     Reason,
     Sha256,
@@ -26,6 +29,7 @@ from vsa.model import (
 
 Slot = Annotated[int, Field(ge=0, lt=10**12)]
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Offset = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class ClientState(StrEnum):
@@ -114,25 +118,115 @@ class PointEntry(Noun):
     point: Point
 
 
-class DamageEntry(Noun):
-    """Points whose contents of one disk are in doubt."""
+class DoubtEntry(Noun):
+    """Points whose contents of one disk may be older than they say: a change list had left out a change."""
 
-    type: Literal["damage"] = "damage"
+    type: Literal["doubt"] = "doubt"
     points: tuple[Slot, ...] = Field(min_length=1)
     disk_key: Identifier
     reason: str
 
 
+class Damaged(Noun):
+    """An object whose stored bytes fail their check: the frames at `offsets`; all of it if none is named."""
+
+    name: ObjectName
+    offsets: tuple[Offset, ...] = ()
+
+
+class Harm(Noun):
+    """What damage means for one disk of some points: the disk's bytes `[start, end)` that are lost."""
+
+    points: tuple[Slot, ...] = Field(min_length=1)
+    disk_key: Identifier
+    ranges: tuple[tuple[Bytes, Bytes], ...]
+
+
+class DamageEntry(Noun):
+    """Objects found damaged, and whom it concerned when it was found. Nothing new may refer to them."""
+
+    type: Literal["damage"] = "damage"
+    objects: tuple[Damaged, ...] = Field(min_length=1)
+    harm: tuple[Harm, ...] = ()
+    reason: str
+
+
+class ForgetEntry(Noun):
+    """Points that nobody wants any more. Until a doom entry gives them up they can be called back."""
+
+    type: Literal["forget"] = "forget"
+    points: tuple[Slot, ...] = Field(min_length=1)
+    reason: str
+
+
+class UnforgetEntry(Noun):
+    """Forgotten points that are wanted again."""
+
+    type: Literal["unforget"] = "unforget"
+    points: tuple[Slot, ...] = Field(min_length=1)
+
+
+class PinEntry(Noun):
+    """Points that retention leaves alone while `pinned`, or no longer does."""
+
+    type: Literal["pin"] = "pin"
+    points: tuple[Slot, ...] = Field(min_length=1)
+    pinned: bool = True
+    reason: str = ""
+
+
 class DoomEntry(Noun):
-    """Runs that may no longer commit, and objects of such runs that are about to be deleted."""
+    """Runs that may no longer commit, objects about to be deleted, and forgotten points that go with them."""
 
     type: Literal["doom"] = "doom"
     runs: tuple[Identifier, ...] = ()
     objects: tuple[ObjectName, ...] = ()
+    points: tuple[Slot, ...] = ()
     reason: str
 
 
-EntryBody = ClientEntry | JobEntry | PointEntry | DamageEntry | DoomEntry
+class MovedIndex(Noun):
+    """An index that has the rows of another one, which is damaged, and stands in for it."""
+
+    name: ObjectName
+    ref: IndexRef
+
+
+class RelocateEntry(Noun):
+    """Frames of `packs` that lie elsewhere now, as `table` says; `healed` is damage that is undone by it.
+
+    `indexes` names sound copies of damaged indexes.
+    """
+
+    type: Literal["relocate"] = "relocate"
+    table: ObjectRef | None = None
+    packs: tuple[ObjectName, ...] = ()
+    indexes: tuple[MovedIndex, ...] = ()
+    healed: tuple[Damaged, ...] = ()
+    reason: str
+
+
+class RotateEntry(Noun):
+    """From here on only the key object `keys/<key>` opens the media; older ones may be deleted."""
+
+    type: Literal["rotate"] = "rotate"
+    key: Annotated[int, Field(ge=1, lt=10**6)]
+    reason: str = ""
+
+
+EntryBody = (
+    ClientEntry
+    | JobEntry
+    | PointEntry
+    | DoubtEntry
+    | DamageEntry
+    | ForgetEntry
+    | UnforgetEntry
+    | PinEntry
+    | DoomEntry
+    | RelocateEntry
+    | RotateEntry
+)
 
 
 class Entry(Noun):

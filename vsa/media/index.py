@@ -1,33 +1,32 @@
 """Indexes: which extents of a disk one attempt wrote or cleared, and where (docs/media-format.md, "Indexes").
 
-Parquet with one row group for each segment that has rows. Parsers of Parquet have had holes, so nothing
-is parsed before the whole object has the size and digest that the log states; and every number is
-checked against the disk and the packs afterwards.
+Parquet with one row group for each segment that has rows. The footer says where each of them lies and
+what its digest is, so that a reader proves and parses only those it needs. Every number is checked against
+the disk and the packs before it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-import tempfile
+import io
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from vsa.errors import MediaDamaged, MediaUnusable
-from vsa.media import layout, pack
+from vsa.media import layout, pack, parquet
 from vsa.media.layout import MAX_EXTENT_SIZE, MAX_INDEX_SIZE, MIN_EXTENT_SIZE, SEGMENT, IndexKind
-from vsa.media.scratch import scratch_errors
-from vsa.media.store import Buffer, Store
+from vsa.media.parquet import HashingFile, Rows
+from vsa.media.pinned import PinnedParts
+from vsa.media.store import Store
 from vsa.model import Bytes, Identifier, IndexRef, Noun, ObjectName, Sha256
-from vsa.ranges import MIB, ByteRange
+from vsa.ranges import ByteRange
 
 METADATA_KEY = b"azure-vsa.index"
 ZEROS = -1
@@ -43,30 +42,8 @@ ROW = np.dtype(
         ("digest", np.void, 32),
     ]
 )
-Rows = npt.NDArray[np.void]
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("extent", pa.uint32(), nullable=False),
-        pa.field("pack", pa.int32(), nullable=False),
-        pa.field("offset", pa.uint32(), nullable=False),
-        pa.field("length", pa.uint32(), nullable=False),
-        pa.field("crc", pa.uint32(), nullable=False),
-        pa.field("digest", pa.binary(32), nullable=False),
-    ]
-)
-_NUMBERS = ("extent", "pack", "offset", "length", "crc")
-_ENCODINGS = {
-    "extent": "DELTA_BINARY_PACKED",
-    "pack": "DELTA_BINARY_PACKED",
-    "offset": "DELTA_BINARY_PACKED",
-    "length": "DELTA_BINARY_PACKED",
-    "crc": "PLAIN",
-    "digest": "PLAIN",
-}
-IN_MEMORY = 32 * MIB
-_PIECE = 8 * MIB
-_MAX_THRIFT = 512 * MIB
+_SCHEMA = parquet.schema_of(ROW)
 _MAX_ROW_GROUP_BYTES = 2 * SEGMENT * ROW.itemsize
 
 
@@ -76,6 +53,19 @@ class PackRef(Noun):
     name: ObjectName
     size: Annotated[int, Field(ge=pack.HEADER_SIZE + pack.FOOTER_SIZE, lt=2**32)]
     sha256: Sha256
+
+
+class IndexSegment(Noun):
+    """One row group: the segment that it describes, and where its bytes lie in the file."""
+
+    number: Annotated[int, Field(ge=0, lt=2**16)]
+    offset: Bytes
+    length: Annotated[int, Field(ge=1, le=_MAX_ROW_GROUP_BYTES)]
+    sha256: Sha256
+
+    @property
+    def at(self) -> ByteRange:
+        return ByteRange(self.offset, self.offset + self.length)
 
 
 class IndexDescription(Noun):
@@ -89,49 +79,61 @@ class IndexDescription(Noun):
     extent_size: Annotated[int, Field(ge=MIN_EXTENT_SIZE, le=MAX_EXTENT_SIZE)]
     kind: IndexKind
     packs: tuple[PackRef, ...]
-    segments: tuple[Annotated[int, Field(ge=0, lt=2**16)], ...]
+    segments: tuple[IndexSegment, ...] = ()
 
     @property
     def extents(self) -> int:
         return layout.extent_count(self.disk_size, self.extent_size)
 
 
-def write_index(path: Path, description: IndexDescription, groups: Iterator[Rows]) -> None:
-    """Write a new index file; `groups` yields the rows of each of the description's segments, in order."""
-    with pq.ParquetWriter(
-        path,
-        _SCHEMA,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=False,
-        column_encoding=_ENCODINGS,
-        write_statistics=False,
-        store_schema=False,
-    ) as writer:
-        for rows in groups:
-            writer.write_table(_to_arrow(rows), row_group_size=SEGMENT)
-        writer.add_key_value_metadata({METADATA_KEY: description.model_dump_json().encode()})
+def write_index(
+    path: Path, name: str, about: IndexDescription, groups: Iterator[tuple[int, Rows]]
+) -> IndexRef:
+    """Write a new index file that will be stored as `name`.
+
+    `groups` yields the number and the rows of each segment, in order; `about.segments` is filled in.
+    """
+    with path.open("wb") as file:
+        sink = HashingFile(file)
+        parts: list[IndexSegment] = []
+        with parquet.writer(sink, _SCHEMA, delta=("extent", "pack", "offset", "length")) as writer:
+            # The magic that every Parquet file begins with belongs to no row group.
+            sink.part()
+            for number, rows in groups:
+                start = sink.size
+                writer.write_table(parquet.to_arrow(rows, _SCHEMA), row_group_size=SEGMENT)
+                parts.append(
+                    IndexSegment(number=number, offset=start, length=sink.size - start, sha256=sink.part())
+                )
+            footer_at = sink.size
+            described = about.model_copy(update={"segments": tuple(parts)})
+            writer.add_key_value_metadata({METADATA_KEY: described.model_dump_json().encode()})
+        return IndexRef(
+            name=name,
+            size=sink.size,
+            sha256=sink.sha256(),
+            footer=sink.size - footer_at,
+            footer_sha256=sink.part(),
+        )
 
 
 class IndexFile:
     """An index whose bytes are those the log names; every row is checked as it is read. Thread-safe."""
 
-    def __init__(self, data: Buffer, ref: IndexRef, *, media_id: str, extent_size: int) -> None:
-        """`data` was already checked against `ref`. MediaDamaged if it is no index of this media."""
+    def __init__(self, parts: PinnedParts, ref: IndexRef, *, media_id: str, extent_size: int) -> None:
+        """MediaDamaged if it is no index of this media."""
         self.ref = ref
+        self._parts = parts
         self._lock = threading.Lock()
+        self._window = _Window(ref.size)
         try:
-            self._file = pq.ParquetFile(
-                pa.BufferReader(pa.py_buffer(data)),
-                arrow_extensions_enabled=False,
-                thrift_string_size_limit=_MAX_THRIFT,
-                thrift_container_size_limit=_MAX_THRIFT,
-            )
-            self.description = self._describe(self._file.metadata.metadata or {})
+            metadata = parquet.opened(pa.BufferReader(parts.footer)).metadata
+            self._file = parquet.opened(pa.PythonFile(self._window, mode="r"), metadata)
+            self.description = self._describe(metadata.metadata or {})
         except (pa.ArrowException, OSError) as error:
             raise MediaDamaged(f"{ref.name} is not the Parquet file it should be: {error}") from error
         self._check(media_id, extent_size)
-        self._groups = {segment: group for group, segment in enumerate(self.description.segments)}
+        self._groups = {part.number: group for group, part in enumerate(self.description.segments)}
         self._pack_ends = np.array(
             [item.size - pack.FOOTER_SIZE for item in self.description.packs], np.int64
         )
@@ -139,17 +141,23 @@ class IndexFile:
     @property
     def segments(self) -> tuple[int, ...]:
         """Numbers of the segments that have rows, ascending."""
-        return self.description.segments
+        return tuple(self._groups)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(self._file.metadata.num_rows)
 
     def rows(self, segment: int) -> Rows | None:
         """The checked rows of one segment, ascending by extent; None if it has none."""
         group = self._groups.get(segment)
         if group is None:
             return None
+        part = self.description.segments[group]
+        data = self._parts.part(part.at, part.sha256)
         try:
-            with self._lock:
+            with self._lock, self._window.showing(part.offset, data):
                 table = self._file.read_row_group(group, use_threads=False)
-            rows = _from_arrow(table)
+            rows = parquet.from_arrow(table, ROW)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise MediaDamaged(f"{self.ref.name}, segment {segment}: unreadable rows: {error}") from error
         if complaint := self._complaint(rows, segment):
@@ -179,12 +187,12 @@ class IndexFile:
             raise MediaDamaged(
                 f"{name} is of media {about.media} with extents of {about.extent_size}, not {expected}"
             )
-        if not self._file.schema_arrow.equals(_SCHEMA, check_metadata=False):
-            raise MediaDamaged(f"{name} has other columns than an index: {self._file.schema_arrow}")
+        parquet.require_columns(self._file.schema_arrow, ROW, name)
         if not all(layout.is_pack(item.name) for item in about.packs):
             raise MediaDamaged(f"{name} names something else as a pack")
-        ascending = all(a < b for a, b in zip(about.segments, about.segments[1:], strict=False))
-        if not ascending or len(about.segments) != metadata.num_row_groups or self._last_segment_is_outside():
+        numbers = [part.number for part in about.segments]
+        ascending = all(a < b for a, b in pairwise(numbers))
+        if not ascending or len(numbers) != metadata.num_row_groups or self._last_segment_is_outside():
             raise MediaDamaged(
                 f"{name}: its segments do not fit a disk of {about.disk_size} bytes or its row groups"
             )
@@ -196,7 +204,7 @@ class IndexFile:
 
     def _last_segment_is_outside(self) -> bool:
         about = self.description
-        return bool(about.segments) and about.segments[-1] >= layout.segments(about.extents)
+        return bool(about.segments) and about.segments[-1].number >= layout.segments(about.extents)
 
     def _complaint(self, rows: Rows, segment: int) -> str:
         """What is wrong with the rows, or nothing."""
@@ -224,71 +232,51 @@ class IndexFile:
         )
 
 
-def open_index(
-    store: Store, ref: IndexRef, *, media_id: str, extent_size: int, scratch: Path | None = None
-) -> IndexFile:
-    """Read and check one index; large ones are held in an unnamed file in `scratch`, not in memory."""
+def open_index(store: Store, ref: IndexRef, *, media_id: str, extent_size: int) -> IndexFile:
+    """Prove and describe one index; its rows are fetched when they are asked for."""
     if not layout.is_index(ref.name):
         raise MediaDamaged(f"{ref.name!r} is no name of an index")
-    return IndexFile(fetch_checked(store, ref, scratch), ref, media_id=media_id, extent_size=extent_size)
+    if ref.size > MAX_INDEX_SIZE or not ref.footer <= ref.size:
+        raise MediaDamaged(f"{ref.name}: no index has {ref.size} bytes with a footer of {ref.footer}")
+    return IndexFile(PinnedParts(store, ref), ref, media_id=media_id, extent_size=extent_size)
 
 
-def fetch_checked(store: Store, ref: IndexRef, scratch: Path | None, *, in_memory: int = IN_MEMORY) -> Buffer:
-    """The object's bytes; MediaDamaged unless they have exactly the size and digest of `ref`.
+class _Window(io.RawIOBase):
+    """What the parser sees of an index: the one row group that has been proven, at its place in the file."""
 
-    More than `in_memory` bytes are held in an unnamed file in `scratch`.
-    """
-    size = store.size(ref.name)
-    if size != ref.size or size > MAX_INDEX_SIZE:
-        raise MediaDamaged(f"{store.location}: {ref.name} has {size} bytes, the log says {ref.size}")
-    data = store.read(ref.name, limit=size) if size <= in_memory else _spool(store, ref, scratch)
-    if hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise MediaDamaged(f"{store.location}: {ref.name} does not have the digest that the log states")
-    return data
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._first = self._at = 0
+        self._data = b""
 
+    def showing(self, first: int, data: bytes) -> _Window:
+        self._first, self._data = first, data
+        return self
 
-def require_stored(store: Store, ref: IndexRef) -> None:
-    """Read an object back and compare it with `ref`; MediaDamaged if the store did not keep it."""
-    digest = hashlib.sha256()
-    for at in pieces(ref.size):
-        digest.update(store.read(ref.name, at))
-    if store.size(ref.name) != ref.size or digest.hexdigest() != ref.sha256:
-        raise MediaDamaged(f"{store.location}: {ref.name} reads back differently from what was stored")
+    def __enter__(self) -> _Window:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._data = b""
 
-def pieces(size: int) -> Iterator[ByteRange]:
-    """The ranges in which a large object is read."""
-    return (ByteRange(offset, min(offset + _PIECE, size)) for offset in range(0, size, _PIECE))
+    def readable(self) -> bool:
+        return True
 
+    def seekable(self) -> bool:
+        return True
 
-def _spool(store: Store, ref: IndexRef, scratch: Path | None) -> memoryview:
-    """The object in an unnamed temporary file, mapped: what is proven is what is parsed."""
-    with scratch_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
-        for at in pieces(ref.size):
-            file.write(store.read(ref.name, at))
-        file.flush()
-        return memoryview(mmap.mmap(file.fileno(), ref.size, access=mmap.ACCESS_READ))
+    def tell(self) -> int:
+        return self._at
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            offset += self._size
+        self._at = self._at + offset if whence == io.SEEK_CUR else offset
+        return self._at
 
-def _to_arrow(rows: Rows) -> Any:
-    columns = [pa.array(rows[name]) for name in _NUMBERS]
-    digests = pa.py_buffer(rows["digest"].tobytes())
-    columns.append(pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(rows), [None, digests]))
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
-
-
-def _from_arrow(table: Any) -> Rows:
-    """ValueError if a column holds nulls, which the schema excludes."""
-    if any(column.null_count for column in table.columns):
-        raise ValueError("a column holds nulls")
-    rows: Rows = np.zeros(table.num_rows, ROW)
-    for name in _NUMBERS:
-        rows[name] = table.column(name).to_numpy()
-    digests = b"".join(_digest_bytes(chunk) for chunk in table.column("digest").chunks)
-    rows["digest"] = np.frombuffer(digests, "V32")
-    return rows
-
-
-def _digest_bytes(chunk: Any) -> bytes:
-    whole: bytes = chunk.buffers()[1].to_pybytes()
-    return whole[chunk.offset * 32 : (chunk.offset + len(chunk)) * 32]
+    def read(self, size: int = -1) -> bytes:
+        start = self._at - self._first
+        if start < 0 or size < 0 or start + size > len(self._data):
+            raise OSError(f"{size} bytes at {self._at} are outside the row group that was asked for")
+        self._at += size
+        return self._data[start : start + size]

@@ -37,9 +37,12 @@ _ID = r"[a-z0-9][a-z0-9-]{0,63}"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}(/[a-z0-9][a-z0-9._-]{0,127}){0,7}")
 _PACK = re.compile(rf"runs/({_ID})/packs/([0-9a-f]{{32}})\.pack")
 _INDEX = re.compile(rf"runs/({_ID})/index/({_ID})-[0-9a-f]{{16}}\.parquet")
+_MOVES = re.compile(rf"runs/({_ID})/moves/[0-9a-f]{{16}}\.parquet")
+_DIGESTS = re.compile(rf"runs/({_ID})/digests/({_ID})-[0-9a-f]{{16}}\.parquet")
 _SLOT = re.compile(r"log/([0-9]{12})")
 _INTENT = re.compile(rf"runs/({_ID})/intent\.json")
 _IDENTIFIER = re.compile(_ID)
+_OF_RUNS = (_PACK, _INDEX, _MOVES, _DIGESTS, _INTENT)
 
 
 class IndexKind(StrEnum):
@@ -65,12 +68,36 @@ def index(run: str, disk_key: str, random: bytes) -> str:
     return f"{RUNS}{require_identifier(run)}/index/{require_identifier(disk_key)}-{random.hex()}.parquet"
 
 
+def moves(run: str, random: bytes) -> str:
+    return f"{RUNS}{require_identifier(run)}/moves/{random.hex()}.parquet"
+
+
+def digests(run: str, disk_key: str, random: bytes) -> str:
+    return f"{RUNS}{require_identifier(run)}/digests/{require_identifier(disk_key)}-{random.hex()}.parquet"
+
+
+def key(number: int) -> str:
+    return f"{KEYS}{number}"
+
+
+def checkpoint(seq: int) -> str:
+    return f"{CHECKPOINTS}{seq:012}.parquet"
+
+
 def is_pack(name: str) -> bool:
     return _PACK.fullmatch(name) is not None
 
 
 def is_index(name: str) -> bool:
     return _INDEX.fullmatch(name) is not None
+
+
+def is_moves(name: str) -> bool:
+    return _MOVES.fullmatch(name) is not None
+
+
+def is_digests(name: str) -> bool:
+    return _DIGESTS.fullmatch(name) is not None
 
 
 def is_run(name: str) -> bool:
@@ -84,8 +111,8 @@ def slot_number(name: str) -> int | None:
 
 
 def run_of(name: str) -> str | None:
-    """The run that a pack, index or intent belongs to; None for any other name."""
-    match = _PACK.fullmatch(name) or _INDEX.fullmatch(name) or _INTENT.fullmatch(name)
+    """The run that an object below `runs/` belongs to; None for any other name."""
+    match = next((m for m in (kind.fullmatch(name) for kind in _OF_RUNS) if m), None)
     return match[1] if match else None
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from typing import TypeVar
 
 from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, TryAgainLater
 from vsa.media import documents, layout
@@ -17,6 +18,9 @@ from vsa.media.descriptor import software
 from vsa.media.entries import Entry, EntryBody, PointEntry
 from vsa.media.store import Store
 from vsa.media.view import View
+from vsa.model import Noun
+
+R = TypeVar("R", int, None)
 
 Admission = Callable[[View], int | None]
 """Whether an entry may follow a view: raises if not; a slot if that slot says the same already."""
@@ -54,12 +58,26 @@ class Log:
 
         An error means that nothing is known to be committed: only the log itself can tell.
         """
+
+        def decide(view: View) -> EntryBody | int:
+            existing = admit(view)
+            return body if existing is None else existing
+
+        return self._append(decide, run=run)
+
+    def append_planned(self, plan: Callable[[View], EntryBody | None], *, run: str | None) -> int | None:
+        """Commit what `plan` makes of the log, into the very slot after it; None if it makes nothing."""
+        return self._append(plan, run=run)
+
+    def _append(self, decide: Callable[[View], EntryBody | R], *, run: str | None) -> int | R:
+        """Place what is decided anew for every slot that is tried; anything but a body is the answer."""
         nonce = self._random(16).hex()
         with self._lock:
             while True:
                 view = self.view()
-                if (existing := admit(view)) is not None:
-                    return existing
+                body = decide(view)
+                if not isinstance(body, Noun):
+                    return body
                 entry = Entry(
                     seq=view.head,
                     prev=view.head_hash,

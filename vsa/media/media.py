@@ -21,11 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vsa.errors import BadRequest, MediaConflict, MediaUnusable, ObjectMissing
+from vsa.errors import BadRequest, MediaConflict, MediaUnusable, ObjectMissing, ObjectsDoomed, VsaError
 from vsa.media import admission, documents, layout
-from vsa.media.closure import require_closure
 from vsa.media.descriptor import describe_new, read_descriptor, require_extent_size
-from vsa.media.entries import EntryBody, PointEntry
+from vsa.media.entries import EntryBody, PointEntry, RelocateEntry
 from vsa.media.folder import FolderStore
 from vsa.media.location import folder_of
 from vsa.media.log import Log
@@ -34,10 +33,11 @@ from vsa.media.view import View
 from vsa.model import DEFAULT_EXTENT_SIZE, IndexRef, Intent, Point
 
 if TYPE_CHECKING:
+    from vsa.media.closure import Closure
     from vsa.media.disk_index import DiskIndex
     from vsa.media.disk_writer import DiskWriter
     from vsa.media.extent_reader import ExtentReader
-    from vsa.media.index import IndexDescription
+    from vsa.media.moves import Relocations
 
 Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
@@ -59,7 +59,7 @@ class Media:
         self._random = random
         self._about, data = read_descriptor(store)
         self._log = Log(store, origin=documents.sha256(data), clock=clock, random=random)
-        self._descriptions: dict[IndexRef, IndexDescription] = {}
+        self._moved: tuple[int, Relocations] | None = None
 
     @classmethod
     def create(
@@ -101,6 +101,11 @@ class Media:
         return self._about.extent_size
 
     @property
+    def store(self) -> Store:
+        """Where the objects are: for those who look after the media as a whole."""
+        return self._store
+
+    @property
     def location(self) -> str:
         return self._store.location
 
@@ -119,13 +124,25 @@ class Media:
         a point refers to what is not there. After any error only the log can tell whether it is committed.
         """
         self._require_writable()
-        needs = frozenset[str]()
+        needed: admission.Needed = _needs_nothing
         if isinstance(body, PointEntry):
-            needs = self._closure(body.point)
             self._require_intent(run)
+            needed = self._closure(body.point).doomed
+        elif isinstance(body, RelocateEntry):
+            needed = self._targets(body)
         return self._log.append(
-            body, run=run, admit=lambda view: admission.admit(view, body, run=run, needs=needs)
+            body, run=run, admit=lambda view: admission.admit(view, body, run=run, needed=needed)
         )
+
+    def append_planned(
+        self, plan: Callable[[View], EntryBody | None], *, run: str | None = None
+    ) -> int | None:
+        """Commit what `plan` makes of the log as it is in the very slot before; None if it makes nothing.
+
+        For entries that are only true of exactly the log that they follow, such as what may be deleted.
+        """
+        self._require_writable()
+        return self._log.append_planned(plan, run=run)
 
     def begin_run(self, intent: Intent) -> None:
         """Record what the run will create, before it creates it; repeating the same intent is harmless.
@@ -154,32 +171,47 @@ class Media:
                 yield name
 
     def disk_writer(
-        self, *, run: str, disk_key: str, disk_size: int, kind: layout.IndexKind, scratch: Path
+        self,
+        *,
+        run: str,
+        disk_key: str,
+        disk_size: int,
+        kind: layout.IndexKind,
+        scratch: Path,
+        parent: DiskIndex | None = None,
     ) -> DiskWriter:
-        """Where one attempt's extents of one disk go; `scratch` is an existing local folder."""
+        """Where one attempt's extents of one disk go; `scratch` is an existing local folder.
+
+        `parent` are the contents that a delta is laid over.
+        """
         from vsa.media.disk_writer import DiskTarget, DiskWriter
 
         self._require_writable()
         target = DiskTarget(self.id, run, disk_key, disk_size, self.extent_size, kind)
-        return DiskWriter(self._store, target, scratch=scratch, random=self._random)
+        return DiskWriter(
+            self._store,
+            target,
+            scratch=scratch,
+            random=self._random,
+            parent=parent,
+            relocations=self._relocations(self.view()),
+        )
 
-    def disk_index(
-        self, indexes: Sequence[IndexRef], disk_size: int, *, scratch: Path | None = None
-    ) -> DiskIndex:
-        """Where each extent of a disk lies: a base and its deltas, in order.
+    def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
+        """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).
 
-        Each index is read whole and proven first; large ones are kept in `scratch` (None: the system's
-        temporary folder). MediaDamaged if one is not what its reference says.
+        What is read of an index is proven first. MediaDamaged if one is not what its reference says.
         """
         from vsa.media.disk_index import DiskIndex
         from vsa.media.index import open_index
 
+        view = view or self.view()
+        sound = _sound_indexes(view)
         files = [
-            open_index(self._store, ref, media_id=self.id, extent_size=self.extent_size, scratch=scratch)
+            open_index(self._store, sound.get(ref.name, ref), media_id=self.id, extent_size=self.extent_size)
             for ref in indexes
         ]
-        self._descriptions.update((file.ref, file.description) for file in files)
-        return DiskIndex(files, disk_size=disk_size, extent_size=self.extent_size)
+        return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
 
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
@@ -200,12 +232,51 @@ class Media:
         data = self._store.read(name, limit=layout.MAX_DOCUMENT_SIZE)
         return documents.decode(data, Intent, f"{self.location}: {name}")
 
-    def _closure(self, point: Point) -> frozenset[str]:
-        """Every object the point refers to, each found to be there."""
-        names: set[str] = set()
-        for disk in point.disks:
-            if not all(ref in self._descriptions for ref in disk.indexes):
-                self.disk_index(disk.indexes, disk.disk.size)
-            described = [self._descriptions[ref] for ref in disk.indexes]
-            names |= require_closure(self._store, disk, described)
-        return frozenset(names)
+    def _closure(self, point: Point) -> Closure:
+        """Everything the point refers to, found to be there."""
+        from vsa.media.closure import Closure
+
+        view = self.view()
+        try:
+            return Closure(self._store, point, view, self.disk_index)
+        except ObjectMissing as error:
+            raise self._doomed_or(error, point) from error
+
+    def _doomed_or(self, error: ObjectMissing, point: Point) -> VsaError:
+        """What is missing because it was doomed is no damage: the run began before it was."""
+        doomed = self.view().doomed
+        gone = [ref.name for disk in point.disks for ref in disk.indexes if ref.name in doomed]
+        return ObjectsDoomed(f"{gone[0]} was given up while the run was reading: {error}") if gone else error
+
+    def _targets(self, relocate: RelocateEntry) -> admission.Needed:
+        """What a relocation leads to; each found to be there."""
+        from vsa.media.moves import open_moves
+
+        names = {item.ref.name for item in relocate.indexes}
+        if relocate.table is not None:
+            names.add(relocate.table.name)
+            table = open_moves(self._store, relocate.table, media_id=self.id)
+            names.update(item.name for item in table.description.packs)
+        for name in names:
+            self._store.size(name)
+        return lambda view: names & view.doomed
+
+    def _relocations(self, view: View) -> Relocations:
+        """The tables of a view, loaded once as long as nothing new has moved."""
+        from vsa.media.moves import Relocations
+
+        if self._moved is None or self._moved[0] != len(view.relocations):
+            self._moved = (
+                len(view.relocations),
+                Relocations(self._store, view.relocations, media_id=self.id),
+            )
+        return self._moved[1]
+
+
+def _needs_nothing(_: View) -> frozenset[str]:
+    return frozenset()
+
+
+def _sound_indexes(view: View) -> dict[str, IndexRef]:
+    """Copies that stand in for damaged indexes."""
+    return {moved.name: moved.ref for item in view.relocations for moved in item.entry.indexes}

@@ -12,17 +12,37 @@ from typing import Self
 
 import zstandard
 
-from vsa.media.entries import ClientEntry, DamageEntry, DoomEntry, Entry, JobEntry, PointEntry
+from vsa.media.entries import (
+    ClientEntry,
+    Damaged,
+    DamageEntry,
+    DoomEntry,
+    DoubtEntry,
+    Entry,
+    ForgetEntry,
+    Harm,
+    JobEntry,
+    PinEntry,
+    PointEntry,
+    RelocateEntry,
+    RotateEntry,
+    UnforgetEntry,
+)
 from vsa.model import DiskBackup, Noun, Point, SnapshotRef
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedPoint:
-    """A recovery point in the log, kept as bytes: a long log holds tens of thousands."""
+    """A recovery point in the log, kept as bytes: a long log holds tens of thousands.
+
+    `client` is the key of its VM, `disks` are the keys of the disks it holds.
+    """
 
     slot: int
     time: datetime
     run: str
+    client: str
+    disks: tuple[str, ...]
     _packed: bytes = field(repr=False)
 
     @property
@@ -52,6 +72,26 @@ class Doubt:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Slot `slot` of the log says that objects are damaged, and whom that harmed then."""
+
+    slot: int
+    entry: DamageEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """Slot `slot` of the log says that frames lie elsewhere now."""
+
+    slot: int
+    entry: RelocateEntry
+
+
+WHOLE: frozenset[int] = frozenset()
+"""In place of offsets: all of an object is damaged, not only some of its frames."""
+
+
 @dataclass(frozen=True)
 class View:
     """What slots 0 to `head` - 1 say; later entries make another view and leave this one as it is.
@@ -64,31 +104,72 @@ class View:
     head_hash: str
     clients: Mapping[str, ClientEntry] = field(default_factory=dict)
     points: Mapping[int, CommittedPoint] = field(default_factory=dict)
+    """Every point that has not been given up, forgotten ones included."""
     jobs: Mapping[int, ReportedJob] = field(default_factory=dict)
     committed: Mapping[str, int] = field(default_factory=dict)
-    """Slot of the point that each run committed."""
+    """Slot of the point that each run committed, also of points that were given up since."""
     fenced: frozenset[str] = frozenset()
     """Runs that may no longer commit."""
     doomed: frozenset[str] = frozenset()
     """Objects that are deleted, or may be at any moment."""
+    given_up: frozenset[int] = frozenset()
+    """Forgotten points whose data is doomed: they cannot be called back."""
+    forgotten: Mapping[int, datetime] = field(default_factory=dict)
+    """When each point was forgotten that could still be called back, as the log's writer had the time."""
+    pinned: frozenset[int] = frozenset()
     doubtful: Mapping[int, tuple[Doubt, ...]] = field(default_factory=dict)
-    _latest: Mapping[str, int] = field(default_factory=dict, repr=False)
+    relocations: tuple[Relocation, ...] = ()
+    """In log order; each applies to what the ones before it have made of a row."""
+    damages: tuple[Damage, ...] = ()
+    damaged: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Objects that are damaged and not healed: offsets of their bad frames, or WHOLE."""
+    key: int = 0
+    """Number of the key object that opens the media, if it is sealed."""
+    _history: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _bases: Mapping[str, tuple[int, SnapshotRef]] = field(default_factory=dict, repr=False)
+
+    @property
+    def live(self) -> list[CommittedPoint]:
+        """The points that nobody has forgotten, in log order."""
+        return [made for slot, made in self.points.items() if slot not in self.forgotten]
+
+    def points_of_disk(self, disk_key: str) -> tuple[int, ...]:
+        """The slots of the points that hold the disk and are not forgotten, in log order."""
+        return tuple(
+            slot
+            for slot in self._history.get(disk_key, ())
+            if slot in self.points and slot not in self.forgotten
+        )
 
     def latest_point_of_disk(self, disk_key: str) -> tuple[int, DiskBackup] | None:
         """The newest point that holds the disk, by log order, and that disk's part of it."""
-        slot = self._latest.get(disk_key)
-        if slot is None:
+        slots = self.points_of_disk(disk_key)
+        if not slots:
             return None
-        return slot, next(disk for disk in self.points[slot].point.disks if disk.disk.key == disk_key)
+        disks = self.points[slots[-1]].point.disks
+        return slots[-1], next(disk for disk in disks if disk.disk.key == disk_key)
+
+    def harm_of(self, slot: int) -> tuple[Harm, ...]:
+        """What of a point is lost to damage that has not been healed."""
+        return tuple(
+            harm
+            for damage in self.damages
+            if any(item.name in self.damaged for item in damage.entry.objects)
+            for harm in damage.entry.harm
+            if slot in harm.points
+        )
 
     def base_of(self, disk_key: str) -> tuple[int, SnapshotRef] | None:
         """The base snapshot that the next comparison of the disk starts from, and the point that named it."""
-        return self._bases.get(disk_key)
+        base = self._bases.get(disk_key)
+        return None if base is None or not self._is_kept(base[0]) else base
 
     def bases(self) -> Mapping[str, tuple[int, SnapshotRef]]:
         """Every base snapshot that is kept, by disk key."""
-        return self._bases
+        return {key: base for key, base in self._bases.items() if self._is_kept(base[0])}
+
+    def _is_kept(self, slot: int) -> bool:
+        return slot in self.points and slot not in self.forgotten
 
     def extended(self, entries: Iterable[tuple[Entry, str]]) -> Self:
         """This view and the entries that follow it, in log order, each with the sha256 of its bytes."""
@@ -106,8 +187,15 @@ class View:
             committed=fold.committed,
             fenced=frozenset(fold.fenced),
             doomed=frozenset(fold.doomed),
+            given_up=frozenset(fold.given_up),
+            forgotten=fold.forgotten,
+            pinned=frozenset(fold.pinned),
             doubtful=fold.doubtful,
-            _latest=fold.latest,
+            relocations=tuple(fold.relocations),
+            damages=tuple(fold.damages),
+            damaged=fold.damaged,
+            key=fold.key,
+            _history=fold.history,
             _bases=fold.bases,
         )
 
@@ -124,8 +212,15 @@ class _Fold:
         self.committed = dict(view.committed)
         self.fenced = set(view.fenced)
         self.doomed = set(view.doomed)
+        self.given_up = set(view.given_up)
+        self.forgotten = dict(view.forgotten)
+        self.pinned = set(view.pinned)
         self.doubtful = dict(view.doubtful)
-        self.latest = dict(view._latest)
+        self.relocations = list(view.relocations)
+        self.damages = list(view.damages)
+        self.damaged = dict(view.damaged)
+        self.key = view.key
+        self.history = dict(view._history)
         self.bases = dict(view._bases)
 
     def add(self, entry: Entry, digest: str) -> None:
@@ -139,21 +234,73 @@ class _Fold:
                 self._release_bases(job)
             case PointEntry(point=point):
                 self._add_point(entry, point)
+            case DoubtEntry() as doubt:
+                self._add_doubt(slot, doubt)
             case DamageEntry() as damage:
                 self._add_damage(slot, damage)
-            case DoomEntry(runs=runs, objects=objects):
-                self.fenced.update(run for run in runs if run not in self.committed)
-                self.doomed.update(objects)
+            case ForgetEntry(points=points):
+                self.forgotten.update((gone, entry.time) for gone in points if gone in self.points)
+            case UnforgetEntry(points=points):
+                for wanted in points:
+                    self.forgotten.pop(wanted, None)
+            case PinEntry(points=points, pinned=pinned):
+                (self.pinned.update if pinned else self.pinned.difference_update)(points)
+            case DoomEntry() as doom:
+                self._add_doom(doom)
+            case RelocateEntry() as relocate:
+                self._add_relocation(slot, entry.run, relocate)
+            case RotateEntry(key=key):
+                self.key = max(self.key, key)
 
     def _add_point(self, entry: Entry, point: Point) -> None:
         """No correct writer commits twice for a run or after its fence; such an entry means nothing."""
         run, slot = entry.run or "", entry.seq
         if run in self.committed or run in self.fenced:
             return
-        self.points[slot] = CommittedPoint(slot, entry.time, run, self._pack(point))
+        disks = tuple(disk.disk.key for disk in point.disks)
+        self.points[slot] = CommittedPoint(slot, entry.time, run, point.vm.key, disks, self._pack(point))
         self.committed[run] = slot
-        self.latest.update((disk.disk.key, slot) for disk in point.disks)
+        for key in disks:
+            self.history[key] = (*self.history.get(key, ()), slot)
         self.bases.update((base.disk_key, (slot, base)) for base in point.bases)
+
+    def _add_doom(self, doom: DoomEntry) -> None:
+        self.fenced.update(run for run in doom.runs if run not in self.committed)
+        self.doomed.update(doom.objects)
+        for slot in doom.points:
+            if slot in self.forgotten:
+                del self.forgotten[slot], self.points[slot]
+                self.given_up.add(slot)
+                self.pinned.discard(slot)
+                self.doubtful.pop(slot, None)
+
+    def _add_relocation(self, slot: int, run: str | None, relocate: RelocateEntry) -> None:
+        """Like a point, a relocation of a fenced run means nothing."""
+        if run in self.fenced:
+            return
+        self.relocations.append(Relocation(slot, relocate))
+        for item in relocate.healed:
+            self._heal(item)
+
+    def _heal(self, item: Damaged) -> None:
+        """Single frames do not heal an object that is damaged as a whole."""
+        known = self.damaged.get(item.name)
+        if known is None or (item.offsets and known == WHOLE):
+            return
+        left = known.difference(item.offsets)
+        if item.offsets and left:
+            self.damaged[item.name] = left
+        else:
+            del self.damaged[item.name]
+
+    def _add_damage(self, slot: int, damage: DamageEntry) -> None:
+        self.damages.append(Damage(slot, damage))
+        for item in damage.objects:
+            self.damaged[item.name] = self._worse(item)
+
+    def _worse(self, item: Damaged) -> frozenset[int]:
+        known = self.damaged.get(item.name)
+        return WHOLE if not item.offsets or known == WHOLE else frozenset(item.offsets) | (known or WHOLE)
 
     def _release_bases(self, job: JobEntry) -> None:
         for released in job.released:
@@ -162,9 +309,9 @@ class _Fold:
             if kept and (kept[1].id, kept[1].moment) == (released.base.id, released.base.moment):
                 del self.bases[released.base.disk_key]
 
-    def _add_damage(self, slot: int, damage: DamageEntry) -> None:
-        doubt = Doubt(slot, damage.disk_key, damage.reason)
-        for point in damage.points:
+    def _add_doubt(self, slot: int, said: DoubtEntry) -> None:
+        doubt = Doubt(slot, said.disk_key, said.reason)
+        for point in said.points:
             self.doubtful[point] = (*self.doubtful.get(point, ()), doubt)
 
     def _pack(self, noun: Noun) -> bytes:

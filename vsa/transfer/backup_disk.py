@@ -143,17 +143,19 @@ class _Transfer:
             size_text(planned.listed),
             size_text(plan.disk_size),
         )
+        older = env.media.disk_index(parent.indexes, stream.snapshot.size) if parent else None
         audited = choose_audit(plan, self._audit, turn=self._known.turn, rng=env.rng)
         comparison = Comparison(
             plan,
             unplanned_is_zero=decision.method is not Method.CBT,
-            parent=env.media.disk_index(parent.indexes, stream.snapshot.size) if parent else None,
+            parent=older,
             writer=env.media.disk_writer(
                 run=stream.run,
                 disk_key=stream.disk.key,
                 disk_size=stream.snapshot.size,
                 kind=IndexKind.DELTA if parent else IndexKind.BASE,
                 scratch=env.scratch,
+                parent=older,
             ),
             progress=env.progress,
         )
@@ -176,7 +178,6 @@ class _Transfer:
         finally:
             self.read = comparison.read
             env.progress.finished()
-        new = (written.index,) if written.index else ()
         return DiskBackup(
             disk=stream.disk.model_copy(update={"size": stream.snapshot.size}),
             snapshot=stream.snapshot,
@@ -186,7 +187,7 @@ class _Transfer:
             parent=decision.parent.slot if decision.parent else None,
             turn=self._known.turn,
             since_full=0 if decision.method is Method.FULL else self._known.since_full + 1,
-            indexes=(*(parent.indexes if parent else ()), *new),
+            indexes=written.indexes,
             packs=written.packs,
             figures=DiskFigures(
                 size=stream.snapshot.size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vsa.media.entries import DamageEntry
+from vsa.media.entries import DoubtEntry
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import DiskBackup, Method
@@ -15,7 +15,7 @@ def mark_doubtful(disk_key: str, reason: str, *, run: str, media: Media) -> None
     """
     points = suspects(media.view(), disk_key)
     if points:
-        media.append(DamageEntry(points=points, disk_key=disk_key, reason=reason), run=run)
+        media.append(DoubtEntry(points=points, disk_key=disk_key, reason=reason), run=run)
 
 
 def suspects(view: View, disk_key: str) -> tuple[int, ...]:

@@ -128,11 +128,11 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
 
 def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
     """Whether the run's recovery point names this very snapshot."""
-    slot = view.committed.get(item.run)
-    if slot is None:
+    made = view.points.get(view.committed.get(item.run, -1))
+    if made is None:
         return False
-    disks = view.points[slot].point.disks
-    return any(made.disk.key == disk.key and made.snapshot.is_same(item.name) for made in disks)
+    disks = made.point.disks
+    return any(held.disk.key == disk.key and held.snapshot.is_same(item.name) for held in disks)
 
 
 def _staged_runs(disk: SourceDisk, env: RunEnvironment) -> list[str]:
