@@ -231,7 +231,8 @@ class DiskBackup(Noun):
 class Point(Noun):
     """A recovery point: one VM at one time, complete for restore by itself.
 
-    `incomplete`: a target disk failed and the subclient allows such points; `excluded` names it.
+    `incomplete`: a target disk failed and the subclient allows such points; `excluded` names it. `records`
+    are the packs that hold all of this once more.
     """
 
     vm: Vm
@@ -242,6 +243,7 @@ class Point(Noun):
     incomplete: bool = False
     excluded: tuple[Exclusion, ...] = ()
     bases: tuple[SnapshotRef, ...] = ()
+    records: tuple[ObjectName, ...] = ()
 
 
 class ProcessName(Noun):

@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     show = _add(commands, "show", "show all that is known of one recovery point")
     show.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
     _add_restore(commands)
+    rebuild = _add(commands, "rebuild", "make media anew from packs alone")
+    rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
     return top
 
 
@@ -123,6 +125,10 @@ def _command(name: str) -> Command:
         from vsa.cli.restoring import restore  # noqa: PLC0415
 
         return restore
+    if name == "rebuild":
+        from vsa.cli.rebuilding import rebuild  # noqa: PLC0415
+
+        return rebuild
     from vsa.cli.reading import COMMANDS  # noqa: PLC0415
 
     return COMMANDS[name]

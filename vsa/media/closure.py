@@ -23,8 +23,10 @@ class Closure:
         """BadRequest if an index is of another disk or lacks a pack that the point lists; MediaDamaged if
         something is not there as it was stored."""
         self._disks = point.disks
+        self._records = point.records
         self._opened = opened
         self._names: set[str] = set()
+        self._names.update(point.records)
         for disk in point.disks:
             self._add(store, disk, opened(disk.indexes, disk.disk.size, view), _inherited(disk, view))
 
@@ -34,7 +36,7 @@ class Closure:
         if self._names.isdisjoint(view.doomed):
             return frozenset()
         needs = (self._opened(disk.indexes, disk.disk.size, view).needs() for disk in self._disks)
-        return frozenset().union(*needs) & view.doomed
+        return frozenset(self._records).union(*needs) & view.doomed
 
     def _add(self, store: Store, disk: DiskBackup, index: DiskIndex, inherited: frozenset[IndexRef]) -> None:
         for file in index.files:

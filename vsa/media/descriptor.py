@@ -30,10 +30,20 @@ class MediaDescriptor(Noun):
     software: str
 
 
-def describe_new(store: Store, *, extent_size: int, now: datetime, random: Callable[[int], bytes]) -> None:
-    """Write media.json into an empty store; MediaConflict if somebody else just did."""
+def describe_new(
+    store: Store,
+    *,
+    extent_size: int,
+    now: datetime,
+    random: Callable[[int], bytes],
+    media_id: bytes | None = None,
+) -> None:
+    """Write media.json into an empty store; MediaConflict if somebody else just did.
+
+    `media_id` is that of the media which is made again here; new media has a new one.
+    """
     about = MediaDescriptor(
-        id=random(16).hex(), created=utc(now), extent_size=extent_size, software=software()
+        id=(media_id or random(16)).hex(), created=utc(now), extent_size=extent_size, software=software()
     )
     store.create(layout.MEDIA, [documents.encode(about)])
 

@@ -43,6 +43,12 @@ Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
 
 
+def store_at(location: str, *, new: bool = False, random: Random = os.urandom) -> Store:
+    """The store at a place, whatever it holds; `new` makes it, ready for writing, where nothing is yet."""
+    folder = folder_of(location)
+    return FolderStore.make(folder, random=random) if new else FolderStore(folder, random=random)
+
+
 def system_clock() -> datetime:
     return datetime.now(UTC)
 
@@ -128,6 +134,8 @@ class Media:
         if isinstance(body, PointEntry):
             self._require_intent(run)
             needed = self._closure(body.point).doomed
+            if not body.point.records and run not in self.view().committed:
+                body = PointEntry(point=self._recorded(body.point, str(run)))
         elif isinstance(body, RelocateEntry):
             needed = self._targets(body)
         return self._log.append(
@@ -241,6 +249,15 @@ class Media:
             return Closure(self._store, point, view, self.disk_index)
         except ObjectMissing as error:
             raise self._doomed_or(error, point) from error
+
+    def _recorded(self, point: Point, run: str) -> Point:
+        """The point with all that it says stored once more, in packs."""
+        from vsa.media.records import RecordWriter
+
+        writer = RecordWriter(
+            self._store, media_id=self.id, extent_size=self.extent_size, random=self._random
+        )
+        return point.model_copy(update={"records": writer.store(run, point)})
 
     def _doomed_or(self, error: ObjectMissing, point: Point) -> VsaError:
         """What is missing because it was doomed is no damage: the run began before it was."""

@@ -17,7 +17,8 @@ from vsa.errors import MediaDamaged, MediaUnusable
 from vsa.media import layout
 from vsa.media.frames import Codec, Fingerprint
 from vsa.media.layout import PACK_FRAMES
-from vsa.media.store import Buffer
+from vsa.media.store import Buffer, Store
+from vsa.ranges import ByteRange
 
 MAGIC = b"AVSAPACK"
 END_MAGIC = b"AVSAPEND"
@@ -34,8 +35,12 @@ HEADER_SIZE = _HEADER.size
 FOOTER_SIZE = _FOOTER.size
 ROW_SIZE = _ROW.size
 
-# Flags stay zero until sealing and sharing of frames are defined; a reader refuses what it does not know.
-_KNOWN_FLAGS = 0
+RECORDS = 0x2
+"""Header flag of a pack whose frames are records (docs/media-format.md, "Records"), not extents."""
+
+# A reader refuses what it does not know.
+_KNOWN_FLAGS = RECORDS
+_KNOWN_FRAME_FLAGS = 0
 
 
 class Frame(NamedTuple):
@@ -51,11 +56,19 @@ class PackBuilder:
     """A pack in memory; not thread-safe. Of its buffer only what is filled becomes resident."""
 
     def __init__(
-        self, *, media_id: bytes, pack_id: bytes, extent_size: int, target: int = layout.PACK_TARGET
+        self,
+        *,
+        media_id: bytes,
+        pack_id: bytes,
+        extent_size: int,
+        target: int = layout.PACK_TARGET,
+        flags: int = 0,
+        largest: int | None = None,
     ) -> None:
+        """`largest` is the most bytes that one frame may have: those of an extent, unless it is said."""
         ends = PACK_FRAMES * ROW_SIZE + FOOTER_SIZE
-        self._data = memoryview(mmap.mmap(-1, HEADER_SIZE + target + extent_size + ends))
-        _HEADER.pack_into(self._data, 0, MAGIC, VERSION, 0, extent_size, media_id, pack_id)
+        self._data = memoryview(mmap.mmap(-1, HEADER_SIZE + target + (largest or extent_size) + ends))
+        _HEADER.pack_into(self._data, 0, MAGIC, VERSION, flags, extent_size, media_id, pack_id)
         self._end = HEADER_SIZE
         self._target = target
         self._frames: list[Frame] = []
@@ -105,6 +118,11 @@ class PackHeader(NamedTuple):
     extent_size: int
     media_id: bytes
     pack_id: bytes
+    flags: int
+
+    @property
+    def holds_records(self) -> bool:
+        return bool(self.flags & RECORDS)
 
     @classmethod
     def decode(cls, data: Buffer, name: str) -> Self:
@@ -118,7 +136,7 @@ class PackHeader(NamedTuple):
             raise MediaUnusable(
                 f"{name}: pack version {version}, flags {flags:#x} are not known: upgrade azure-vsa"
             )
-        return cls(extent_size, media_id, pack_id)
+        return cls(extent_size, media_id, pack_id, flags)
 
 
 class PackFooter(NamedTuple):
@@ -151,7 +169,22 @@ def read_frames(data: Buffer, name: str) -> list[Frame]:
         raise MediaDamaged(f"{name}: {len(view)} bytes are too few for a pack")
     footer = PackFooter.decode(view[-FOOTER_SIZE:], len(view), name)
     table = view[footer.table_offset : footer.table_offset + footer.table_length]
-    if crc32c(table, crc32c(view[:HEADER_SIZE])) != footer.proof:
+    return _checked_rows(view[:HEADER_SIZE], table, footer, name)
+
+
+def read_table(store: Store, name: str, size: int) -> list[Frame]:
+    """The table of a stored pack of `size` bytes, without its frames. MediaDamaged if it is no pack."""
+    header = store.read(name, ByteRange(0, min(size, HEADER_SIZE)))
+    PackHeader.decode(header, name)
+    if size < HEADER_SIZE + FOOTER_SIZE:
+        raise MediaDamaged(f"{name}: {size} bytes are too few for a pack")
+    footer = PackFooter.decode(store.read(name, ByteRange(size - FOOTER_SIZE, size)), size, name)
+    table = store.read(name, ByteRange(footer.table_offset, footer.table_offset + footer.table_length))
+    return _checked_rows(header, memoryview(table), footer, name)
+
+
+def _checked_rows(header: Buffer, table: memoryview, footer: PackFooter, name: str) -> list[Frame]:
+    if crc32c(table, crc32c(header)) != footer.proof:
         raise MediaDamaged(f"{name}: header or table do not match their CRC")
     return list(_table_rows(table, footer.table_offset, name))
 
@@ -170,7 +203,7 @@ def _table_rows(table: memoryview, table_offset: int, name: str) -> Iterator[Fra
     """Rows in file order: frames lie back to back from the header to the table."""
     expected = HEADER_SIZE
     for offset, length, raw_length, crc, digest, flags in _ROW.iter_unpack(table):
-        if flags & ~_KNOWN_FLAGS:
+        if flags & ~_KNOWN_FRAME_FLAGS:
             raise MediaUnusable(f"{name}: frame flags {flags:#x} are not known: upgrade azure-vsa")
         if offset != expected or not 0 < length <= raw_length:
             raise MediaDamaged(f"{name}: a frame at {offset} of {length} bytes, expected one at {expected}")

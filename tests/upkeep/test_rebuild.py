@@ -1,0 +1,214 @@
+"""Media made anew from packs alone holds every point that was committed, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.media.making import (
+    EXTENT,
+    NOW,
+    a_disk,
+    back_up,
+    flip_bit,
+    new_media,
+    noise,
+    read_point,
+    text,
+)
+from vsa.errors import MediaConflict, MediaDamaged, NoMedia
+from vsa.media import layout
+from vsa.media.entries import RelocateEntry
+from vsa.media.folder import FolderStore
+from vsa.media.frames import Codec
+from vsa.media.index import PackRef
+from vsa.media.media import Media
+from vsa.media.moves import MOVE, MovesDescription, store_moves
+from vsa.media.pack import PackBuilder, read_frames
+from vsa.upkeep.rebuild import Rebuilt, rebuild
+
+FIRST = {0: noise(0), 5: text(5), 9: noise(9)}
+CHANGES = {0: None, 5: noise("new"), 7: text(7)}
+SECOND = {5: noise("new"), 7: text(7), 9: noise(9)}
+OTHER = {1: text("other"), 2: noise(0)}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Media with two points of one disk and one of another."""
+    media = new_media(tmp_path / "media")
+    slot = back_up(media, FIRST, run="r1", scratch=tmp_path)
+    base = media.view().points[slot].point.disks[0].indexes
+    back_up(media, CHANGES, run="r2", scratch=tmp_path, base=base)
+    back_up(media, OTHER, run="r3", scratch=tmp_path, disk=a_disk("data"))
+    return tmp_path / "media"
+
+
+def rebuilt(folder: Path, tmp_path: Path, name: str = "rebuilt") -> Rebuilt:
+    return rebuild(
+        FolderStore(folder),
+        FolderStore.make(tmp_path / name),
+        scratch=tmp_path,
+        now=NOW,
+        random=os.urandom,
+    )
+
+
+def lose_all_but_packs(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".pack":
+            path.unlink()
+
+
+def contents(media: Media) -> dict[str, dict[int, bytes]]:
+    """What each run's point holds."""
+    return {made.run: read_point(media, slot) for slot, made in media.view().points.items()}
+
+
+EXPECTED = {"r1": FIRST, "r2": SECOND, "r3": OTHER}
+
+
+def test_packs_alone_are_enough(folder, tmp_path):
+    original = Media.open(str(folder))
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    media = Media.open(str(tmp_path / "rebuilt"))
+    assert (media.id, media.extent_size) == (original.id, EXTENT)
+    assert contents(media) == EXPECTED
+    assert result.lost == ()
+    assert [client.vm.name for client in media.view().clients.values()] == ["web"]
+
+
+def test_rebuilt_media_is_media_and_can_be_rebuilt_again(folder, tmp_path):
+    media = rebuilt(folder, tmp_path).media
+    latest = media.view().latest_point_of_disk(a_disk().key)
+    slot = back_up(media, {0: text("later")}, run="r9", scratch=tmp_path, base=latest[1].indexes)
+    assert read_point(media, slot) == SECOND | {0: text("later")}
+    lose_all_but_packs(tmp_path / "rebuilt")
+    again = rebuilt(tmp_path / "rebuilt", tmp_path, "again").media
+    assert contents(again) == EXPECTED | {"r9": SECOND | {0: text("later")}}
+
+
+def test_a_place_that_holds_something_is_never_rebuilt_into(folder, tmp_path):
+    with pytest.raises(MediaConflict, match="not empty"):
+        rebuild(FolderStore(folder), FolderStore(folder), scratch=tmp_path, now=NOW, random=os.urandom)
+    assert contents(Media.open(str(folder))) == EXPECTED
+
+
+def test_nothing_can_be_made_of_nothing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoMedia, match="nothing can be rebuilt"):
+        rebuilt(tmp_path / "empty", tmp_path)
+
+
+def test_packs_of_two_media_are_not_mixed(folder, tmp_path):
+    other = new_media(tmp_path / "other")
+    back_up(other, FIRST, run="r7", scratch=tmp_path)
+    (tmp_path / "other/runs/r7").rename(folder / "runs/r7")
+    with pytest.raises(MediaDamaged, match="several media"):
+        rebuilt(folder, tmp_path)
+
+
+def packs_of(folder: Path, run: str, *, records: bool) -> list[Path]:
+    return [
+        path
+        for path in sorted((folder / f"runs/{run}/packs").iterdir())
+        if bool(path.read_bytes()[10] & 2) is records
+    ]
+
+
+def test_a_point_whose_record_is_spoilt_is_named_and_the_others_are_saved(folder, tmp_path):
+    for path in packs_of(folder, "r3", records=True):
+        flip_bit(path, 8 * 100)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == {"r1": FIRST, "r2": SECOND}
+    assert any("runs/r3/packs" in line for line in result.lost)
+
+
+def harm(result: Rebuilt) -> dict[str, list]:
+    """The lost ranges of each run's point, in extents."""
+    view = result.media.view()
+    return {
+        view.points[slot].run: [
+            (start // EXTENT, end // EXTENT) for item in view.harm_of(slot) for start, end in item.ranges
+        ]
+        for slot in result.points
+    }
+
+
+def test_of_a_spoilt_pack_only_the_spoilt_frames_are_lost(folder, tmp_path):
+    (path,) = packs_of(folder, "r1", records=False)
+    frame = read_frames(path.read_bytes(), "pack")[2]
+    flip_bit(path, 8 * frame.offset)
+    result = rebuilt(folder, tmp_path)
+    # Extent 9 is the third; the delta did not replace it.
+    assert harm(result) == {"r1": [(9, 10)], "r2": [(9, 10)], "r3": []}
+    assert contents_but(result, "r3") == OTHER
+    assert len(result.lost) == 3
+
+
+def contents_but(result: Rebuilt, run: str) -> dict[int, bytes]:
+    view = result.media.view()
+    return read_point(result.media, view.committed[run])
+
+
+def test_a_missing_pack_is_made_good_by_the_same_bytes_elsewhere(folder, tmp_path):
+    """Extent 0 of the first disk is extent 2 of the other one."""
+    (path,) = packs_of(folder, "r1", records=False)
+    path.unlink()
+    result = rebuilt(folder, tmp_path)
+    assert harm(result) == {"r1": [(5, 6), (9, 10)], "r2": [(9, 10)], "r3": []}
+    assert result.moved == 1
+
+
+def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_path):
+    repack(Media.open(str(folder), write=True), folder)
+    assert contents(Media.open(str(folder))) == EXPECTED
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == EXPECTED
+    assert (result.moved, result.lost) == (3, ())
+
+
+def repack(media: Media, folder: Path) -> None:
+    """Move all frames of r1's pack into a pack of another run, and delete the old one."""
+    (path,) = packs_of(folder, "r1", records=False)
+    old, pack_id = str(path.relative_to(folder)), os.urandom(16)
+    builder = PackBuilder(media_id=bytes.fromhex(media.id), pack_id=pack_id, extent_size=EXTENT)
+    rows = np.zeros(3, MOVE)
+    data = path.read_bytes()
+    for at, frame in enumerate(reversed(read_frames(data, old))):
+        stored = data[frame.offset : frame.offset + frame.length]
+        placed = builder.add(stored, frame.raw_length, frame.fingerprint)
+        rows[at] = 0, frame.offset, 0, placed.offset, placed.length
+    closed = builder.close(Codec())
+    new = PackRef(name=layout.pack("repack", pack_id), size=len(closed.data), sha256=closed.sha256)
+    media.store.create(new.name, [closed.data])
+    about = MovesDescription(media=media.id, run="repack", sources=(old,), packs=(new,))
+    table = store_moves(media.store, layout.moves("repack", os.urandom(8)), about, rows)
+    media.append(RelocateEntry(table=table, packs=(old,), reason="repacked"), run="repack")
+    path.unlink()
+
+
+def test_the_command_makes_media_and_says_what_is_lost(folder, tmp_path, capsys):
+    from vsa.cli.program import run
+
+    (path,) = packs_of(folder, "r1", records=False)
+    path.unlink()
+    target = tmp_path / "by-command"
+    code = run(["rebuild", "--media", str(folder), "--to", str(target)], sys.stdout, sys.stderr)
+    said = capsys.readouterr()
+    assert code == 3
+    assert "Rebuilt      3 recovery points" in said.out
+    assert "point 1, disk os: 8192 bytes in 2 ranges" in said.err
+    assert set(contents_of_sound(target)) == {"r3"}
+
+
+def contents_of_sound(folder: Path) -> dict[str, dict[int, bytes]]:
+    media = Media.open(str(folder))
+    view = media.view()
+    return {made.run: read_point(media, slot) for slot, made in view.points.items() if not view.harm_of(slot)}

@@ -1,0 +1,55 @@
+"""`vsa rebuild`: media anew, at another place, from what packs say of themselves."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+from vsa.cli.answers import Answer, complain
+from vsa.cli.exits import Exit
+from vsa.cli.reading import media_document
+from vsa.cli.tables import fields
+from vsa.media.media import store_at
+from vsa.progress import SILENT, watched_on
+from vsa.text import size_text
+from vsa.upkeep.rebuild import Rebuilt
+from vsa.upkeep.rebuild import rebuild as rebuild_media
+
+
+def rebuild(options: argparse.Namespace, err: TextIO) -> Answer:
+    with tempfile.TemporaryDirectory(prefix="vsa-rebuild-") as scratch:
+        result = rebuild_media(
+            store_at(options.media),
+            store_at(options.to, new=True),
+            scratch=Path(scratch),
+            now=dt.datetime.now(dt.UTC),
+            random=os.urandom,
+            progress=SILENT if options.json else watched_on(err),
+        )
+    for line in result.lost:
+        complain(err, line)
+    document = {
+        "media": media_document(result.media),
+        "points": list(result.points),
+        "packs": result.packs,
+        "bytes": result.bytes,
+        "moved": result.moved,
+        "lost": list(result.lost),
+    }
+    return Answer(document, _text(result), Exit.INCOMPLETE if result.lost else Exit.DONE)
+
+
+def _text(result: Rebuilt) -> str:
+    return fields(
+        [
+            ("Rebuilt", f"{len(result.points)} recovery points"),
+            ("at", result.media.location),
+            ("packs", f"{result.packs}, {size_text(result.bytes)}"),
+            ("found again", f"{result.moved} extents" if result.moved else ""),
+            ("lost", f"{len(result.lost)} remarks above" if result.lost else ""),
+        ]
+    )

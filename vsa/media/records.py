@@ -1,0 +1,115 @@
+"""Records: what a point and its new indexes say, once more, in packs (docs/media-format.md, "Records").
+
+They cost a few bytes for each extent stored, and make log and indexes replaceable: `vsa rebuild` needs
+nothing but packs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from vsa.errors import MediaDamaged
+from vsa.media import layout, pack
+from vsa.media.frames import Codec, fingerprint
+from vsa.media.pack import PackBuilder, PackHeader, read_frames
+from vsa.media.store import Buffer, Store
+from vsa.model import Identifier, IndexRef, Noun, ObjectName, Point
+from vsa.ranges import MIB, ByteRange
+
+PIECE = 4 * MIB
+"""Bytes of an index in one frame."""
+FRAMES = 16
+"""Frames of indexes in one record pack."""
+
+
+class RecordHead(Noun):
+    """The first frame of a record pack. `set` is the same in all packs of one copy, and in no others; the
+    further frames of all of them, in order, are the bytes of `indexes`, joined."""
+
+    format: Literal[1] = 1
+    run: Identifier
+    set: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    piece: Annotated[int, Field(ge=0, lt=10**6)]
+    pieces: Annotated[int, Field(ge=1, le=10**6)]
+    indexes: tuple[IndexRef, ...]
+    point: Point
+
+
+class Record(NamedTuple):
+    head: RecordHead
+    data: bytes
+
+
+class RecordWriter:
+    """Stores the records of one run."""
+
+    def __init__(
+        self, store: Store, *, media_id: str, extent_size: int, random: Callable[[int], bytes]
+    ) -> None:
+        self._store = store
+        self._media_id = bytes.fromhex(media_id)
+        self._extent_size = extent_size
+        self._random = random
+        self._codec = Codec()
+
+    def store(self, run: str, point: Point) -> tuple[ObjectName, ...]:
+        """Copy the point and the indexes that the run wrote; the names of the packs."""
+        named = dict.fromkeys(ref for disk in point.disks for ref in disk.indexes)
+        indexes = tuple(ref for ref in named if layout.run_of(ref.name) == run)
+        places = [(ref.name, at) for ref in indexes for at in _pieces(ref.size)]
+        groups = [places[at : at + FRAMES] for at in range(0, len(places), FRAMES)] or [[]]
+        set_id = self._random(16).hex()
+        names: list[ObjectName] = []
+        for piece, group in enumerate(groups):
+            head = RecordHead(
+                run=run, set=set_id, piece=piece, pieces=len(groups), indexes=indexes, point=point
+            )
+            frames = [memoryview(self._store.read(name, at)) for name, at in group]
+            names.append(self._store_pack(head, frames))
+        return tuple(names)
+
+    def _store_pack(self, head: RecordHead, frames: Sequence[memoryview]) -> ObjectName:
+        contents = [memoryview(head.model_dump_json().encode()), *frames]
+        pack_id = self._random(16)
+        builder = PackBuilder(
+            media_id=self._media_id,
+            pack_id=pack_id,
+            extent_size=self._extent_size,
+            target=sum(map(len, contents)) + 1,
+            flags=pack.RECORDS,
+        )
+        for data in contents:
+            builder.add(self._codec.encode(data), len(data), fingerprint(data))
+        name = layout.pack(head.run, pack_id)
+        self._store.create(name, [builder.close(self._codec).data])
+        return name
+
+
+def _pieces(size: int) -> Iterator[ByteRange]:
+    return (ByteRange(at, min(at + PIECE, size)) for at in range(0, size, PIECE))
+
+
+def read_record(data: Buffer, name: str) -> Record | None:
+    """What a whole pack records; None if it holds extents. MediaDamaged if a frame fails its check."""
+    if not PackHeader.decode(data, name).holds_records:
+        return None
+    view, codec = memoryview(data), Codec()
+    frames = read_frames(data, name)
+    if not frames or max(frame.raw_length for frame in frames) > layout.MAX_DOCUMENT_SIZE:
+        raise MediaDamaged(f"{name}: a record pack of {len(frames)} frames, or of one too large")
+    contents = [
+        bytes(
+            codec.decode(
+                view[frame.offset : frame.offset + frame.length], frame.raw_length, frame.fingerprint, name
+            )
+        )
+        for frame in frames
+    ]
+    try:
+        head = RecordHead.model_validate_json(contents[0], strict=True)
+    except ValidationError as error:
+        raise MediaDamaged(f"{name} does not say what it records: {error}") from error
+    return Record(head, b"".join(contents[1:]))

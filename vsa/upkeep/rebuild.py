@@ -1,0 +1,257 @@
+"""Make media anew from packs alone: for media whose log, indexes or descriptor are lost or spoilt.
+
+Nothing is changed at the old place. What the log alone said is gone: jobs, pins, doubts, which points were
+forgotten. A point that was recorded but never committed comes to life; it is as whole as the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, VsaError
+from vsa.media import documents, layout
+from vsa.media.descriptor import describe_new
+from vsa.media.disk_index import DiskIndex
+from vsa.media.entries import (
+    ClientEntry,
+    Damaged,
+    DamageEntry,
+    EntryBody,
+    Harm,
+    PointEntry,
+    RelocateEntry,
+    SeenName,
+)
+from vsa.media.frames import Codec
+from vsa.media.index import PackRef
+from vsa.media.media import Media
+from vsa.media.moves import MovesDescription, store_moves
+from vsa.media.pack import Frame, check_frames, read_frames
+from vsa.media.store import Store
+from vsa.model import DiskBackup, Intent, Point, ProcessName
+from vsa.progress import SILENT, Progress
+from vsa.upkeep import lost_frames, recorded
+from vsa.upkeep.lost_frames import Packs
+from vsa.upkeep.recorded import Copy, Found
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What came of it; `lost` says in words what could not be had again."""
+
+    media: Media
+    points: tuple[int, ...]
+    packs: int
+    bytes: int
+    moved: int
+    lost: tuple[str, ...]
+
+
+def rebuild(
+    source: Store,
+    target: Store,
+    *,
+    scratch: Path,
+    now: datetime,
+    random: Callable[[int], bytes],
+    progress: Progress = SILENT,
+) -> Rebuilt:
+    """Make media at `target`, an empty place prepared for writing, of what the packs at `source` say.
+
+    MediaConflict if something is at `target`; otherwise errors as `recorded.find` has them.
+    """
+    if next(iter(target.names("")), None) is not None:
+        raise MediaConflict(f"{target.location} is not empty: rebuilt media needs a place of its own")
+    found = recorded.find(source, progress)
+    describe_new(
+        target, extent_size=found.extent_size, now=now, random=random, media_id=bytes.fromhex(found.media_id)
+    )
+    media = Media(target, write=True, clock=lambda: now, random=random)
+    return _Rebuilding(source, media, found, scratch, random, progress).run(now)
+
+
+@dataclass
+class _Rebuilding:
+    """The work, step by step; what is lost on the way is gathered."""
+
+    source: Store
+    media: Media
+    found: Found
+    scratch: Path
+    random: Callable[[int], bytes]
+    progress: Progress
+    lost: list[str] = field(default_factory=list)
+
+    def run(self, now: datetime) -> Rebuilt:
+        self.lost += self.found.spoilt
+        for copy in self.found.copies:
+            for ref, data in recorded.indexes_of(self.source, copy, self.scratch):
+                self._keep(ref.name, data)
+        points = [copy for copy in self.found.points if self._has_indexes(copy)]
+        packs = self._copy_packs(points)
+        moved, packs = self._relocate(points, packs)
+        slots = [self._commit(copy, now) for copy in points]
+        for client in _clients([copy.head.point for copy in points]):
+            self._say(client, None)
+        for slot, copy in zip(slots, points, strict=True):
+            for disk in copy.head.point.disks:
+                self._record_harm(slot, disk, packs)
+        return Rebuilt(
+            self.media,
+            tuple(slots),
+            len(packs.sound) + len(packs.spoilt),
+            packs.size(),
+            moved,
+            tuple(self.lost),
+        )
+
+    def _keep(self, name: str, data: memoryview) -> None:
+        try:
+            self.media.store.create(name, [data])
+        except MediaConflict:
+            # Another record of the same run holds the same index, with the same digest.
+            return
+
+    def _has_indexes(self, copy: Copy) -> bool:
+        try:
+            for disk in copy.head.point.disks:
+                self._index(disk)
+        except MediaDamaged as error:
+            self.lost.append(f"the point of run {copy.head.run}, VM {copy.head.point.vm.name}: {error}")
+            return False
+        return True
+
+    def _copy_packs(self, points: Sequence[Copy]) -> Packs:
+        """Copy the packs that the indexes name; also spoilt ones, of which most frames may be sound."""
+        wanted = {
+            ref.name: ref
+            for index in self._indexes(points)
+            for file in index.files
+            for ref in file.description.packs
+        }
+        sound: dict[str, PackRef] = {}
+        spoilt: dict[str, PackRef] = {}
+        self.progress.started("copying packs", sum(ref.size for ref in wanted.values()))
+        for name, ref in sorted(wanted.items()):
+            if (data := self._read(ref)) is not None:
+                self._keep(name, memoryview(data))
+                whole = hashlib.sha256(data).hexdigest() == ref.sha256
+                (sound if whole else spoilt)[name] = ref
+            self.progress.advanced(ref.size)
+        self.progress.finished()
+        self.lost += [f"{name} does not have the digest that its index states" for name in spoilt]
+        return Packs(sound, spoilt)
+
+    def _read(self, ref: PackRef) -> bytes | None:
+        """The pack's bytes; None if it is gone, which a move may explain, or has another size."""
+        try:
+            data = self.source.read(ref.name, limit=ref.size)
+        except ObjectMissing:
+            return None
+        except MediaDamaged as error:
+            self.lost.append(str(error))
+            return None
+        if len(data) < ref.size:
+            self.lost.append(f"{ref.name} has {len(data)} bytes, its index states {ref.size}")
+            return None
+        return data
+
+    def _relocate(self, points: Sequence[Copy], packs: Packs) -> tuple[int, Packs]:
+        """Lead rows whose frame is lost to the same bytes elsewhere; how many, and all packs then."""
+        lost = lost_frames.lost_places(self._indexes(points), packs, self.media.extent_reader())
+        if not lost:
+            return 0, packs
+        # A spoilt pack's table may still claim the very frame that was found to be spoilt.
+        searched = [item for item in self.found.packs.items() if item[0] not in packs.spoilt]
+        found: dict[lost_frames.Print, tuple[str, Frame]] = {
+            frame.fingerprint: (name, frame)
+            for name, frame in lost_frames.frames_like(self.source, searched, frozenset(lost.values()))
+        }
+        copied = {
+            name: self._copy(name) for name in {name for name, _ in found.values()} - packs.sound.keys()
+        }
+        packs = Packs({**packs.sound, **copied}, packs.spoilt)
+        sources, targets, rows = lost_frames.moves_to(lost, found, packs.sound)
+        if not len(rows):
+            return 0, packs
+        run = f"rebuild-{self.random(8).hex()}"
+        about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
+        table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
+        self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
+        return len(rows), packs
+
+    def _copy(self, name: str) -> PackRef:
+        """Copy a pack that no index names, after proving its frames. MediaDamaged if one is spoilt."""
+        data = self.source.read(name)
+        check_frames(data, read_frames(data, name), Codec(), name)
+        self._keep(name, memoryview(data))
+        return PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def _commit(self, copy: Copy, now: datetime) -> int:
+        run, point = copy.head.run, copy.head.point
+        for name in copy.packs:
+            self._keep(name, memoryview(self.source.read(name)))
+        self.media.begin_run(self._intent(run, point, now))
+        disks = tuple(disk.model_copy(update={"parent": None, "digests": None}) for disk in point.disks)
+        body = PointEntry(point=point.model_copy(update={"records": copy.packs, "disks": disks}))
+        return self._say(body, run)
+
+    def _intent(self, run: str, point: Point, now: datetime) -> Intent:
+        """The run's own, if it is still there: it names what the run made in Azure."""
+        try:
+            name = layout.intent(run)
+            data = self.source.read(name, limit=layout.MAX_DOCUMENT_SIZE)
+            return documents.decode(data, Intent, f"{self.source.location}: {name}")
+        except VsaError:
+            return Intent(
+                run=run,
+                job=point.job,
+                vm_key=point.vm.key,
+                vm_name=point.vm.name,
+                subclient=point.subclient,
+                started_at=now,
+                process=ProcessName(host="unknown", boot="", id=1, started=""),
+                disks=tuple(disk.disk for disk in point.disks),
+            )
+
+    def _record_harm(self, slot: int, disk: DiskBackup, packs: Packs) -> None:
+        """Say in the log which ranges of a disk could not be had again."""
+        index = self._index(disk)
+        offsets, ranges = lost_frames.lost_ranges(index, packs, self.media.extent_reader())
+        if not ranges:
+            return
+        objects = tuple(Damaged(name=name, offsets=tuple(at)) for name, at in sorted(offsets.items()))
+        harm = Harm(points=(slot,), disk_key=disk.disk.key, ranges=tuple(ranges))
+        self._say(DamageEntry(objects=objects, harm=(harm,), reason="lost before a rebuild"), None)
+        size = sum(end - start for start, end in ranges)
+        self.lost.append(f"point {slot}, disk {disk.disk.name}: {size} bytes in {len(ranges)} ranges")
+
+    def _say(self, body: EntryBody, run: str | None) -> int:
+        """Without the checks of a commit: a harmed point is still worth having, and its harm is recorded."""
+        slot = self.media.append_planned(lambda _: body, run=run)
+        assert slot is not None
+        return slot
+
+    def _indexes(self, points: Sequence[Copy]) -> Iterator[DiskIndex]:
+        return (self._index(disk) for copy in points for disk in copy.head.point.disks)
+
+    def _index(self, disk: DiskBackup) -> DiskIndex:
+        return self.media.disk_index(disk.indexes, disk.disk.size)
+
+
+def _clients(points: Sequence[Point]) -> Iterator[ClientEntry]:
+    """An entry for each VM as its newest point has it; `points` are in the order of their snapshots."""
+    newest = {point.vm.key: point for point in points}
+    oldest = {point.vm.key: point for point in reversed(points)}
+    for key, point in newest.items():
+        vm, first, last = point.vm, _taken_at(oldest[key]), _taken_at(point)
+        name = SeenName(name=vm.name, resource_id=vm.resource_id, first_seen=first, last_seen=last)
+        yield ClientEntry(vm=vm, names=(name,), first_seen=first, last_seen=last)
+
+
+def _taken_at(point: Point) -> datetime:
+    return min(disk.snapshot.taken_at for disk in point.disks)
