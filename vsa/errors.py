@@ -10,6 +10,7 @@ VsaError
 │   ├── AccessDenied     wrong or expired credential, missing right
 │   └── DiffRefused      no change list can be had: read by CRC instead
 ├── BadRequest           fix the input; repeating cannot help
+│   └── WrongKey         the key given is not the one that the media was sealed with
 ├── NoMedia              there is no backup media at that place
 ├── MediaConflict        another writer was first, or the media would have to be overwritten
 │   └── ObjectsDoomed    something that a run builds on is being deleted: read those extents again
@@ -75,6 +76,10 @@ class NoPoint(VsaError):
 
 class BadRequest(VsaError):
     """The request cannot be met as it stands."""
+
+
+class WrongKey(BadRequest):
+    """The media is sealed, and sound as far as one can tell without its key; the key given does not open it."""
 
 
 class NoMedia(VsaError):

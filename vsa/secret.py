@@ -1,12 +1,24 @@
-"""A value that must not be seen: account keys, client secrets, SAS URLs."""
+"""Values that must not be seen: account keys, client secrets, SAS URLs, and whatever holds key bytes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Secret:
-    """Text that shows itself only when asked by name; it cannot be printed, pickled or put into JSON."""
+class Unseen:
+    """Base of what holds secrets: it shows its name only, and cannot be copied, pickled or put into JSON."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(***)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not to be serialised")
+
+
+class Secret(Unseen):
+    """Text that shows itself only when asked by name."""
 
     __slots__ = ("_text",)
 
@@ -15,12 +27,6 @@ class Secret:
 
     def reveal(self) -> str:
         return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a secret is not to be serialised")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._text == other._text

@@ -14,28 +14,51 @@ from crc32c import crc32c
 
 from vsa.errors import MediaDamaged
 from vsa.media.store import Buffer
+from vsa.secret import Unseen
 
 ZSTD_LEVEL = 1
 RAW_UNLESS_BELOW = 0.97
 
 
 class Fingerprint(NamedTuple):
-    """What proves an extent's contents: CRC32C (Castagnoli) and the 32 bytes of unkeyed BLAKE3."""
+    """What proves an extent's contents: CRC32C (Castagnoli) and 32 bytes of BLAKE3, keyed on sealed media."""
 
     crc: int
     digest: bytes
 
 
+class Fingerprinter(Unseen):
+    """Computes fingerprints as one media has them, so that nobody needs to know whether it is sealed.
+
+    Unsealed media has plain BLAKE3. Sealed media has BLAKE3 keyed with 32 bytes of its own
+    (`Sealer.fingerprinter`): a plain digest would tell whoever reads it that a disk holds a known extent.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key
+
+    def fingerprint(self, data: Buffer) -> Fingerprint:
+        """The fingerprint of an extent's bytes as they are on the disk."""
+        hasher = blake3(data) if self._key is None else blake3(data, key=self._key)
+        return Fingerprint(crc32c(data), hasher.digest())
+
+
+UNSEALED = Fingerprinter()
+
+
 def fingerprint(data: Buffer) -> Fingerprint:
-    """The fingerprint of an extent's bytes as they are on the disk."""
-    return Fingerprint(crc32c(data), blake3(data).digest())
+    """The fingerprint of an extent on unsealed media."""
+    return UNSEALED.fingerprint(data)
 
 
 class Codec:
     """Compresses and decodes frames; one zstd context for each thread that uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, fingerprinter: Fingerprinter = UNSEALED) -> None:
         self._contexts = threading.local()
+        self._fingerprint = fingerprinter.fingerprint
 
     def encode(self, data: Buffer) -> Buffer:
         """The bytes to store; as long as `data` only if they are `data` itself."""
@@ -45,8 +68,8 @@ class Codec:
     def decode(self, stored: Buffer, raw_length: int, expected: Fingerprint, where: str) -> Buffer:
         """The extent's `raw_length` bytes; MediaDamaged naming `where` if they cannot be proven."""
         data = stored if len(stored) == raw_length else self._decompress(stored, raw_length, where)
-        # The CRC first: it is the cheaper of two proofs that must both hold.
-        if crc32c(data) != expected.crc or blake3(data).digest() != expected.digest:
+        # Two proofs that must both hold.
+        if self._fingerprint(data) != expected:
             raise MediaDamaged(f"{where}: the contents do not match their CRC and digest")
         return data
 

@@ -1,0 +1,190 @@
+"""Whole objects, sealed: documents, log entries, indexes (docs/media-format.md, "Sealed media").
+
+header | chunk | chunk | ...
+
+A chunk is sealed together with the header, the object's name, its number, and whether it is the last. So
+chunks that change places, objects that change names, and objects that end early are all found, and a part
+of an object can be read without the rest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Self
+
+from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, WrongKey
+from vsa.media import layout
+from vsa.media.cipher import OVERHEAD, Cipher
+from vsa.media.store import Buffer
+from vsa.ranges import KIB, MIB, ByteRange
+
+MAGIC = b"AVSASEAL"
+VERSION = 1
+CHUNK_SIZE = MIB
+MIN_CHUNK_SIZE = 4 * KIB
+MAX_CHUNK_SIZE = 16 * MIB
+MAX_OBJECT_SIZE = layout.MAX_INDEX_SIZE
+SALT_SIZE = 32
+COMMITMENT_SIZE = 16
+
+# magic | version | flags | chunk size | salt | commitment
+_HEADER = struct.Struct("<8sHHI32s16s")
+# number of the chunk | whether it is the last
+_POSITION = struct.Struct("<I?")
+
+HEADER_SIZE = _HEADER.size
+
+Read = Callable[[ByteRange], Buffer]
+
+
+class Header(NamedTuple):
+    """What stands in clear before the chunks."""
+
+    chunk_size: int
+    salt: bytes
+    commitment: bytes
+
+    def encode(self) -> bytes:
+        return _HEADER.pack(MAGIC, VERSION, 0, *self)
+
+    @classmethod
+    def decode(cls, data: Buffer, name: str) -> Self:
+        """MediaDamaged if these are no sealed object's first bytes; MediaUnusable if a newer version's."""
+        if len(data) != HEADER_SIZE:
+            raise MediaDamaged(f"{name}: a sealed object begins with {HEADER_SIZE} bytes, found {len(data)}")
+        magic, version, flags, chunk_size, salt, commitment = _HEADER.unpack(data)
+        if magic != MAGIC:
+            raise MediaDamaged(f"{name}: not sealed, on sealed media: it begins with {magic!r}")
+        if version != VERSION or flags:
+            raise MediaUnusable(
+                f"{name}: seal version {version}, flags {flags:#x} are not known: upgrade azure-vsa"
+            )
+        if not MIN_CHUNK_SIZE <= chunk_size <= MAX_CHUNK_SIZE or chunk_size & (chunk_size - 1):
+            raise MediaDamaged(f"{name}: chunks of {chunk_size} bytes do not exist")
+        return cls(chunk_size, salt, commitment)
+
+
+class Chunks(NamedTuple):
+    """How an object of `size` bytes lies in chunks; an empty one is one empty chunk."""
+
+    size: int
+    chunk_size: int
+
+    @classmethod
+    def of_sealed(cls, sealed_size: int, chunk_size: int, name: str) -> Self:
+        """From the size of the sealed object; MediaDamaged if nothing is sealed to that size."""
+        whole, rest = divmod(sealed_size - HEADER_SIZE, chunk_size + OVERHEAD)
+        size = whole * chunk_size + max(0, rest - OVERHEAD)
+        if (0 < rest <= OVERHEAD and (whole, rest) != (0, OVERHEAD)) or whole + rest == 0:
+            raise MediaDamaged(f"{name}: no object is sealed to {sealed_size} bytes: it was cut or extended")
+        if size > MAX_OBJECT_SIZE:
+            raise MediaDamaged(f"{name}: {size} bytes, expected at most {MAX_OBJECT_SIZE}")
+        return cls(size, chunk_size)
+
+    @property
+    def last(self) -> int:
+        return max(0, -(-self.size // self.chunk_size) - 1)
+
+    def plain(self, number: int) -> ByteRange:
+        """Where a chunk's plaintext lies in the object's."""
+        offset = number * self.chunk_size
+        return ByteRange(offset, min(offset + self.chunk_size, self.size))
+
+    def sealed(self, number: int) -> ByteRange:
+        """Where a chunk lies in the sealed object."""
+        offset = HEADER_SIZE + number * (self.chunk_size + OVERHEAD)
+        return ByteRange(offset, offset + self.plain(number).length + OVERHEAD)
+
+
+class Envelope:
+    """One object's chunks, sealed and opened one by one."""
+
+    def __init__(self, header: Header, cipher: Cipher, name: str) -> None:
+        self.header = header
+        self._cipher = cipher
+        self._name = name
+        self._context = header.encode()
+
+    def seal(self, plaintext: Buffer) -> Iterator[Buffer]:
+        """The sealed object, piece by piece; BadRequest if it is larger than any reader accepts."""
+        if len(plaintext) > MAX_OBJECT_SIZE:
+            raise BadRequest(f"{self._name}: {len(plaintext)} bytes, at most {MAX_OBJECT_SIZE} can be sealed")
+        chunks = Chunks(len(plaintext), self.header.chunk_size)
+        view = memoryview(plaintext)
+        yield self._context
+        for number in range(chunks.last + 1):
+            at = chunks.plain(number)
+            yield self._cipher.seal(view[at.offset : at.end], self._aad(number, chunks))
+
+    def open(self, chunk: Buffer, number: int, chunks: Chunks) -> bytes:
+        """One chunk's plaintext; MediaDamaged if it is not the one that was sealed there."""
+        where = f"{self._name}, chunk {number} of {chunks.last + 1}"
+        return self._cipher.open(chunk, self._aad(number, chunks), where)
+
+    def _aad(self, number: int, chunks: Chunks) -> bytes:
+        return self._context + _POSITION.pack(number, number == chunks.last) + self._name.encode()
+
+
+class SealedObject:
+    """Reads ranges of an object's plaintext; fetches and authenticates only the chunks that cover them.
+
+    It knows the last chunk from the start: that one proves the key and the size.
+    """
+
+    def __init__(self, envelope: Envelope, chunks: Chunks, read: Read) -> None:
+        self._envelope = envelope
+        self._chunks = chunks
+        self._read = read
+        self._latest = (chunks.last, self._fetched(chunks.last))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the plaintext."""
+        return self._chunks.size
+
+    def read(self, at: ByteRange) -> bytes:
+        """These bytes of the plaintext; MediaDamaged if a chunk is not what was sealed."""
+        if not 0 <= at.offset <= at.end <= self.size:
+            raise BadRequest(f"bytes {at.offset} to {at.end} of an object of {self.size} bytes")
+        if at.length == 0:
+            return b""
+        first, last = at.offset // self._chunks.chunk_size, (at.end - 1) // self._chunks.chunk_size
+        data = b"".join(self._opened(number) for number in range(first, last + 1))
+        start = at.offset - self._chunks.plain(first).offset
+        return data[start : start + at.length]
+
+    def _opened(self, number: int) -> bytes:
+        known, data = self._latest
+        if known != number:
+            data = self._fetched(number)
+            self._latest = (number, data)
+        return data
+
+    def _fetched(self, number: int) -> bytes:
+        return self._envelope.open(self._read(self._chunks.sealed(number)), number, self._chunks)
+
+
+def open_object(
+    name: str, sealed_size: int, read: Read, *, commitment: bytes, cipher_for: Callable[[bytes], Cipher]
+) -> SealedObject:
+    """An object sealed under the key that `commitment` stands for; `cipher_for` takes the object's salt.
+
+    MediaDamaged if it was altered, WrongKey if it was sealed under another key. A commitment that differs may
+    be either: it is damage if everything else holds.
+    """
+    if sealed_size < HEADER_SIZE + OVERHEAD:
+        raise MediaDamaged(f"{name}: {sealed_size} bytes are too few for a sealed object: it was cut")
+    header = Header.decode(read(ByteRange(0, HEADER_SIZE)), name)
+    chunks = Chunks.of_sealed(sealed_size, header.chunk_size, name)
+    right = header._replace(commitment=commitment)
+    envelope = Envelope(right, cipher_for(header.salt), name)
+    if header == right:
+        return SealedObject(envelope, chunks, read)
+    try:
+        SealedObject(envelope, chunks, read)
+    except MediaDamaged:
+        raise WrongKey(
+            f"{name} was sealed under another key than this one: give the key of this media"
+        ) from None
+    raise MediaDamaged(f"{name}: its header has changed since it was sealed")
