@@ -79,7 +79,7 @@ class BadRequest(VsaError):
 
 
 class WrongKey(BadRequest):
-    """The media is sealed, and sound as far as one can tell without its key; the key given does not open it."""
+    """The media is sealed and seems sound, and the key given does not open it."""
 
 
 class NoMedia(VsaError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
 from azure.core.pipeline.transport import RequestsTransport
@@ -109,6 +110,21 @@ class AzureConnection:
         # One transport for all clients: each would bring its own, and with it a TLS handshake for every blob.
         transport = RequestsTransport(connection_timeout=20, read_timeout=60, **self._tls)
         return {"retry_total": 0, "transport": transport}
+
+    def vault_options(self, vault_url: str) -> dict[str, Any]:
+        """How to reach a key vault as this identity.
+
+        A vault tells by a challenge whose tokens it takes, and the SDK checks that the challenge is about the
+        vault's own domain. The check is left out only for a vault that is the control plane's own host, which
+        no real one is.
+        """
+        simulated = bool(self.base_url) and urlsplit(vault_url).netloc == urlsplit(self.base_url).netloc
+        options = {
+            "credential": self.credential,
+            "retry_total": 0,
+            "verify_challenge_resource": not simulated,
+        }
+        return self._tls | options
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""The one place where bytes are encrypted: AES-256-GCM, under keys that are derived and nonces that nobody chooses.
+"""The one place where bytes are encrypted: AES-256-GCM, derived keys, and nonces that nobody chooses.
 
 GCM fails utterly if a key and a nonce ever meet twice with different messages: the difference of the two
 plaintexts shows, and forgeries become possible. A random nonce, or a random key for every pack, is not
@@ -97,7 +97,7 @@ class Cipher(Unseen):
         return sealed
 
     def open(self, sealed: Buffer, aad: bytes, where: str) -> bytes:
-        """The plaintext; MediaDamaged naming `where` unless these bytes were sealed so, with this key and `aad`."""
+        """The plaintext; MediaDamaged naming `where` unless just this was sealed, with this key and `aad`."""
         view = memoryview(sealed)
         try:
             return self._aead.decrypt(view[:NONCE_SIZE], view[NONCE_SIZE:], aad)

@@ -1,8 +1,8 @@
 """`keys/<n>`: the data key of sealed media, wrapped (docs/media-format.md, "Keys").
 
-A data key is made once and never changes. What opens it does: a passphrase, a key file, a key in Azure Key
-Vault. Each of these gives a *wrapping key*, and each `keys/<n>` holds the data key under one of them. Changing
-the wrapping key writes the next document, and no data.
+A data key is made once and never changes. What opens it may: a passphrase, a key file, a key in Azure Key
+Vault. Each of these gives a *wrapping key*, and each `keys/<n>` holds the data key under one of them. To
+change the wrapping key is to write the next document, and no data.
 
 Key documents are read before anything is authenticated, so they are checked for damage by their own sha256,
 and every number in them is bounded before it costs memory or time.
@@ -97,7 +97,7 @@ def rewrap(
     random: Random,
 ) -> KeyDocument:
     """The next key document: the same data key, which `old` opens, under `new`."""
-    data_key = open_data_key(existing, old, media=media)
+    data_key = open_data_key(existing, old)
     return new_key_document(data_key, new, media=media, number=len(existing), now=now, random=random)
 
 
@@ -107,8 +107,8 @@ def decode(data: bytes, number: int, media: MediaName) -> KeyDocument:
     found = (document.media, document.number)
     if found != (media.id, number):
         raise MediaDamaged(
-            f"{name(number)} is key document {document.number} of media {document.media}, expected {number} of "
-            f"{media.id}: objects have changed places"
+            f"{name(number)} is key document {document.number} of media {document.media}, "
+            f"expected {number} of {media.id}: objects have changed places"
         )
     if document.descriptor != media.descriptor:
         raise MediaDamaged(
@@ -118,13 +118,13 @@ def decode(data: bytes, number: int, media: MediaName) -> KeyDocument:
     return document
 
 
-def open_data_key(existing: Sequence[KeyDocument], wrapping_key: WrappingKey, *, media: MediaName) -> DataKey:
+def open_data_key(existing: Sequence[KeyDocument], wrapping_key: WrappingKey) -> DataKey:
     """The data key from the newest document that the wrapping key opens; WrongKey if it opens none."""
     fitting = [document for document in reversed(existing) if wrapping_key.fits(document.way)]
     refused: list[str] = []
     for document in fitting:
         try:
-            return unwrap(document, wrapping_key, media=media)
+            return unwrap(document, wrapping_key)
         except WrongKey as error:
             refused.append(str(error))
     if refused:
@@ -133,14 +133,14 @@ def open_data_key(existing: Sequence[KeyDocument], wrapping_key: WrappingKey, *,
     raise WrongKey(f"this media is opened by {ways}, and something else was given")
 
 
-def unwrap(document: KeyDocument, wrapping_key: WrappingKey, *, media: MediaName) -> DataKey:
+def unwrap(document: KeyDocument, wrapping_key: WrappingKey) -> DataKey:
     """The data key of one document. WrongKey if the wrapping key is another; its errors, if it has any."""
-    context = _context(document, media)
+    context = _context(document)
     cipher = _cipher(wrapping_key.key(document.way))
     wrapped = bytes.fromhex(document.wrapped)
     wrong = WrongKey(
-        f"{document.name}: the key given is not the one that it was wrapped with ({document.way}). The document "
-        "is as it was written: its checksum holds"
+        f"{document.name}: the key given is not the one that it was wrapped with ({document.way}); "
+        "the document's checksum holds, so it is not damaged"
     )
     try:
         plain = cipher.open(wrapped, context, document.name)
@@ -157,11 +157,10 @@ def _cipher(wrapping_key: bytes) -> Cipher:
     return Cipher(wrapping_key, info=b"azure-vsa wrap")
 
 
-def _context(document: KeyDocument, media: MediaName | None = None) -> bytes:
+def _context(document: KeyDocument) -> bytes:
     """What is sealed together with the data key: lines of text, so that no other reader needs our JSON."""
-    owner = media or MediaName(document.media, document.descriptor)
-    lines = ["azure-vsa key 1", owner.id, owner.descriptor, str(document.number), *_facts(document.way)]
-    return "\n".join(lines).encode()
+    belongs_to = (document.media, document.descriptor, str(document.number))
+    return "\n".join(["azure-vsa key 1", *belongs_to, *_facts(document.way)]).encode()
 
 
 def _facts(way: Way) -> list[str]:

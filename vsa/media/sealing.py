@@ -97,7 +97,7 @@ class Sealer(Unseen):
         return opened.read(ByteRange(0, opened.size))
 
     def opened(self, name: str, size: int, read: Read) -> SealedObject:
-        """Reading in ranges of an object of `size` stored bytes; `read` fetches some. Errors as those of `open`."""
+        """The same in ranges, for an object of `size` stored bytes of which `read` fetches some."""
         return open_object(name, size, read, commitment=self._commitment, cipher_for=self._object_cipher)
 
     def pack(self, pack_id: bytes) -> PackSealer:
@@ -123,7 +123,7 @@ class PackSealer(Unseen):
         """What the header of the pack states."""
 
     def seal_frame(self, stored: Buffer, *, offset: int, raw_length: int) -> bytearray:
-        """nonce | ciphertext | tag: `stored`, which stands for `raw_length` bytes, for `offset` of the pack."""
+        """nonce | ciphertext | tag, for `offset` of the pack; `stored` stands for `raw_length` bytes."""
         return self._cipher.seal(stored, self._context(offset, raw_length, FrameKind.EXTENT))
 
     def open_frame(self, sealed: Buffer, *, offset: int, raw_length: int, where: str) -> bytes:

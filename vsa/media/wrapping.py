@@ -187,7 +187,7 @@ class KeyFile(Unseen):
 
 
 class Vault(Protocol):
-    """One key of a key vault, chosen by the operator. It raises the errors of Azure's border, and WrongKey."""
+    """One key of a key vault, chosen by the operator; raises the errors of Azure's border, and WrongKey."""
 
     def wrap(self, key: bytes) -> tuple[str, bytes]:
         """The URL of the key's version that was used, and `key` encrypted to it."""
