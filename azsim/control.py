@@ -107,6 +107,21 @@ class Control:
         """End every access grant; returns how many were open."""
         return int(self._result("close_access")["closed"])
 
+    def create_vault_key(self, name: str, *, bits: int = 2048) -> str:
+        """Make an RSA key in the vault, or the next version of one; returns the URL of the new version."""
+        return str(self._result("create_vault_key", name=name, bits=bits)["kid"])
+
+    def set_vault_key(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        enabled: bool | None = None,
+        deleted: bool | None = None,
+    ) -> None:
+        """Enable or disable versions of a vault's key (all, or one); delete the key or recover it."""
+        self._call("set_vault_key", name=name, version=version, enabled=enabled, deleted=deleted)
+
     def clock(self) -> Result:
         """`now` in virtual time, and `ahead_seconds` of real time."""
         return self._result("clock")

@@ -57,6 +57,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "power": estate.power,
     "tag": estate.tag,
     "close_access": estate.close_access,
+    "create_vault_key": lambda simulation, **key: simulation.vault.create_key(**key),
+    "set_vault_key": lambda simulation, **change: simulation.vault.set_key(**change),
     "add_fault": lambda simulation, **rule: simulation.faults.add(**rule),
     "faults": lambda simulation: simulation.faults.reports(),
     "clear_faults": lambda simulation, ids=(): simulation.faults.clear(ids),

@@ -18,7 +18,7 @@ from typing import Any
 
 from azsim.fault_actions import ACTIONS, Interference
 
-PLANES = ("arm", "blob", "token", "any")
+PLANES = ("arm", "blob", "token", "vault", "any")
 
 
 @dataclass(frozen=True, slots=True)

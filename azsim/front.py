@@ -85,10 +85,12 @@ async def _noting_status(entry: dict[str, Any], send: Send, message: Message) ->
 
 
 def plane_of(path: str) -> str:
-    """arm, token or blob: everything that is not the others' is the blob service's."""
+    """arm, vault, token or blob: everything that is not the others' is the blob service's."""
     parts = path.split("/", 3)
     if parts[1].lower() == "subscriptions":
         return "arm"
+    if parts[1] == "keys":
+        return "vault"
     if parts[2:] and parts[2] in ("oauth2", "v2.0"):
         return "token"
     return "blob"

@@ -71,6 +71,16 @@ class Identity:
             Route(f"/{tenant}/oauth2/v2.0/token", self._token, methods=["POST"]),
         ]
 
+    @property
+    def authority(self) -> str:
+        """Where the tenant's tokens come from."""
+        return f"{self._base_url}/{self._principal.tenant}"
+
+    def accepts_for(self, token: str, audience: str) -> bool:
+        """Whether a bearer token is ours, still good, and meant for this service."""
+        claims = self._opened(token)
+        return self.accepts(token) and claims is not None and claims["aud"] == audience
+
     def accepts(self, token: str) -> bool:
         """Whether a bearer token is ours and still good."""
         claims = self._opened(token)
@@ -120,7 +130,7 @@ class Identity:
                 "token_type": "Bearer",
                 "expires_in": self._token_seconds,
                 "ext_expires_in": self._token_seconds,
-                "access_token": self._signed(now),
+                "access_token": self._signed(now, asked["scope"].removesuffix("/.default")),
             },
             headers={"Cache-Control": "no-store, no-cache"},
         )
@@ -155,8 +165,9 @@ class Identity:
             )
         return None
 
-    def _signed(self, now: dt.datetime) -> str:
+    def _signed(self, now: dt.datetime, audience: str) -> str:
         claims = {
+            "aud": audience,
             "iss": f"{self._base_url}/{self._principal.tenant}/v2.0",
             "appid": self._principal.client_id,
             "tid": self._principal.tenant,

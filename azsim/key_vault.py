@@ -129,12 +129,12 @@ class KeyVault:
         key = self._documents.get(_KIND, name.lower())
         found = [each for each in key["versions"] if version in ("", each["version"])] if key else []
         if key is None or key["deleted"] or not found:
+            asked = "/".join(filter(None, (name, version)))
             raise VaultError(
                 404,
                 "KeyNotFound",
-                f"A key with (name/id) {'/'.join(filter(None, (name, version)))} was not found in this key vault."
-                " If you recently deleted this key you may be able to recover it using the correct recovery"
-                " command.",
+                f"A key with (name/id) {asked} was not found in this key vault. If you recently deleted this key"
+                " you may be able to recover it using the correct recovery command.",
             )
         return key, found[-1]
 

@@ -100,7 +100,13 @@ def assemble(simulation: Simulation) -> Front:
     key = kept_secret(simulation.folder / "control.key", lambda: secrets.token_hex(32))
     control = ControlApi(simulation, key)
     app = Starlette(
-        routes=[*control.routes(), *simulation.identity.routes(), *arm.routes(), *simulation.blobs.routes()]
+        routes=[
+            *control.routes(),
+            *simulation.identity.routes(),
+            *arm.routes(),
+            *simulation.vault.routes(),
+            *simulation.blobs.routes(),
+        ]
     )
     return Front(app, simulation.faults, simulation.log, control.run)
 

@@ -18,6 +18,7 @@ from azsim.faults import Faults
 from azsim.files import kept_secret
 from azsim.front import RequestLog
 from azsim.identity import Identity, Principal, ensure_principal
+from azsim.key_vault import KeyVault
 from azsim.pages import PageStore
 from azsim.resources import Resources
 from azsim.snapshots import Snapshots
@@ -66,6 +67,7 @@ class Simulation:
     snapshots: Snapshots
     machines: VirtualMachines
     accounts: StorageAccounts
+    vault: KeyVault
     faults: Faults
     log: RequestLog
     lock: threading.RLock
@@ -130,6 +132,7 @@ def open_simulation(
         ),
         machines=VirtualMachines(resources, operations, access, clock),
         accounts=StorageAccounts(resources, blobs, clock, base_url=base_url),
+        vault=KeyVault(documents, identity, base_url=base_url),
         faults=Faults(),
         log=RequestLog(),
         lock=threading.RLock(),

@@ -89,7 +89,7 @@ class VaultKey:
 
 
 def _require_useful(key: KeyVaultKey, action: str) -> None:
-    """BadRequest or AzureRefused if what would be wrapped could not be unwrapped, or would be badly protected."""
+    """BadRequest if the key protects badly, AzureRefused if it would not unwrap what it wraps."""
     material: Any = key.key
     bits = 8 * len(material.n or b"")
     if str(material.kty) not in ("RSA", "RSA-HSM") or bits < LEAST_BITS:
