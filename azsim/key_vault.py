@@ -133,8 +133,8 @@ class KeyVault:
             raise VaultError(
                 404,
                 "KeyNotFound",
-                f"A key with (name/id) {asked} was not found in this key vault. If you recently deleted this key"
-                " you may be able to recover it using the correct recovery command.",
+                f"A key with (name/id) {asked} was not found in this key vault. If you recently deleted this"
+                " key you may be able to recover it using the correct recovery command.",
             )
         return key, found[-1]
 

@@ -20,6 +20,7 @@ from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
+from vsa.azure.wire import text
 from vsa.errors import AccessDenied, AzureNotFound, AzureRefused, BadRequest, VsaError, WrongKey
 
 ALGORITHM = KeyWrapAlgorithm.rsa_oaep_256
@@ -38,11 +39,11 @@ class KeyUrl(NamedTuple):
     version: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        match = _URL.fullmatch(text)
+    def parse(cls, url: str) -> Self:
+        match = _URL.fullmatch(url)
         if match is None:
             raise BadRequest(
-                f"{text!r} is no Key Vault key: expected https://<vault>.vault.azure.net/keys/<name>"
+                f"{url!r} is no Key Vault key: expected https://<vault>.vault.azure.net/keys/<name>"
             )
         return cls(match["vault"].lower(), match["name"], match["version"])
 
@@ -91,11 +92,9 @@ class VaultKey:
 def _require_useful(key: KeyVaultKey, action: str) -> None:
     """BadRequest if the key protects badly, AzureRefused if it would not unwrap what it wraps."""
     material: Any = key.key
-    bits = 8 * len(material.n or b"")
-    if str(material.kty) not in ("RSA", "RSA-HSM") or bits < LEAST_BITS:
-        raise BadRequest(
-            f"{action}: it is {material.kty} of {bits} bits, expected RSA of at least {LEAST_BITS} bits"
-        )
+    kind, bits = text(material.kty), 8 * len(material.n or b"")
+    if kind not in ("RSA", "RSA-HSM") or bits < LEAST_BITS:
+        raise BadRequest(f"{action}: it is {kind} of {bits} bits, expected RSA of at least {LEAST_BITS} bits")
     if key.properties.enabled is False:
         raise AzureRefused(f"{action}: the key is disabled; enable it", code="KeyDisabled")
 

@@ -1,0 +1,73 @@
+"""A second implementation of sealing, from docs/media-format.md alone; it shares no code with the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import struct
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+
+def hkdf(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    extracted = hmac.digest(salt or bytes(32), key, "sha256")
+    block, output = b"", b""
+    for count in range(1, -(-length // 32) + 1):
+        block = hmac.digest(extracted, block + info + bytes([count]), "sha256")
+        output += block
+    return output[:length]
+
+
+def open_message(material: bytes, sealed: bytes, context: bytes) -> bytes:
+    """One message; also checks that its nonce is the one that a writer has to choose."""
+    plain = AESGCM(material[:32]).decrypt(sealed[:12], sealed[12:], context)
+    nonce_input = len(context).to_bytes(8, "little") + context + plain
+    assert sealed[:12] == blake3(nonce_input, key=material[32:]).digest()[:12]
+    return plain
+
+
+def open_object(data_key: bytes, media: bytes, name: str, sealed: bytes) -> bytes:
+    header, body = sealed[:64], sealed[64:]
+    magic, version, flags, chunk_size, salt, commitment = struct.unpack("<8sHHI32s16s", header)
+    assert (magic, version, flags) == (b"AVSASEAL", 1, 0)
+    assert commitment == hkdf(data_key, b"", b"azure-vsa commitment" + media, 16)
+    material = hkdf(data_key, salt, b"azure-vsa object" + media, 64)
+    pieces = [body[at : at + chunk_size + 28] for at in range(0, len(body), chunk_size + 28)]
+    return b"".join(
+        open_message(
+            material,
+            piece,
+            header + number.to_bytes(4, "little") + bytes([piece is pieces[-1]]) + name.encode(),
+        )
+        for number, piece in enumerate(pieces)
+    )
+
+
+def open_frame(
+    data_key: bytes, media: bytes, pack: bytes, sealed: bytes, *, offset: int, raw_length: int, kind: int
+) -> bytes:
+    material = hkdf(data_key, pack, b"azure-vsa pack" + media, 64)
+    return open_message(material, sealed, media + pack + struct.pack("<IIB", offset, raw_length, kind))
+
+
+def digest(data_key: bytes, media: bytes, extent: bytes) -> bytes:
+    return blake3(extent, key=hkdf(data_key, b"", b"azure-vsa digest" + media, 32)).digest()
+
+
+def open_key(document: bytes, secret: bytes) -> bytes:
+    """The data key from a key document, given a passphrase or the bytes of a key file."""
+    fields = json.loads(document)
+    way = fields["way"]
+    salt = bytes.fromhex(way["salt"])
+    if way["kind"] == "passphrase":
+        n, r, p = 1 << way["log2_n"], way["r"], way["p"]
+        wrapping = hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=1 << 30, dklen=32)
+        facts = ["passphrase", "scrypt", str(way["log2_n"]), str(r), str(p), way["salt"]]
+    else:
+        wrapping = hkdf(secret, salt, b"azure-vsa key file", 32)
+        facts = ["file", way["salt"]]
+    owner = [fields["media"], fields["descriptor"], str(fields["number"])]
+    context = "\n".join(["azure-vsa key 1", *owner, *facts]).encode()
+    return open_message(hkdf(wrapping, b"", b"azure-vsa wrap", 64), bytes.fromhex(fields["wrapped"]), context)
