@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,10 @@ from vsa.errors import (
     VsaError,
     WrongKey,
 )
+from vsa.media import documents, keys
+from vsa.media.cipher import DataKey
+from vsa.media.keys import KeyDocument, MediaName, new_key_document, open_data_key, rewrap, unwrap
+from vsa.media.wrapping import VaultWrapping
 from vsa.secret import Secret
 
 KEY = bytes(range(32))
@@ -230,3 +236,69 @@ def test_nothing_of_a_key_is_in_what_is_logged(
     used, wrapped = vault.wrap(KEY)
     assert vault.unwrap(used, wrapped) == KEY
     assert KEY.hex() not in caplog.text and repr(KEY)[2:-1] not in caplog.text
+
+
+# The data key of sealed media, through a vault
+
+MEDIA = MediaName("0123456789abcdef" * 2, documents.sha256(b"media.json"))
+DATA_KEY = DataKey(KEY)
+WHEN = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+
+
+def wrapping(connection: AzureConnection, url: str) -> VaultWrapping:
+    return VaultWrapping(VaultKey(connection, url))
+
+
+def a_document(connection: AzureConnection, url: str) -> KeyDocument:
+    return new_key_document(
+        DATA_KEY, wrapping(connection, url), media=MEDIA, number=0, now=WHEN, random=os.urandom
+    )
+
+
+def test_sealed_media_is_opened_through_its_vault(connection: AzureConnection, url: str) -> None:
+    data = documents.encode(a_document(connection, without_version(url)))
+    document = keys.decode(data, 0, MEDIA)
+    assert unwrap(document, wrapping(connection, without_version(url))) == DATA_KEY
+    assert KEY.hex() not in data.decode()
+
+
+def test_no_media_is_sealed_with_a_key_that_stops_unwrapping(
+    connection: AzureConnection, control: Control, url: str
+) -> None:
+    """The SDK wraps with the public half alone, so that success of it proves nothing."""
+    control.add_fault(
+        "status", plane="vault", path="unwrapkey", status=403, body=forbidden("ForbiddenByRbac")
+    )
+    with pytest.raises(AccessDenied, match="unwrap with key"):
+        a_document(connection, url)
+
+
+def test_another_key_of_the_vault_is_a_wrong_key(
+    connection: AzureConnection, control: Control, url: str
+) -> None:
+    other = control.create_vault_key("other")
+    with pytest.raises(WrongKey, match="was sealed with key"):
+        open_data_key([a_document(connection, url)], wrapping(connection, other))
+
+
+def test_a_disabled_key_opens_nothing_until_it_is_enabled_and_is_not_called_wrong(
+    connection: AzureConnection, control: Control, url: str
+) -> None:
+    document = a_document(connection, url)
+    control.set_vault_key(name_of(url), enabled=False)
+    with pytest.raises(AzureRefused, match="enable it"):
+        open_data_key([document], wrapping(connection, url))
+    control.set_vault_key(name_of(url), enabled=True)
+    assert open_data_key([document], wrapping(connection, url)) == DATA_KEY
+
+
+def test_a_new_version_in_the_vault_is_taken_at_rotation_and_the_old_one_may_go(
+    connection: AzureConnection, control: Control, url: str
+) -> None:
+    vault = wrapping(connection, without_version(url))
+    first = a_document(connection, without_version(url))
+    newer = control.create_vault_key(name_of(url))
+    second = rewrap([first], old=vault, new=vault, media=MEDIA, now=WHEN, random=os.urandom)
+    assert (first.way.key, second.way.key) == (url, newer)
+    control.set_vault_key(name_of(url), version=url.rpartition("/")[2], enabled=False)
+    assert open_data_key([first, second], vault) == DATA_KEY
