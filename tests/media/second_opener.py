@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import struct
+from typing import Any
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -59,6 +60,11 @@ def digest(data_key: bytes, media: bytes, extent: bytes) -> bytes:
 def open_key(document: bytes, secret: bytes) -> bytes:
     """The data key from a key document, given a passphrase or the bytes of a key file."""
     fields = json.loads(document)
+    return open_message(*key_message(fields, secret))
+
+
+def key_message(fields: dict[str, Any], secret: bytes) -> tuple[bytes, bytes, bytes]:
+    """Keys, message and context of a key document."""
     way = fields["way"]
     salt = bytes.fromhex(way["salt"])
     if way["kind"] == "passphrase":
@@ -70,4 +76,4 @@ def open_key(document: bytes, secret: bytes) -> bytes:
         facts = ["file", way["salt"]]
     owner = [fields["media"], fields["descriptor"], str(fields["number"])]
     context = "\n".join(["azure-vsa key 1", *owner, *facts]).encode()
-    return open_message(hkdf(wrapping, b"", b"azure-vsa wrap", 64), bytes.fromhex(fields["wrapped"]), context)
+    return hkdf(wrapping, b"", b"azure-vsa wrap", 64), bytes.fromhex(fields["wrapped"]), context

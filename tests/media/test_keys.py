@@ -11,6 +11,7 @@ import traceback
 import unicodedata
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.media import second_opener
 from tests.media.making import NOW
@@ -119,6 +120,17 @@ def test_nothing_that_a_document_says_can_be_forged(changes):
     media = MediaName(fields["media"], fields["descriptor"])
     with pytest.raises(WrongKey):
         unwrap(keys.decode(data, fields["number"], media), a_passphrase())
+
+
+def test_a_message_with_a_nonce_of_somebodys_choice_is_refused():
+    """Else one document could be made to open under many passphrases, and tell which of them is tried."""
+    document = a_document()
+    material, sealed, context = second_opener.key_message(document.model_dump(), WORDS.encode())
+    chosen = bytes(12)
+    wrapped = chosen + AESGCM(material[:32]).encrypt(chosen, DATA_KEY.reveal(), context)
+    assert AESGCM(material[:32]).decrypt(sealed[:12], sealed[12:], context) == DATA_KEY.reveal()
+    with pytest.raises(WrongKey):
+        unwrap(document.model_copy(update={"wrapped": wrapped.hex()}), a_passphrase())
 
 
 @pytest.mark.parametrize(
