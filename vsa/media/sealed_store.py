@@ -1,0 +1,64 @@
+"""A store that seals what is created in it and opens what is read from it.
+
+Above it everything is plaintext: names, sizes, digests and ranges mean what they mean on unsealed media.
+Packs pass through, since they are sealed frame by frame; media.json and key documents, since they come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vsa.errors import MediaDamaged
+from vsa.media import layout
+from vsa.media.envelope import SealedObject
+from vsa.media.sealing import Sealer
+from vsa.media.store import Buffer, Store
+from vsa.ranges import ByteRange
+
+
+class SealedStore:
+    """Another store, sealed. WrongKey and MediaDamaged of `Sealer.open` join what its methods raise."""
+
+    def __init__(self, store: Store, sealer: Sealer) -> None:
+        self._store = store
+        self._sealer = sealer
+
+    @property
+    def location(self) -> str:
+        return self._store.location
+
+    def create(self, name: str, parts: Sequence[Buffer]) -> None:
+        """As the store does. Repeated, it stores other bytes that open to the same."""
+        if not _passes(name):
+            parts = list(self._sealer.sealed(name, parts[0] if len(parts) == 1 else b"".join(parts)))
+        self._store.create(name, parts)
+
+    def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
+        if _passes(name):
+            return self._store.read(name, at, limit=limit)
+        opened = self._opened(name)
+        wanted = at or ByteRange(0, opened.size)
+        if wanted.end > opened.size or (at is None and limit is not None and opened.size > limit):
+            expected = f"{wanted.end} or more" if at else f"at most {limit}"
+            raise MediaDamaged(f"{name} has {opened.size} bytes, expected {expected}")
+        return opened.read(wanted)
+
+    def size(self, name: str) -> int:
+        """Bytes of the plaintext, proven."""
+        return self._store.size(name) if _passes(name) else self._opened(name).size
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        return self._store.folders(prefix)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        return self._store.names(prefix)
+
+    def _opened(self, name: str) -> SealedObject:
+        def read(at: ByteRange) -> bytes:
+            return self._store.read(name, at)
+
+        return self._sealer.opened(name, self._store.size(name), read)
+
+
+def _passes(name: str) -> bool:
+    return name == layout.MEDIA or name.startswith(layout.KEYS) or layout.is_pack(name)
