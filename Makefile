@@ -1,6 +1,7 @@
 # The verbs of this project; `make` alone lists them.
 
 PYTHON ?= python3
+PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
@@ -41,7 +42,7 @@ check: setup ## formatting, lint, types, import contracts
 	$(BIN)/lint-imports
 
 test: check ## everything that needs no real cloud, in under ten minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 demo: setup ## the main job on a simulated Azure, with its proofs
 	$(BIN)/python -m demo

@@ -13,8 +13,8 @@ from typing import Any
 
 from azsim.control import Control
 
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 
 
 class AzsimProcess:

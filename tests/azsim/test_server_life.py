@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -35,11 +35,14 @@ def changed(azure: Azure, older: str, newer: str) -> list[tuple[int, int]]:
         return [(each.start, each.end) for each in found]
 
 
-def test_ready_within_three_seconds(tmp_path: Path) -> None:
-    started = time.monotonic()
+def test_a_start_and_a_stop_cost_less_than_three_seconds_of_a_processor(tmp_path: Path) -> None:
+    """Not of the clock: other processes may want the processors, too."""
+    before = os.times()
     with AzsimProcess(tmp_path / "state") as process:
         assert process.control.clock()["ahead_seconds"] == 0
-        assert time.monotonic() - started < 3.0
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert 0 < spent < 3
 
 
 def test_the_endpoint_is_printed_and_kept_and_secrets_are_private(tmp_path: Path) -> None:

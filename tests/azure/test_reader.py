@@ -318,7 +318,7 @@ def test_a_silent_service_is_not_waited_for_without_end(
 
     azure.answers = [silent]
     try:
-        assert read(open_reader(timeout=0.1), FIRST) == DISK[FIRST.offset : FIRST.end]
+        assert read(open_reader(timeout=0.5), FIRST) == DISK[FIRST.offset : FIRST.end]
     finally:
         over.set()
     assert len(azure.requests) == 2 and len(stop.waits) == 1

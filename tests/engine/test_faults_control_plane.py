@@ -105,14 +105,11 @@ class TestDisappearance:
     def test_a_disk_that_goes_before_its_snapshot_costs_the_point_and_no_base(self, world: World) -> None:
         backed_up_once(world)
         before = world.snapshots
-        with world.fault(
-            "run",
-            plane="arm",
-            method="PUT",
-            path=SNAPSHOT,
-            operation="delete_disk",
-            arguments={"disk": world.label("data")},
-            times=1,
+        put: dict[str, Any] = {"plane": "arm", "method": "PUT", "path": SNAPSHOT}
+        with (
+            world.fault("run", **put, operation="delete_disk", arguments={"disk": world.label("data")}),
+            # Both snapshots are asked for together: whichever comes second must come after the deletion.
+            world.fault("delay", **put, skip=1, seconds=1),
         ):
             message = error(world.back_up())
         assert f"snapshot disk {world.named('data')}" in message

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
 
+from tests.engine.job_process import in_another_process
 from tests.engine.story import run_job
 from tests.engine.world import (
     EXTENT,
@@ -19,14 +18,13 @@ from tests.engine.world import (
     PREMIUM_VHD,
     STANDARD_VHD,
     World,
-    connection_to,
     random_bytes,
 )
 from vsa.media.entries import Result
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
 
-HELD_BACK = 0.25
+HELD_BACK = 1.0
 """Seconds for which a request is held back, so that the process dies while it waits for the answer."""
 
 SNAPSHOT = r"/snapshots/[^/]+$"
@@ -67,29 +65,28 @@ def two_disks(world: World, kind: str) -> None:
     world.write("data", 512, random_bytes(512, 2))
 
 
-def in_another_process(world: World, kind_of_job: type[BackupJob] = BackupJob) -> BaseProcess:
-    # A connection of its own: two processes cannot share an encrypted stream.
-    job = world.job(kind_of_job=kind_of_job, connection=connection_to(world.control.endpoint))
-    process = multiprocessing.get_context("fork").Process(target=run_job, args=(job,))
-    process.start()
-    return process
-
-
 def kill_while_held_back(world: World, request: dict[str, Any]) -> None:
     """Start a job and kill it while this request waits; the request itself still takes effect later."""
+    before = world.control.requests()[-1]["number"]
     rule = world.control.add_fault("delay", seconds=HELD_BACK, **request)
-    process = in_another_process(world)
+    process = in_another_process(world, run_job)
     while not world.control.fired(rule):
         assert process.is_alive(), "the job ended before the request it should die in"
         time.sleep(0.005)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    time.sleep(HELD_BACK * 1.5)
+    while number_served(world, rule, since=before) < world.control.fired(rule):
+        time.sleep(0.02)
+
+
+def number_served(world: World, rule: str, *, since: int) -> int:
+    """How many requests that this rule held back have taken effect."""
+    return sum(rule in row["faults"] for row in world.control.requests(since=since))
 
 
 def kill_at_commit(world: World, kind_of_job: type[BackupJob]) -> None:
-    process = in_another_process(world, kind_of_job)
+    process = in_another_process(world, run_job, kind_of_job=kind_of_job)
     process.join()
     assert process.exitcode == -signal.SIGKILL
 

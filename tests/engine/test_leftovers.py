@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from typing import Any
 
 import pytest
 
+from tests.engine.job_process import in_another_process
 from tests.engine.story import run_job
-from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, connection_to, random_bytes
+from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from vsa.errors import AzureRefused
 from vsa.media.media import Media
 from vsa.model import Reason
@@ -27,15 +27,12 @@ def begun(job: BackupJob) -> Run:
 
 def begin_and_vanish(job: BackupJob) -> None:
     begun(job)
-    # Without the farewells of an interpreter, which are those of everything that the parent has loaded.
+    # As a process that dies: without the farewells of an interpreter.
     os._exit(0)
 
 
 def begun_by_a_process_that_ends(world: World) -> None:
-    # A connection of its own: two processes cannot share an encrypted stream.
-    job = world.job(connection=connection_to(world.control.endpoint))
-    process = multiprocessing.get_context("fork").Process(target=begin_and_vanish, args=(job,))
-    process.start()
+    process = in_another_process(world, begin_and_vanish)
     process.join()
     assert process.exitcode == 0
 

@@ -194,7 +194,7 @@ def test_a_job_that_waits_for_azure_to_allow_a_snapshot_can_be_stopped(world: Wo
     while not any(row["status"] == 409 for row in world.control.requests(since=since)):
         time.sleep(0.01)
     job.stop.set()
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert not thread.is_alive()
     assert reports[0].result is Result.FAILED
     assert "told to stop" in reports[0].vms[0].error

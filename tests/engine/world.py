@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from azure.storage.blob import BlobClient
@@ -39,6 +40,8 @@ BETWEEN_JOBS = 601
 
 MANAGED, STANDARD_VHD, PREMIUM_VHD = "managed", "standard VHD", "premium VHD"
 
+PROXIES = (Proxy(name="proxy-a"), Proxy(name="proxy-b"))
+
 _numbers = count(1)
 
 
@@ -59,7 +62,7 @@ def connection_to(endpoint: dict[str, str], **changes: Any) -> AzureConnection:
 
 def random_bytes(length: int, seed: object) -> bytes:
     """The same incompressible bytes for the same seed."""
-    return hashlib.shake_256(str(seed).encode()).digest(length)
+    return Random(str(seed)).randbytes(length)
 
 
 @dataclass
@@ -244,22 +247,27 @@ class World:
         **settings: Any,
     ) -> BackupJob:
         """A job over this world's VMs; `by` overrides the method, `settings` are the subclient's."""
-        self.control.advance_clock(between)
-        self.jobs += 1
-        scratch = self.folder / f"scratch-{self.jobs}"
-        scratch.mkdir()
+        identity, scratch = self.begin_job(between)
         return kind_of_job(
-            f"job-{self.jobs}",
+            identity,
             subclient=Subclient(**{"name": "tests", "vms": tuple(self.vms), **settings}),
             connection=connection or self.connection,
             media=self.media,
-            proxies=[Proxy(name="proxy-a"), Proxy(name="proxy-b")],
+            proxies=PROXIES,
             scratch=scratch,
             method=by,
             full=full,
             progress=progress,
             now=now,
         )
+
+    def begin_job(self, between: float = BETWEEN_JOBS) -> tuple[str, Path]:
+        """Let time pass until Azure allows another job; returns its id and its scratch folder."""
+        self.control.advance_clock(between)
+        self.jobs += 1
+        scratch = self.folder / f"scratch-{self.jobs}"
+        scratch.mkdir()
+        return f"job-{self.jobs}", scratch
 
     def back_up(self, **options: Any) -> JobEntry:
         """Run a whole job, stage by stage, as the flow does, and remember what its points must restore to."""

@@ -144,7 +144,8 @@ class PrefectServer:
         settings = {PREFECT_API_URL: self.url, PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         with temporary_settings(settings):
             yield self
-            # Nothing may be on its way when the server stops.
+            # Nothing may be on its way when the server stops, and no thread may draw random numbers while
+            # other tests play with chance.
             APILogWorker.instance().drain()
             EventsWorker.drain_all()
 

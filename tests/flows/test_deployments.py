@@ -112,7 +112,7 @@ def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Pat
     simulation.control.clear_faults()
 
 
-def start(server: PrefectServer, site: Site) -> FlowRun:
+def start_by_hand(server: PrefectServer, site: Site) -> FlowRun:
     """Run the ad-hoc deployment for a site by the command line; returns as soon as it is scheduled."""
     arguments = ("run", "backup-subclient/ad-hoc", "--param", f"subclient={site.name}")
     run(server, "-m", "prefect", "deployment", *arguments)
@@ -120,6 +120,14 @@ def start(server: PrefectServer, site: Site) -> FlowRun:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(deployment_filter=asked)
     return next(found for found in runs if found.parameters["subclient"] == site.name)
+
+
+def start(site: Site) -> FlowRun:
+    """What the command line asks the server for, without the seconds that the command line takes to start."""
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run_from_deployment(
+            deployment("ad-hoc").id, parameters={"subclient": site.name}
+        )
 
 
 def ended(flow_run: FlowRun, log: Path) -> str:
@@ -139,7 +147,7 @@ def ended(flow_run: FlowRun, log: Path) -> str:
 def test_a_deployed_backup_is_run_by_a_worker(deployed: PrefectServer, worker: Path, site: Site) -> None:
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.save_blocks()
-    flow_run = start(deployed, site)
+    flow_run = start_by_hand(deployed, site)
     assert ended(flow_run, worker) == "Completed"
     assert [report.job for report in site.reports] == [str(flow_run.id)]
     site.require_only_bases()
@@ -154,7 +162,7 @@ def test_runs_that_are_cancelled_or_die_under_a_worker_are_cleaned_up(
         site.save_blocks()
     control = sites[0].control
     control.add_fault("delay", seconds=2, plane="blob", header="x-ms-range", times=None)
-    cancelled, killed = (start(deployed, site) for site in sites)
+    cancelled, killed = (start(site) for site in sites)
     for site in sites:
         wait_for("both snapshots", lambda site=site: len(site.snapshots) == 2, seconds=90)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import random
 import shutil
@@ -19,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.making import objects, temporaries
+from tests.processes import PROCESSES
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
 from vsa.media.folder import FolderStore
 from vsa.ranges import ByteRange
@@ -179,10 +179,9 @@ def _create_in_process(root: Path, writer: int, start, won) -> None:
 
 
 def test_of_many_processes_exactly_one_creates(store):
-    context = multiprocessing.get_context("fork")
-    start, won = context.Barrier(4), context.Queue()
+    start, won = PROCESSES.Barrier(4), PROCESSES.Queue()
     processes = [
-        context.Process(target=_create_in_process, args=(store.root, writer, start, won))
+        PROCESSES.Process(target=_create_in_process, args=(store.root, writer, start, won))
         for writer in range(4)
     ]
     for process in processes:

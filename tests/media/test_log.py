@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import NOW, a_disk, a_point, a_snapshot, a_vm, an_intent, back_up, new_media, noise
 from tests.media.test_documents import proven
+from tests.processes import PROCESSES
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, MediaUnusable, RunStopped, TryAgainLater
 from vsa.media import layout
 from vsa.media.entries import ClientEntry, DoomEntry, DoubtEntry, SeenName
@@ -87,11 +87,9 @@ def _commit_in_process(folder: Path, writer: int, start) -> None:
 
 
 def test_many_processes_commit_each_entry_once(folder):
-    # Spawned, not forked: a fork inherits the threads' locks of whatever ran in this process before.
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(4)
+    start = PROCESSES.Barrier(4)
     processes = [
-        context.Process(target=_commit_in_process, args=(folder, writer, start)) for writer in range(4)
+        PROCESSES.Process(target=_commit_in_process, args=(folder, writer, start)) for writer in range(4)
     ]
     for process in processes:
         process.start()

@@ -1,0 +1,50 @@
+"""What holds for all tests: they share the processors with others, and `make test` runs them in parallel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
+PREFECT = ("tests/flows/", "tests/blocks/")
+"""Where tests share one Prefect server, whose start costs more than most files: one process runs them all."""
+
+LONG = (
+    *PREFECT,
+    "tests/engine/test_faults_data_plane.py",
+    "tests/engine/test_faults_control_plane.py",
+    "tests/engine/test_killed.py",
+    "tests/engine/test_random_history.py",
+    "tests/demo/",
+    "tests/engine/",
+    "tests/azsim/",
+)
+"""Where tests take long, the longest first, so that the processes of a parallel run end together."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a parallel run the long ones come first; otherwise the order stays."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(item.nodeid))
+
+
+def _place(nodeid: str) -> int:
+    return next((place for place, start in enumerate(LONG) if nodeid.startswith(start)), len(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files to one process, and everything that needs Prefect to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "Prefect" if nodeid.startswith(PREFECT) else str(super()._split_scope(nodeid))
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
