@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import threading
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -27,8 +28,11 @@ class Control:
     """
 
     def __init__(self, state: Path | str, *, timeout: float = 600.0) -> None:
+        self._connection: http.client.HTTPSConnection | None = None
         self._state = Path(state)
         self._timeout = timeout
+        self._lock = threading.Lock()
+        self._connected_to: dict[str, str] = {}
 
     @property
     def endpoint(self) -> dict[str, str]:
@@ -171,25 +175,58 @@ class Control:
     def _result(self, operation: str, /, **arguments: Any) -> Result:
         return cast(Result, self._call(operation, **arguments))
 
+    def close(self) -> None:
+        """End the connection, if one is open; the next call opens another."""
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+    def __del__(self) -> None:
+        self.close()
+
     def _call(self, operation: str, /, **arguments: Any) -> Any:
         endpoint = self.endpoint
-        address = urlsplit(endpoint["base_url"])
-        context = ssl.create_default_context(cafile=endpoint["ca_file"])
-        connection = http.client.HTTPSConnection(
-            str(address.hostname), address.port, timeout=self._timeout, context=context
-        )
         headers = {"x-azsim-key": (self._state / "control.key").read_text()}
+        body = json.dumps(arguments)
         try:
-            connection.request("POST", f"/_azsim/{operation}", json.dumps(arguments), headers)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
+            with self._lock:
+                status, answer = self._ask(endpoint, f"/_azsim/{operation}", body, headers)
         except ConnectionRefusedError as error:
             raise ControlError(f"nothing listens at {endpoint['base_url']}: is the simulation up?") from error
-        finally:
-            connection.close()
-        if response.status != 200:
+        if status != 200:
             raise ControlError(f"{operation}: {answer['error']}")
         return answer["result"]
+
+    def _ask(
+        self, endpoint: dict[str, str], path: str, body: str, headers: dict[str, str]
+    ) -> tuple[int, Any]:
+        """Status and answer; one connection serves many calls: its handshake costs more than they do."""
+        if self._connection and self._connected_to == endpoint:
+            try:
+                return _answer(self._connection, path, body, headers)
+            except (ConnectionError, ssl.SSLEOFError):
+                pass  # It was idle for too long, or its server is gone, of which a new one tells.
+        self.close()
+        self._connection, self._connected_to = _connection(endpoint, self._timeout), endpoint
+        try:
+            return _answer(self._connection, path, body, headers)
+        except BaseException:
+            self.close()
+            raise
+
+
+def _connection(endpoint: dict[str, str], timeout: float) -> http.client.HTTPSConnection:
+    address = urlsplit(endpoint["base_url"])
+    context = ssl.create_default_context(cafile=endpoint["ca_file"])
+    return http.client.HTTPSConnection(str(address.hostname), address.port, timeout=timeout, context=context)
+
+
+def _answer(
+    connection: http.client.HTTPSConnection, path: str, body: str, headers: dict[str, str]
+) -> tuple[int, Any]:
+    connection.request("POST", path, body, headers)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
 
 
 def with_absolute_images(fleet: Fleet, folder: Path) -> Fleet:

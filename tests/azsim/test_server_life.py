@@ -134,6 +134,21 @@ def test_the_control_api_needs_its_key(tmp_path: Path) -> None:
 def test_a_stopped_simulation_is_named(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="start the simulation"):
         Control(tmp_path).inventory()
-    AzsimProcess(tmp_path).start().stop()
-    with pytest.raises(ControlError, match="is the simulation up"):
-        Control(tmp_path).inventory()
+    process = AzsimProcess(tmp_path).start()
+    control = process.control
+    control.inventory()
+    process.stop()
+    for either in (Control(tmp_path), control):
+        with pytest.raises(ControlError, match="is the simulation up"):
+            either.inventory()
+
+
+def test_a_control_outlives_a_restart_at_the_same_address(tmp_path: Path) -> None:
+    process = AzsimProcess(tmp_path).start()
+    control, before = process.control, process.endpoint
+    control.create_fleet({"disks": [{"name": "d", "size": MIB}]})
+    process.kill()
+    port = before["base_url"].rsplit(":", 1)[1]
+    with AzsimProcess(tmp_path, port=port) as again:
+        assert again.endpoint == before
+        assert [disk["name"] for disk in control.inventory()["disks"]] == ["d"]
