@@ -7,7 +7,7 @@ import pytest
 from tests.flows.prefect_server import PrefectServer, shared_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def prefect_server(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrefectServer]:

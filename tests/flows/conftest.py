@@ -10,7 +10,7 @@ from tests.flows.prefect_server import PrefectServer, shared_server
 from tests.flows.site import Site
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def prefect_server(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrefectServer]:
