@@ -35,6 +35,7 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
+    PREFECT_LOGGING_TO_API_ENABLED,
     temporary_settings,
 )
 
@@ -141,7 +142,12 @@ class PrefectServer:
         """Let this process talk to the server for the length of a block."""
         home = self.home / "tests"
         # Without heartbeats: their thread lets every flow run last a second at least.
-        settings = {PREFECT_API_URL: self.url, PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        settings = {
+            PREFECT_API_URL: self.url,
+            PREFECT_HOME: home,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            PREFECT_LOGGING_TO_API_ENABLED: True,
+        }
         with temporary_settings(settings):
             yield self
             # Nothing may be on its way when the server stops, and no thread may draw random numbers while
