@@ -36,6 +36,13 @@ TWO_COPIES = _media(
 )
 """Points 0 and Z, of different disks, each with its own copy of the same extent."""
 
+TWO_DISKS = _media(
+    (Pack("0/p", ("a", "b")), Pack("Z/p", ("c",))),
+    _point("0", OLD, ("a", "b")),
+    _point("Z", (Frame("Z/p"),), ("c",)),
+)
+"""Points 0 and Z, of different disks; what Z holds, a child of 0 is going to store as well."""
+
 CHAIN = (
     (
         Pack("0/p", ("a", "b")),
@@ -235,17 +242,39 @@ QUICK = (
         Prune("P"),
         unclear=((1, 0), (1, 0), (0, 0)),
     ),
+    meeting(
+        "duplicates are folded onto a pack of a run that has not committed",
+        TWO_DISKS,
+        CHILD,
+        Fold("F", ((Frame("Z/p"), Frame("A/p0")),), prunes=True),
+        Prune("P"),
+        unclear=((0, 0), (1, 0), (0, 0)),
+    ),
+    meeting(
+        "a pack moves that is shared before its run has committed",
+        ONE_POINT,
+        CHILD,
+        SHARER,
+        Repack("F", "A/p0", prunes=True),
+    ),
+    meeting(
+        "deltas are merged while a pack moves and all that came before is pruned",
+        CHAIN,
+        DELTA_MERGER,
+        Repack("F", "0/p", prunes=True),
+        Prune("P", ("0", "1")),
+    ),
 )
 
 TAKES_MINUTES = (
     meeting("two writers share, two prune", ONE_POINT, CHILD, SHARER, Prune("P", ("0",)), Prune("Q")),
     meeting(
-        "two writers share, one prunes, every slot and every pack unclear once",
+        "two writers share, one prunes, slots and packs unclear once",
         ONE_POINT,
         CHILD,
         SHARER,
         Prune("P", ("0",)),
-        unclear=((1, 1), (1, 0), (1, 0)),
+        unclear=((1, 1), (0, 0), (1, 0)),
     ),
     meeting(
         "two writers share while a point is pruned and called back",
@@ -310,5 +339,21 @@ TAKES_MINUTES = (
         Spoil("E", Frame("0/p")),
         HEALER,
         Prune("P", ("0",)),
+    ),
+    meeting(
+        "a pack moves that is shared before its run has committed, and all is pruned",
+        ONE_POINT,
+        CHILD,
+        SHARER,
+        Repack("F", "A/p0", prunes=True),
+        Prune("P", ("0",)),
+    ),
+    meeting(
+        "a child, its parent's pack moves, two prune",
+        ONE_POINT,
+        CHILD,
+        Repack("F", "0/p", prunes=True),
+        Prune("P", ("0",)),
+        unclear=((1, 0), (1, 0), (1, 0)),
     ),
 )

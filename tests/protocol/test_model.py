@@ -89,3 +89,10 @@ def test_nothing_new_refers_to_a_damaged_frame_but_a_child_may_carry_it_on() -> 
     assert admits(view, child, carried=frozenset({X}))
     assert not admits(view, _moved("F", Z, X))
     assert admits(view, _moved("H", X, Y))
+
+
+def test_a_fold_behind_a_healing_would_lead_back_to_the_damaged_frame() -> None:
+    """Why a relocation asks for damage, and for moved targets, when it is put."""
+    healed = (OLD, Damage("E", (X,)), _moved("H", X, Y))
+    assert not admits(_view(*healed), _moved("F", Z, X))
+    assert _view(*healed, _moved("F", Z, X)).resolve(Z) == (X, ("F/t",))

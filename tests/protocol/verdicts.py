@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.protocol.model import Doom, Frame, Pack, Point, Relocate, Rules, Stored, Unforget, View
+from tests.protocol.admission import admits
+from tests.protocol.model import Doom, Entry, Frame, Pack, Point, Relocate, Rules, Stored, Unforget, View
 
 
 def loss(view: View, stored: Mapping[str, Stored], rotten: frozenset[Frame]) -> str | None:
@@ -54,7 +55,7 @@ def disorder(view: View) -> str | None:
     return None
 
 
-def _misplaced(before: View, entry: object) -> str | None:
+def _misplaced(before: View, entry: Entry) -> str | None:
     match entry:
         case Point(run=run) if run in before.points:
             return f"run {run} commits twice"
@@ -62,6 +63,6 @@ def _misplaced(before: View, entry: object) -> str | None:
             return f"run {run} commits though it is fenced"
         case Unforget(point=point) if point in before.given_up:
             return f"point {point} is called back though it was given up"
-        case Doom(fenced=fenced) if not before.points.keys().isdisjoint(fenced):
-            return "a run that has committed is fenced"
+        case Doom() | Relocate() if not admits(before, entry):
+            return f"{type(entry).__name__} by {entry[0]} names what it must not"
     return None
