@@ -59,7 +59,6 @@ class Repack:
     pack: str
     prunes: bool = False
     fences: bool = True
-    rechecks: bool = False
 
     def first(self) -> Episode:
         return Episode(copy_frames)
@@ -73,10 +72,12 @@ class Fold:
     moves: tuple[tuple[Frame, Frame], ...]
     prunes: bool = False
     fences: bool = True
-    rechecks: bool = False
 
     def first(self) -> Episode:
         return Episode(fold)
+
+
+Pruner = Prune | Repack | Fold
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def forget(role: Prune, rules: Rules, points: tuple[str, ...]) -> Program:
     return Episode(forget, (points[1:] if answer is Answer.DONE else points,))
 
 
-def plan_doom(view: View, names: frozenset[str], role: Prune | Repack | Fold) -> Doom | None:
+def plan_doom(view: View, names: frozenset[str], role: Pruner) -> Doom | None:
     """Pure: everything that the points of `view` do not need, giving up those that are forgotten."""
     given_up = tuple(sorted(view.forgotten - view.given_up))
     needed = view.needed_by(view.kept.keys() - view.forgotten)
@@ -154,7 +155,7 @@ def plan_doom(view: View, names: frozenset[str], role: Prune | Repack | Fold) ->
     return Doom(role.by, tuple(sorted(live)), tuple(sorted(objects)), kept)
 
 
-def doom(role: Prune, rules: Rules) -> Program:
+def doom(role: Pruner, rules: Rules) -> Program:
     view = yield ReadLog()
     names = yield ListNames()
     entry = plan_doom(view, names, role)
@@ -166,7 +167,7 @@ def doom(role: Prune, rules: Rules) -> Program:
     return Episode(doom) if rules.dooms_are_computed_where_they_stand else Episode(doom_stale, (entry,))
 
 
-def doom_stale(role: Prune, rules: Rules, entry: Doom) -> Program:
+def doom_stale(role: Pruner, rules: Rules, entry: Doom) -> Program:
     """What a rule forbids: the doom as it was computed on an older view, put behind a newer one."""
     view = yield ReadLog()
     if entry in view.entries:
@@ -178,12 +179,12 @@ def doom_stale(role: Prune, rules: Rules, entry: Doom) -> Program:
     )
 
 
-def free_slots(role: Prune, rules: Rules, names: tuple[str, ...]) -> Program:
+def free_slots(role: Pruner, rules: Rules, names: tuple[str, ...]) -> Program:
     yield FreeSlots()
     return Episode(delete, (names,))
 
 
-def delete(role: Prune, rules: Rules, names: tuple[str, ...]) -> Program:
+def delete(role: Pruner, rules: Rules, names: tuple[str, ...]) -> Program:
     if not names:
         return None
     yield Delete(names[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.protocol.keepers import CallBack, Fence, Fold, Prune, Repack, Spoil
 from tests.protocol.model import Entry, Frame, Index, Pack, Point, Stored
-from tests.protocol.world import Scenario
+from tests.protocol.world import Role, Scenario
 from tests.protocol.writers import Backup
 
 Media = tuple[tuple[Stored, ...], tuple[Entry, ...]]
@@ -74,8 +74,8 @@ FIRST_FOLD = ((Frame("Z/p"), Frame("0/p")),)
 OPPOSITE_FOLD = ((Frame("0/p"), Frame("Z/p")),)
 
 
-def meeting(title: str, media: Media, *actors: object, unclear: tuple[tuple[int, int], ...] = ()) -> Scenario:
-    return Scenario(title, media[0], media[1], actors, unclear)  # type: ignore[arg-type]
+def meeting(title: str, media: Media, *actors: Role, unclear: tuple[tuple[int, int], ...] = ()) -> Scenario:
+    return Scenario(title, media[0], media[1], actors, unclear)
 
 
 QUICK = (
@@ -264,18 +264,6 @@ QUICK = (
         Repack("F", "0/p", prunes=True),
         Prune("P", ("0", "1")),
     ),
-)
-
-TAKES_MINUTES = (
-    meeting("two writers share, two prune", ONE_POINT, CHILD, SHARER, Prune("P", ("0",)), Prune("Q")),
-    meeting(
-        "two writers share, one prunes, slots and packs unclear once",
-        ONE_POINT,
-        CHILD,
-        SHARER,
-        Prune("P", ("0",)),
-        unclear=((1, 1), (0, 0), (1, 0)),
-    ),
     meeting(
         "two writers share while a point is pruned and called back",
         ONE_POINT,
@@ -283,30 +271,6 @@ TAKES_MINUTES = (
         SHARER,
         Prune("P", ("0",)),
         CallBack("U", "0"),
-    ),
-    meeting(
-        "a child, its parent's pack moves, the parent is pruned and called back",
-        ONE_POINT,
-        CHILD,
-        Repack("F", "0/p", prunes=True),
-        Prune("P", ("0",)),
-        CallBack("U", "0"),
-    ),
-    meeting(
-        "indexes are merged while a pack moves and points are pruned, every slot unclear once",
-        CHAIN,
-        MERGER,
-        Repack("F", "0/p"),
-        Prune("P", ("0", "1")),
-        unclear=((1, 0), (1, 0), (1, 0)),
-    ),
-    meeting(
-        "two repack the same pack, a writer refers to it, a third prunes",
-        HALF_EMPTY,
-        Repack("F", "0/p"),
-        Repack("G", "0/p"),
-        BOTH_SHARER,
-        Prune("P", ("0",)),
     ),
     meeting(
         "two repack the same pack that a writer refers to, every slot unclear once",
@@ -331,6 +295,42 @@ TAKES_MINUTES = (
         Repack("G", "0/p", prunes=True),
         Prune("P", ("0",)),
         CallBack("U", "0"),
+    ),
+)
+
+TAKES_MINUTES = (
+    meeting("two writers share, two prune", ONE_POINT, CHILD, SHARER, Prune("P", ("0",)), Prune("Q")),
+    meeting(
+        "two writers share, one prunes, slots and packs unclear once",
+        ONE_POINT,
+        CHILD,
+        SHARER,
+        Prune("P", ("0",)),
+        unclear=((1, 1), (0, 0), (1, 0)),
+    ),
+    meeting(
+        "a child, its parent's pack moves, the parent is pruned and called back",
+        ONE_POINT,
+        CHILD,
+        Repack("F", "0/p", prunes=True),
+        Prune("P", ("0",)),
+        CallBack("U", "0"),
+    ),
+    meeting(
+        "indexes are merged while a pack moves and points are pruned, every slot unclear once",
+        CHAIN,
+        MERGER,
+        Repack("F", "0/p"),
+        Prune("P", ("0", "1")),
+        unclear=((1, 0), (1, 0), (1, 0)),
+    ),
+    meeting(
+        "two repack the same pack, a writer refers to it, a third prunes",
+        HALF_EMPTY,
+        Repack("F", "0/p"),
+        Repack("G", "0/p"),
+        BOTH_SHARER,
+        Prune("P", ("0",)),
     ),
     meeting(
         "a frame decays while its pack moves, is healed, and the healing run is held for dead",

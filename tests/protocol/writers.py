@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tests.protocol.admission import admits
-from tests.protocol.calls import Answer, Create, Delete, Episode, LookUp, Program, Put, ReadLog
+from tests.protocol.calls import Answer, Call, Create, Delete, Episode, LookUp, Program, Put, ReadLog
 from tests.protocol.model import Frame, Index, Pack, Point, Relocate, Rules, Stored, Table, View, visible
+
+S = TypeVar("S", Pack, Index, Table)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def back_up(role: Backup, rules: Rules, kept: Kept) -> Program:
     if not rows:
         draft = Draft(Point(role.run, plan.inherited, role.disk, role.parent), plan.carried)
         return Episode(commit, (kept, draft))
-    index, kept = yield from _store(role, rules, kept, "i", rows)
+    index, kept = yield from _store(role, rules, kept, Index, rows)
     point = Point(role.run, (*plan.inherited, index), role.disk, role.parent)
     return Episode(commit, (kept, Draft(point, plan.carried)))
 
@@ -130,9 +133,11 @@ def _own(view: View, kept: Kept, content: str) -> Frame | None:
     return None
 
 
-def _store_contents(role: Backup, rules: Rules, kept: Kept, view: View, contents: tuple[str, ...]):  # type: ignore[no-untyped-def]
-    """Store one pack, under a new name for as long as the outcome is unclear."""
-    stored, kept = yield from _store(role, rules, kept, "p", contents)
+def _store_contents(
+    role: Backup, rules: Rules, kept: Kept, view: View, contents: tuple[str, ...]
+) -> Generator[Call, Any, Kept]:
+    """Store one pack of these contents and remember its frames."""
+    stored, kept = yield from _store(role, rules, kept, Pack, contents)
     frames = dict(kept.frames) | {
         content: Frame(stored.name, number) for number, content in enumerate(contents)
     }
@@ -140,25 +145,27 @@ def _store_contents(role: Backup, rules: Rules, kept: Kept, view: View, contents
     return kept._replace(frames=tuple(sorted(frames.items())), recreated=kept.recreated | again)
 
 
-def _store(role: Backup, rules: Rules, kept: Kept, kind: str, body: tuple):  # type: ignore[no-untyped-def, type-arg]
+def _store(
+    role: Backup, rules: Rules, kept: Kept, kind: Callable[..., S], body: tuple[Any, ...]
+) -> Generator[Call, Any, tuple[S, Kept]]:
+    """Store one object, under a new name for as long as the outcome is unclear."""
     while True:
-        stored, kept = _named(role.run, rules, kept, kind, body), kept._replace(names=kept.names + 1)
+        name = f"{role.run}/{_LETTERS[kind]}{kept.names}"
+        if kind is Pack and not rules.names_never_return:
+            name = f"any/{'-'.join(body)}"
+        stored, kept = kind(name, body), kept._replace(names=kept.names + 1)
         answer = yield Create(stored)
         if answer is not Answer.UNCLEAR or not rules.stored_before_referred_to:
             return stored, kept
 
 
-def _named(run: str, rules: Rules, kept: Kept, kind: str, body: tuple) -> Stored:  # type: ignore[type-arg]
-    name = f"{run}/{kind}{kept.names}"
-    if kind == "p" and not rules.names_never_return:
-        name = f"any/{'-'.join(body)}"
-    return {"p": Pack, "i": Index, "t": Table}[kind](name, body)
+_LETTERS: dict[Callable[..., Stored], str] = {Pack: "p", Index: "i", Table: "t"}
 
 
 def _heal(role: Backup, rules: Rules, kept: Kept, damaged: tuple[tuple[Frame, str], ...]) -> Program:
     own = dict(kept.frames)
     moves = tuple((frame, own[content]) for frame, content in damaged)
-    table, kept = yield from _store(role, rules, kept, "t", moves)
+    table, kept = yield from _store(role, rules, kept, Table, moves)
     return Episode(heal, (kept, table))
 
 
