@@ -23,6 +23,7 @@ class Rules:
     relocations_heed_dooms: bool = True
     relocations_avoid_damage: bool = True
     relocated_frames_are_current: bool = True
+    healed_frames_stay_shunned: bool = True
     sharing_avoids_damage: bool = True
     sharing_waits_until_durable: bool = True
     stored_before_referred_to: bool = True
@@ -149,7 +150,8 @@ class View:
         self.doomed: set[str] = set()
         self.fenced: set[str] = set()
         self.moves: list[tuple[int, Relocate]] = []
-        self.damaged: dict[Frame, int] = {}
+        self.damaged: set[Frame] = set()
+        self.damaged_since: dict[Frame, int] = {}
         self._needs: dict[Point, frozenset[str]] = {}
         for slot, entry in enumerate(entries):
             self._apply(slot, entry)
@@ -170,9 +172,12 @@ class View:
             case Relocate():
                 self.moves.append((slot, entry))
                 self.doomed.update(entry.doomed)
+                if not self.rules.healed_frames_stay_shunned:
+                    self.damaged.difference_update(source for source, _ in entry.table.moves)
             case Damage(frames=frames):
+                self.damaged.update(frames)
                 for frame in frames:
-                    self.damaged.setdefault(frame, slot)
+                    self.damaged_since.setdefault(frame, slot)
 
     def resolve(self, frame: Frame, *, since: int = -1) -> tuple[Frame, tuple[str, ...]]:
         """Where a frame is now, by all relocations in slot order, and the tables that it took to say so."""

@@ -136,9 +136,23 @@ LOSING = (
         DEAD_HEALER,
         12,
     ),
+    Variant(
+        "a healed frame counts as whole again, and folds do not ask what has moved",
+        ("healed_frames_stay_shunned", "relocated_frames_are_current"),
+        FOLD_AND_HEAL,
+        13,
+    ),
 )
 
+
 NEEDED_FOR_MORE_THAN_DATA = (
+    Variant(
+        "a healed frame counts as whole again",
+        ("healed_frames_stay_shunned",),
+        FOLD_AND_HEAL,
+        None,
+        because="with it, data does not hang on whether folds ask what has moved meanwhile",
+    ),
     Variant(
         "fences stop nobody, as dooms name all that they could miss",
         ("points_heed_fences", "relocations_heed_fences"),

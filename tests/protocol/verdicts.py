@@ -32,7 +32,7 @@ def _content(stored: Mapping[str, Stored], frame: Frame | None, rotten: frozense
 
 def _excused(view: View, point: Point, extent: int, frame: Frame) -> bool:
     """Nobody knew of the damage when the extent came to refer to it, or it carries on its parent's."""
-    slot = view.damaged.get(frame)
+    slot = view.damaged_since.get(frame)
     if slot is None:
         return True
     before = View(view.entries[:slot], view.rules)
