@@ -55,7 +55,7 @@ def _row(found: Exploration, rules: str, expected: int | None) -> dict[str, obje
         "depth": found.depth,
         "exhausted": found.exhausted,
         "steps to a loss": steps,
-        "as expected": steps == expected,
+        "as expected": steps == expected and (found.exhausted or expected is not None),
         "seconds": round(found.seconds, 2),
     }
 
