@@ -10,9 +10,15 @@ from typing import Any
 
 from tests.engine.world import PROXIES, World, connection_to
 from tests.processes import PROCESSES
+from vsa.media.folder import FolderStore
 from vsa.media.media import Media
+from vsa.media.store import Store
 from vsa.subclient import Subclient
 from vsa.transfer.backup_job import BackupJob
+
+
+def as_it_is(store: Store) -> Store:
+    return store
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,14 @@ class Order:
     endpoint: dict[str, str]
     media: str
     vms: tuple[str, ...]
+    around: Callable[[Store], Store]
 
     def carry_out(self) -> None:
         job = self.kind_of_job(
             self.id,
             subclient=Subclient(name="tests", vms=self.vms),
             connection=connection_to(self.endpoint),
-            media=Media.open(self.media, write=True),
+            media=Media(self.around(FolderStore(Path(self.media))), write=True),
             proxies=PROXIES,
             scratch=self.scratch,
         )
@@ -40,9 +47,16 @@ class Order:
 
 
 def in_another_process(
-    world: World, act: Callable[[BackupJob], Any], *, kind_of_job: type[BackupJob] = BackupJob
+    world: World,
+    act: Callable[[BackupJob], Any],
+    *,
+    kind_of_job: type[BackupJob] = BackupJob,
+    around: Callable[[Store], Store] = as_it_is,
 ) -> BaseProcess:
-    """Start a process that makes the world's next job and acts on it; both types are found by their names."""
+    """Start a process that makes the world's next job and acts on it; all types are found by their names.
+
+    `around` wraps the store of the world's media.
+    """
     identity, scratch = world.begin_job()
     order = Order(
         act=act,
@@ -52,6 +66,7 @@ def in_another_process(
         endpoint=world.control.endpoint,
         media=world.media.location,
         vms=tuple(world.vms),
+        around=around,
     )
     process = PROCESSES.Process(target=order.carry_out)
     process.start()
