@@ -91,7 +91,7 @@ class MediaConflict(VsaError):
 
 
 class ObjectsDoomed(MediaConflict):
-    """Objects that are needed have been doomed since they were referred to."""
+    """Objects that are needed have been doomed, or found damaged, since they were referred to."""
 
 
 class MediaUnusable(VsaError):

@@ -104,12 +104,14 @@ def a_point(
     packs: Sequence[str] = (),
     bases: Sequence[SnapshotRef] = (),
     vm: str = "web",
+    parent: int | None = None,
 ) -> PointEntry:
     backup = DiskBackup(
         disk=disk,
         snapshot=a_snapshot(disk),
         method=Method.CBT,
         reason=Reason.CBT,
+        parent=parent,
         indexes=tuple(indexes),
         packs=tuple(packs),
         figures=DiskFigures(size=disk.size),
@@ -152,14 +154,18 @@ def back_up(
     scratch: Path,
     disk: SourceDisk | None = None,
     base: Sequence[IndexRef] = (),
+    parent: int | None = None,
 ) -> int:
-    """A whole run, from its intent to its committed point; a delta if a base is given."""
+    """A whole run, from its intent to its committed point; a delta if a base is given.
+
+    `parent` is the slot of the point whose indexes the base is.
+    """
     disk = disk or a_disk()
     media.begin_run(an_intent(run))
     kind = IndexKind.DELTA if base else IndexKind.BASE
     written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind)
     indexes = (*base, *([written.index] if written.index else []))
-    return media.append(a_point(disk, indexes, packs=written.packs), run=run)
+    return media.append(a_point(disk, indexes, packs=written.packs, parent=parent), run=run)
 
 
 def read_disk(media: Media, indexes: Sequence[IndexRef], size: int) -> dict[int, bytes]:

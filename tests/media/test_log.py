@@ -277,7 +277,8 @@ def test_points_of_a_long_log_are_found_again(media, folder, tmp_path):
     media.append(seen("x"))
     second = media.append(point, run="r2")
     view = Media.open(str(folder)).view()
-    assert view.points[second].point == point.point
+    found = view.points[second].point
+    assert found.model_copy(update={"records": ()}) == point.point
     assert view.latest_point_of_disk(disk.key) == (second, point.point.disks[0])
     assert view.base_of(disk.key) == (second, a_snapshot(disk, "b"))
     assert view.clients[a_vm("x").key] == seen("x")

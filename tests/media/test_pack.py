@@ -40,7 +40,7 @@ def test_a_pack_gives_back_its_extents_in_order(extents):
 
 
 def test_a_pack_names_its_media_and_itself():
-    assert PackHeader.decode(a_pack(), "pack") == PackHeader(4096, MEDIA_ID, PACK_ID)
+    assert PackHeader.decode(a_pack(), "pack") == PackHeader(4096, MEDIA_ID, PACK_ID, 0)
 
 
 def test_what_does_not_shrink_is_stored_as_it_is():

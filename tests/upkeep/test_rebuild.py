@@ -6,7 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.media.making import (
@@ -20,15 +19,11 @@ from tests.media.making import (
     read_point,
     text,
 )
+from tests.media.moving import packs_of, repack
 from vsa.errors import MediaConflict, MediaDamaged, NoMedia
-from vsa.media import layout
-from vsa.media.entries import RelocateEntry
 from vsa.media.folder import FolderStore
-from vsa.media.frames import Codec
-from vsa.media.index import PackRef
 from vsa.media.media import Media
-from vsa.media.moves import MOVE, MovesDescription, store_moves
-from vsa.media.pack import PackBuilder, read_frames
+from vsa.media.pack import read_frames
 from vsa.upkeep.rebuild import Rebuilt, rebuild
 
 FIRST = {0: noise(0), 5: text(5), 9: noise(9)}
@@ -113,14 +108,6 @@ def test_packs_of_two_media_are_not_mixed(folder, tmp_path):
         rebuilt(folder, tmp_path)
 
 
-def packs_of(folder: Path, run: str, *, records: bool) -> list[Path]:
-    return [
-        path
-        for path in sorted((folder / f"runs/{run}/packs").iterdir())
-        if bool(path.read_bytes()[10] & 2) is records
-    ]
-
-
 def test_a_point_whose_record_is_spoilt_is_named_and_the_others_are_saved(folder, tmp_path):
     for path in packs_of(folder, "r3", records=True):
         flip_bit(path, 8 * 100)
@@ -141,7 +128,7 @@ def harm(result: Rebuilt) -> dict[str, list]:
 
 
 def test_of_a_spoilt_pack_only_the_spoilt_frames_are_lost(folder, tmp_path):
-    (path,) = packs_of(folder, "r1", records=False)
+    (path,) = packs_of(folder, "r1")
     frame = read_frames(path.read_bytes(), "pack")[2]
     flip_bit(path, 8 * frame.offset)
     result = rebuilt(folder, tmp_path)
@@ -158,7 +145,7 @@ def contents_but(result: Rebuilt, run: str) -> dict[int, bytes]:
 
 def test_a_missing_pack_is_made_good_by_the_same_bytes_elsewhere(folder, tmp_path):
     """Extent 0 of the first disk is extent 2 of the other one."""
-    (path,) = packs_of(folder, "r1", records=False)
+    (path,) = packs_of(folder, "r1")
     path.unlink()
     result = rebuilt(folder, tmp_path)
     assert harm(result) == {"r1": [(5, 6), (9, 10)], "r2": [(9, 10)], "r3": []}
@@ -166,7 +153,9 @@ def test_a_missing_pack_is_made_good_by_the_same_bytes_elsewhere(folder, tmp_pat
 
 
 def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_path):
-    repack(Media.open(str(folder), write=True), folder)
+    (path,) = packs_of(folder, "r1")
+    repack(Media.open(str(folder), write=True), path, run="repack")
+    path.unlink()
     assert contents(Media.open(str(folder))) == EXPECTED
     lose_all_but_packs(folder)
     result = rebuilt(folder, tmp_path)
@@ -174,30 +163,10 @@ def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_pa
     assert (result.moved, result.lost) == (3, ())
 
 
-def repack(media: Media, folder: Path) -> None:
-    """Move all frames of r1's pack into a pack of another run, and delete the old one."""
-    (path,) = packs_of(folder, "r1", records=False)
-    old, pack_id = str(path.relative_to(folder)), os.urandom(16)
-    builder = PackBuilder(media_id=bytes.fromhex(media.id), pack_id=pack_id, extent_size=EXTENT)
-    rows = np.zeros(3, MOVE)
-    data = path.read_bytes()
-    for at, frame in enumerate(reversed(read_frames(data, old))):
-        stored = data[frame.offset : frame.offset + frame.length]
-        placed = builder.add(stored, frame.raw_length, frame.fingerprint)
-        rows[at] = 0, frame.offset, 0, placed.offset, placed.length
-    closed = builder.close(Codec())
-    new = PackRef(name=layout.pack("repack", pack_id), size=len(closed.data), sha256=closed.sha256)
-    media.store.create(new.name, [closed.data])
-    about = MovesDescription(media=media.id, run="repack", sources=(old,), packs=(new,))
-    table = store_moves(media.store, layout.moves("repack", os.urandom(8)), about, rows)
-    media.append(RelocateEntry(table=table, packs=(old,), reason="repacked"), run="repack")
-    path.unlink()
-
-
 def test_the_command_makes_media_and_says_what_is_lost(folder, tmp_path, capsys):
     from vsa.cli.program import run
 
-    (path,) = packs_of(folder, "r1", records=False)
+    (path,) = packs_of(folder, "r1")
     path.unlink()
     target = tmp_path / "by-command"
     code = run(["rebuild", "--media", str(folder), "--to", str(target)], sys.stdout, sys.stderr)

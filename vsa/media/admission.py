@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from vsa.errors import BadRequest, MediaConflict, ObjectsDoomed, RunStopped
+from vsa.errors import BadRequest, MediaConflict, RunStopped
 from vsa.media import layout
 from vsa.media.entries import (
     DoomEntry,
@@ -19,11 +19,11 @@ from vsa.media.entries import (
 )
 from vsa.media.view import View
 
-Needed = Callable[[View], Collection[str]]
-"""The doomed objects that what is about to be committed needs, under a view."""
+Requirement = Callable[[View], None]
+"""Raises ObjectsDoomed or MediaConflict if what a point or a relocation needs is not there under a view."""
 
 
-def admit(view: View, body: EntryBody, *, run: str | None, needed: Needed) -> int | None:
+def admit(view: View, body: EntryBody, *, run: str | None, require: Requirement) -> int | None:
     """None if the entry may be written; the slot of the run's point if that is already committed.
 
     RunStopped if the run is fenced, MediaConflict if the entry contradicts the log or needs what is doomed,
@@ -37,9 +37,9 @@ def admit(view: View, body: EntryBody, *, run: str | None, needed: Needed) -> in
         case PointEntry():
             if run is not None and run in view.committed:
                 return view.committed[run]
-            _require_undoomed(needed(view))
+            require(view)
         case RelocateEntry():
-            _require_undoomed(needed(view))
+            require(view)
         case DoomEntry():
             _admit_doom(view, body)
         case DoubtEntry(points=points):
@@ -53,14 +53,6 @@ def admit(view: View, body: EntryBody, *, run: str | None, needed: Needed) -> in
         case RotateEntry(key=key) if key <= view.key:
             raise MediaConflict(f"key {key} is not newer than key {view.key}, which opens the media already")
     return None
-
-
-def _require_undoomed(doomed: Collection[str]) -> None:
-    if doomed:
-        raise ObjectsDoomed(
-            f"{min(doomed)} and {len(doomed) - 1} more that are needed are being deleted: "
-            "read those extents again from the snapshot"
-        )
 
 
 def _admit_doom(view: View, doom: DoomEntry) -> None:

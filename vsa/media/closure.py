@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-from vsa.errors import BadRequest, MediaDamaged
+import numpy as np
+
+from vsa.errors import BadRequest, MediaDamaged, ObjectMissing, ObjectsDoomed
 from vsa.media.disk_index import DiskIndex
 from vsa.media.index import IndexFile, PackRef
+from vsa.media.layout import SEGMENT
 from vsa.media.pinned import require_stored
 from vsa.media.store import Store
 from vsa.media.view import View
@@ -28,15 +31,39 @@ class Closure:
         self._names: set[str] = set()
         self._names.update(point.records)
         for disk in point.disks:
-            self._add(store, disk, opened(disk.indexes, disk.disk.size, view), _inherited(disk, view))
+            parent = _parent(disk, view)
+            inherited = frozenset(parent.indexes) if parent else frozenset()
+            self._add(store, disk, opened(disk.indexes, disk.disk.size, view), inherited)
 
-    def doomed(self, view: View) -> frozenset[str]:
-        """What of it is doomed. A frame that has moved needs its new pack alone, so rows are read, but only
-        if something that any row might need is doomed at all."""
+    def require(self, view: View) -> None:
+        """ObjectsDoomed if the point may not follow this view: something it needs is doomed, or its run has
+        led rows to frames of others that were found damaged."""
+        require_undoomed(self._doomed(view))
+        if damaged := sorted({name for disk in self._disks for name in self._newly_shared(disk, view)}):
+            raise ObjectsDoomed(f"{damaged[0]} was found damaged: read again what was found stored there")
+
+    def _doomed(self, view: View) -> frozenset[str]:
+        """A frame that has moved needs its new pack alone, so rows are read, but only if something that any
+        row might need is doomed at all."""
         if self._names.isdisjoint(view.doomed):
             return frozenset()
         needs = (self._opened(disk.indexes, disk.disk.size, view).needs() for disk in self._disks)
         return frozenset(self._records).union(*needs) & view.doomed
+
+    def _newly_shared(self, disk: DiskBackup, view: View) -> Iterator[str]:
+        """The packs with damaged frames that rows lead to which the parent does not have. What is carried on
+        from the parent may be damaged: the new point is as good as that one."""
+        new = self._opened(disk.indexes, disk.disk.size, view)
+        bad = [number for number, name in enumerate(new.packs) if name in view.damaged]
+        parent = _parent(disk, view)
+        old = self._opened(parent.indexes, disk.disk.size, view) if bad and parent else None
+        for table in new.tables() if bad else ():
+            before = old.segment(table.first_extent // SEGMENT) if old else None
+            for at in np.flatnonzero(np.isin(table.pack, bad)).tolist():
+                place = new.packs[table.pack[at]], int(table.offset[at])
+                carried = old and before and place == (old.packs[before.pack[at]], int(before.offset[at]))
+                if view.is_damaged(*place) and not carried:
+                    yield place[0]
 
     def _add(self, store: Store, disk: DiskBackup, index: DiskIndex, inherited: frozenset[IndexRef]) -> None:
         for file in index.files:
@@ -45,18 +72,27 @@ class Closure:
             if file.ref not in inherited:
                 require_stored(store, file.ref)
                 for pack in file.description.packs:
-                    _require_pack(store, pack)
+                    _require_pack(store, pack, index)
         listed = {pack.name for file in index.files for pack in file.description.packs}
         if stray := set(disk.packs) - listed:
             raise BadRequest(f"disk {disk.disk.name} lists {min(stray)}, which none of its indexes refers to")
         self._names |= {file.ref.name for file in index.files} | set(index.packs) | index.moves
 
 
-def _inherited(disk: DiskBackup, view: View) -> frozenset[IndexRef]:
-    """The indexes of the point that the backup builds on, if that point still stands."""
+def require_undoomed(doomed: Collection[str]) -> None:
+    """ObjectsDoomed if there are any."""
+    if doomed:
+        raise ObjectsDoomed(
+            f"{min(doomed)} and {len(doomed) - 1} more that are needed are being deleted: "
+            "read those extents again from the snapshot"
+        )
+
+
+def _parent(disk: DiskBackup, view: View) -> DiskBackup | None:
+    """The disk in the point that its backup builds on, if that point still stands."""
     made = view.points.get(-1 if disk.parent is None else disk.parent)
     older = made.point.disks if made is not None else ()
-    return frozenset(ref for backup in older if backup.disk.key == disk.disk.key for ref in backup.indexes)
+    return next((backup for backup in older if backup.disk.key == disk.disk.key), None)
 
 
 def _require_disk(disk: DiskBackup, file: IndexFile) -> None:
@@ -67,6 +103,13 @@ def _require_disk(disk: DiskBackup, file: IndexFile) -> None:
         )
 
 
-def _require_pack(store: Store, pack: PackRef) -> None:
-    if (found := store.size(pack.name)) != pack.size:
+def _require_pack(store: Store, pack: PackRef, index: DiskIndex) -> None:
+    """A pack may be gone, if all that the disk has of it lies elsewhere now."""
+    try:
+        found = store.size(pack.name)
+    except ObjectMissing:
+        if pack.name in index.needs():
+            raise
+        return
+    if found != pack.size:
         raise MediaDamaged(f"{store.location}: {pack.name} has {found} bytes, expected {pack.size}")

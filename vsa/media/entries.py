@@ -193,7 +193,7 @@ class MovedIndex(Noun):
 
 
 class RelocateEntry(Noun):
-    """Frames of `packs` that lie elsewhere now, as `table` says; `healed` is damage that is undone by it.
+    """Frames of `packs` that lie elsewhere now, as `table` says; `healed` is damage that no row leads to now.
 
     `indexes` names sound copies of damaged indexes.
     """

@@ -34,6 +34,7 @@ from vsa.model import DEFAULT_EXTENT_SIZE, IndexRef, Intent, Point
 
 if TYPE_CHECKING:
     from vsa.media.closure import Closure
+    from vsa.media.destination import Destination
     from vsa.media.disk_index import DiskIndex
     from vsa.media.disk_writer import DiskWriter
     from vsa.media.extent_reader import ExtentReader
@@ -130,16 +131,28 @@ class Media:
         a point refers to what is not there. After any error only the log can tell whether it is committed.
         """
         self._require_writable()
-        needed: admission.Needed = _needs_nothing
+        require: admission.Requirement = _nothing
         if isinstance(body, PointEntry):
             self._require_intent(run)
-            needed = self._closure(body.point).doomed
+            require = self._closure(body.point).require
             if not body.point.records and run not in self.view().committed:
                 body = PointEntry(point=self._recorded(body.point, str(run)))
         elif isinstance(body, RelocateEntry):
-            needed = self._targets(body)
+            require = self._destination(body, self.view()).require
         return self._log.append(
-            body, run=run, admit=lambda view: admission.admit(view, body, run=run, needed=needed)
+            body, run=run, admit=lambda view: admission.admit(view, body, run=run, require=require)
+        )
+
+    def relocate(self, body: RelocateEntry, *, run: str, planned_on: View) -> int:
+        """Commit that frames have moved, as was decided by looking at `planned_on`.
+
+        MediaConflict if others have moved since: decide again. ObjectsDoomed if what it leads to is doomed
+        or damaged; RunStopped if the run is fenced.
+        """
+        self._require_writable()
+        require = self._destination(body, planned_on).require
+        return self._log.append(
+            body, run=run, admit=lambda view: admission.admit(view, body, run=run, require=require)
         )
 
     def append_planned(
@@ -265,18 +278,14 @@ class Media:
         gone = [ref.name for disk in point.disks for ref in disk.indexes if ref.name in doomed]
         return ObjectsDoomed(f"{gone[0]} was given up while the run was reading: {error}") if gone else error
 
-    def _targets(self, relocate: RelocateEntry) -> admission.Needed:
-        """What a relocation leads to; each found to be there."""
+    def _destination(self, relocate: RelocateEntry, planned_on: View) -> Destination:
+        """What a relocation leads to, found to be there."""
+        from vsa.media.destination import Destination
         from vsa.media.moves import open_moves
 
-        names = {item.ref.name for item in relocate.indexes}
-        if relocate.table is not None:
-            names.add(relocate.table.name)
-            table = open_moves(self._store, relocate.table, media_id=self.id)
-            names.update(item.name for item in table.description.packs)
-        for name in names:
-            self._store.size(name)
-        return lambda view: names & view.doomed
+        ref = relocate.table
+        table = None if ref is None else open_moves(self._store, ref, media_id=self.id)
+        return Destination(self._store, relocate, table, planned_on)
 
     def _relocations(self, view: View) -> Relocations:
         """The tables of a view, loaded once as long as nothing new has moved."""
@@ -290,8 +299,8 @@ class Media:
         return self._moved[1]
 
 
-def _needs_nothing(_: View) -> frozenset[str]:
-    return frozenset()
+def _nothing(_: View) -> None:
+    """Most entries need nothing but the log."""
 
 
 def _sound_indexes(view: View) -> dict[str, IndexRef]:

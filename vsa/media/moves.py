@@ -54,22 +54,22 @@ class MovesTable:
 
     def __init__(self, description: MovesDescription, rows: Rows) -> None:
         self.description = description
-        self._rows = rows
+        self.rows = rows
         self._keys = _keys(rows["from_pack"], rows["from_offset"])
         self._ordinals = {name: number for number, name in enumerate(description.sources)}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def find(self, source: str, offsets: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.intp], Rows]:
         """Which of the offsets in `source` have moved, as positions in `offsets`, and their rows."""
         ordinal = self._ordinals.get(source)
-        if ordinal is None or not len(self._rows):
-            return np.zeros(0, np.intp), self._rows[:0]
+        if ordinal is None or not len(self.rows):
+            return np.zeros(0, np.intp), self.rows[:0]
         wanted = _keys(np.full(len(offsets), ordinal, np.int32), offsets)
         at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         moved = np.flatnonzero(self._keys[at] == wanted)
-        return moved, self._rows[at[moved]]
+        return moved, self.rows[at[moved]]
 
 
 def encode_moves(description: MovesDescription, rows: Rows) -> bytes:

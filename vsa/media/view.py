@@ -122,7 +122,10 @@ class View:
     """In log order; each applies to what the ones before it have made of a row."""
     damages: tuple[Damage, ...] = ()
     damaged: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """Objects that are damaged and not healed: offsets of their bad frames, or WHOLE."""
+    """Objects that were found damaged: offsets of their bad frames, or WHOLE. For ever: what is healed lies
+    elsewhere, and nothing may be led back to a place that has decayed once."""
+    healed: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """The part of `damaged` that no row leads to any more."""
     key: int = 0
     """Number of the key object that opens the media, if it is sealed."""
     _history: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
@@ -154,10 +157,21 @@ class View:
         return tuple(
             harm
             for damage in self.damages
-            if any(item.name in self.damaged for item in damage.entry.objects)
+            if not all(self._is_healed(item) for item in damage.entry.objects)
             for harm in damage.entry.harm
             if slot in harm.points
         )
+
+    def _is_healed(self, item: Damaged) -> bool:
+        healed = self.healed.get(item.name)
+        if healed is None or healed == WHOLE:
+            return healed is not None
+        return bool(item.offsets) and healed.issuperset(item.offsets)
+
+    def is_damaged(self, name: str, offset: int) -> bool:
+        """Whether a frame was found damaged, by itself or with the whole of its pack."""
+        bad = self.damaged.get(name)
+        return bad is not None and (bad == WHOLE or offset in bad)
 
     def base_of(self, disk_key: str) -> tuple[int, SnapshotRef] | None:
         """The base snapshot that the next comparison of the disk starts from, and the point that named it."""
@@ -194,6 +208,7 @@ class View:
             relocations=tuple(fold.relocations),
             damages=tuple(fold.damages),
             damaged=fold.damaged,
+            healed=fold.healed,
             key=fold.key,
             _history=fold.history,
             _bases=fold.bases,
@@ -219,6 +234,7 @@ class _Fold:
         self.relocations = list(view.relocations)
         self.damages = list(view.damages)
         self.damaged = dict(view.damaged)
+        self.healed = dict(view.healed)
         self.key = view.key
         self.history = dict(view._history)
         self.bases = dict(view._bases)
@@ -280,27 +296,12 @@ class _Fold:
             return
         self.relocations.append(Relocation(slot, relocate))
         for item in relocate.healed:
-            self._heal(item)
-
-    def _heal(self, item: Damaged) -> None:
-        """Single frames do not heal an object that is damaged as a whole."""
-        known = self.damaged.get(item.name)
-        if known is None or (item.offsets and known == WHOLE):
-            return
-        left = known.difference(item.offsets)
-        if item.offsets and left:
-            self.damaged[item.name] = left
-        else:
-            del self.damaged[item.name]
+            self.healed[item.name] = _joined(self.healed.get(item.name), item)
 
     def _add_damage(self, slot: int, damage: DamageEntry) -> None:
         self.damages.append(Damage(slot, damage))
         for item in damage.objects:
-            self.damaged[item.name] = self._worse(item)
-
-    def _worse(self, item: Damaged) -> frozenset[int]:
-        known = self.damaged.get(item.name)
-        return WHOLE if not item.offsets or known == WHOLE else frozenset(item.offsets) | (known or WHOLE)
+            self.damaged[item.name] = _joined(self.damaged.get(item.name), item)
 
     def _release_bases(self, job: JobEntry) -> None:
         for released in job.released:
@@ -316,3 +317,10 @@ class _Fold:
 
     def _pack(self, noun: Noun) -> bytes:
         return self._compressor.compress(noun.model_dump_json().encode())
+
+
+def _joined(known: frozenset[int] | None, item: Damaged) -> frozenset[int]:
+    """The offsets known of an object and those of `item`; WHOLE if either means all of it."""
+    if known is None:
+        return frozenset(item.offsets)
+    return WHOLE if WHOLE in (known, frozenset(item.offsets)) else known | set(item.offsets)
