@@ -8,7 +8,9 @@ STAMP := $(VENV)/.locked
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup lock format check test demo clean
+SERVERS := tests/servers/node_modules/.locked
+
+.PHONY: help setup lock format check servers test demo clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +43,12 @@ check: setup ## formatting, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+servers: $(SERVERS) ## install the servers from npm that tests start; without them those tests are skipped
+
+$(SERVERS): tests/servers/package-lock.json
+	npm ci --prefix tests/servers --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $(SERVERS)
+
 test: check ## everything that needs no real cloud, in under ten minutes
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
@@ -48,4 +56,4 @@ demo: setup ## the main job on a simulated Azure, with its proofs
 	$(BIN)/python -m demo
 
 clean: ## remove what the verbs above have made
-	rm -rf $(VENV) .demo .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/servers/node_modules .demo .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,6 +15,7 @@ VsaError
 ├── MediaConflict        another writer was first, or the media would have to be overwritten
 │   └── ObjectsDoomed    something that a run builds on is being deleted: read those extents again
 ├── MediaUnusable        the media cannot be used as asked: read-only, full, of a newer version
+│   └── DeleteRefused    a policy, a lock or a missing right keeps an object: not yet, perhaps later
 └── MediaDamaged         stored data fails its check: stop, an operator is needed
     └── ObjectMissing    an object that the media refers to is not there
 
@@ -96,6 +97,10 @@ class ObjectsDoomed(MediaConflict):
 
 class MediaUnusable(VsaError):
     """The media is sound but cannot serve this request."""
+
+
+class DeleteRefused(MediaUnusable):
+    """The store keeps an object that was to be deleted; nothing else is wrong with it."""
 
 
 class MediaDamaged(VsaError):

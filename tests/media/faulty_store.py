@@ -44,6 +44,12 @@ class FaultyStore:
     def size(self, name: str) -> int:
         return self._do("size", name, lambda: self._store.size(name))
 
+    def delete(self, name: str) -> None:
+        self._do("delete", name, lambda: self._store.delete(name))
+
+    def prepare_for_writing(self) -> None:
+        self._do("prepare_for_writing", "", self._store.prepare_for_writing)
+
     def folders(self, prefix: str) -> Iterator[str]:
         return iter(self._do("folders", prefix, lambda: list(self._store.folders(prefix))))
 

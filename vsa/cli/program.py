@@ -13,6 +13,7 @@ from typing import TextIO, TypeAlias
 from vsa.cli.answers import Command, complain
 from vsa.cli.exits import Exit, exit_of, exit_table
 from vsa.errors import VsaError
+from vsa.media.location import FORMS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +83,7 @@ def _add(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser
         epilog=exit_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    added.add_argument("--media", required=True, metavar="LOCATION", help="a folder's path or file:// URL")
+    added.add_argument("--media", required=True, metavar="LOCATION", help=FORMS)
     added.add_argument("--json", action="store_true", help="answer with a JSON document")
     return added
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 from typing import TextIO
 
 from vsa.cli import reports
 from vsa.cli.answers import Answer, Command, Document
+from vsa.media.access import StoreAccess
 from vsa.media.media import Media
 from vsa.text import parse_size, printable
 
@@ -16,16 +18,24 @@ def media_document(media: Media) -> Document:
     return {"id": media.id, "location": media.location}
 
 
+def open_media(options: argparse.Namespace) -> Media:
+    """The media that was named, entered with what the environment holds."""
+    return Media.open(options.media, access=StoreAccess.from_environment(os.environ))
+
+
 def _init(options: argparse.Namespace, err: TextIO) -> Answer:
     media = Media.create(
-        options.media, extent_size=parse_size(options.extent_size), now=dt.datetime.now(dt.UTC)
+        options.media,
+        extent_size=parse_size(options.extent_size),
+        now=dt.datetime.now(dt.UTC),
+        access=StoreAccess.from_environment(os.environ),
     )
     text = printable(f"Created backup media {media.id} at {media.location}.")
     return Answer({"media": media_document(media)}, text)
 
 
 def _points(options: argparse.Namespace, err: TextIO) -> Answer:
-    media = Media.open(options.media)
+    media = open_media(options)
     view = media.view()
     points = reports.points_of(view, options.vm)
     document = {"media": media_document(media), "points": reports.points_document(view, points)}
@@ -33,21 +43,21 @@ def _points(options: argparse.Namespace, err: TextIO) -> Answer:
 
 
 def _clients(options: argparse.Namespace, err: TextIO) -> Answer:
-    media = Media.open(options.media)
+    media = open_media(options)
     view = media.view()
     document = {"media": media_document(media), "clients": reports.clients_document(view)}
     return Answer(document, reports.clients_text(view))
 
 
 def _jobs(options: argparse.Namespace, err: TextIO) -> Answer:
-    media = Media.open(options.media)
+    media = open_media(options)
     jobs = reports.jobs_of(media.view(), options.limit)
     document = {"media": media_document(media), "jobs": reports.jobs_document(jobs)}
     return Answer(document, reports.jobs_text(jobs))
 
 
 def _show(options: argparse.Namespace, err: TextIO) -> Answer:
-    media = Media.open(options.media)
+    media = open_media(options)
     view = media.view()
     made = reports.find_point(view, options.point)
     document = {"media": media_document(media), "point": reports.point_document(view, made)}

@@ -13,7 +13,7 @@ from typing import TextIO
 from vsa.cli import reports
 from vsa.cli.answers import Answer, Document, complain
 from vsa.cli.exits import Exit, exit_of
-from vsa.cli.reading import media_document
+from vsa.cli.reading import media_document, open_media
 from vsa.cli.reports import role_text
 from vsa.cli.tables import fields
 from vsa.errors import BadRequest, VsaError
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def restore(options: argparse.Namespace, err: TextIO) -> Answer:
-    media = Media.open(options.media)
+    media = open_media(options)
     view = media.view()
     made = reports.find_point(view, options.point)
     doubtful = made.slot in view.doubtful

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from vsa.errors import MediaConflict, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
+from vsa.errors import DeleteRefused, MediaConflict, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
 from vsa.media import layout
 from vsa.media.store import Buffer
 from vsa.ranges import ByteRange
@@ -33,6 +33,9 @@ _STALE_AFTER = 24 * 3600.0
 _PROBE_WRITERS = 8
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_KEPT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
+"""What says no to a deletion alone: modes, immutable files, read-only mounts."""
 
 _ADVICE = {
     errno.ENOSPC: "the file system is full: free some space",
@@ -98,7 +101,7 @@ class FolderStore:
                     )
                 at = ByteRange(0, size)
             data = _read_range(file, at)
-        if len(data) != at.length:
+        if len(data) != at.length or size < at.end:
             raise MediaDamaged(
                 f"{self.location}: {name} has {size} bytes, but bytes {at.offset} to {at.end} are needed"
             )
@@ -118,6 +121,13 @@ class FolderStore:
         folder = prefix.rpartition("/")[0]
         with self._reading(prefix):
             yield from (name for name in self._walk(folder) if name.startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        """As the protocol says. Folders stay, also empty ones: another writer may be about to use them."""
+        layout.require_name(name)
+        with self._deleting(name), suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._folder)
+            self._sync(PurePosixPath(name).parent)
 
     def prepare_for_writing(self) -> None:
         """Prove that an existing name is refused here, by many writers at once; MediaUnusable if it is not.
@@ -273,6 +283,14 @@ class FolderStore:
             if error.errno in (errno.EIO, errno.ELOOP, errno.ENOTDIR):
                 raise MediaDamaged(f"{self.location}: {name} cannot be read: {error.strerror}") from error
             raise MediaUnusable(f"{self.location}: {name} cannot be read: {error.strerror}") from error
+
+    @contextmanager
+    def _deleting(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            kind = DeleteRefused if error.errno in _KEPT else MediaUnusable
+            raise kind(f"{self.location}: cannot delete {name}: {error.strerror}") from error
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

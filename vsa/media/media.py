@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Self
 
 from vsa.errors import BadRequest, MediaConflict, MediaUnusable, ObjectMissing, ObjectsDoomed, VsaError
 from vsa.media import admission, documents, layout
+from vsa.media.access import NO_SECRETS, StoreAccess
 from vsa.media.descriptor import describe_new, read_descriptor, require_extent_size
 from vsa.media.entries import EntryBody, PointEntry, RelocateEntry
-from vsa.media.folder import FolderStore
-from vsa.media.location import folder_of
 from vsa.media.log import Log
+from vsa.media.places import make_store, open_store
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.model import DEFAULT_EXTENT_SIZE, IndexRef, Intent, Point
@@ -75,25 +75,36 @@ class Media:
         *,
         extent_size: int = DEFAULT_EXTENT_SIZE,
         now: datetime,
+        access: StoreAccess = NO_SECRETS,
         clock: Clock = system_clock,
         random: Random = os.urandom,
     ) -> Self:
-        """Make new media. MediaConflict if anything at all is there; media is never made over something."""
+        """Make new media at a location (vsa/media/location.py).
+
+        MediaConflict if anything at all is there: media is never made over something. NoMedia if the
+        container or bucket does not exist.
+        """
         require_extent_size(extent_size)
-        store = FolderStore.make(folder_of(location), random=random)
+        store = make_store(location, access, random=random)
         describe_new(store, extent_size=extent_size, now=now, random=random)
         return cls(store, write=True, clock=clock, random=random)
 
     @classmethod
     def open(
-        cls, location: str, *, write: bool = False, clock: Clock = system_clock, random: Random = os.urandom
+        cls,
+        location: str,
+        *,
+        write: bool = False,
+        access: StoreAccess = NO_SECRETS,
+        clock: Clock = system_clock,
+        random: Random = os.urandom,
     ) -> Self:
         """Open existing media; for reading nothing at all is written.
 
         NoMedia if there is none. MediaUnusable if a newer version is needed, or if it cannot be written
         safely though `write` asks for it. MediaDamaged if media.json was altered.
         """
-        store = FolderStore(folder_of(location), random=random)
+        store = open_store(location, access, random=random)
         media = cls(store, write=write, clock=clock, random=random)
         if write:
             store.prepare_for_writing()

@@ -46,6 +46,21 @@ class Store(Protocol):
         """Bytes of the object; ObjectMissing if there is none."""
         ...
 
+    def delete(self, name: str) -> None:
+        """Remove the object; one that is not there is removed already.
+
+        Only pruning calls this, after a doom entry that names the object is confirmed: names never come
+        back. DeleteRefused if a policy, a lock or a missing right keeps the object for now.
+        """
+        ...
+
+    def prepare_for_writing(self) -> None:
+        """Prove, with several writers at once, that an existing name is refused; MediaUnusable if it is not.
+
+        Writes and removes things that are no objects.
+        """
+        ...
+
     def folders(self, prefix: str) -> Iterator[str]:
         """The next part, once, of the names below `prefix`, which ends in "/"; a convenience like `names`."""
         ...
