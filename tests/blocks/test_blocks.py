@@ -24,7 +24,9 @@ from blocks.saved import saved_names
 from blocks.subclient import BackupSubclient
 from tests.flows.prefect_server import ROOT, PrefectServer
 from vsa.errors import BadRequest, NoMedia
+from vsa.media.access import StoreAccess
 from vsa.media.media import Media
+from vsa.secret import Secret
 from vsa.subclient import Operator, Rule, RuleGroup, Subclient, VmField
 
 SECRET = "canary-of-a-client-secret"
@@ -56,10 +58,19 @@ SETTINGS = Subclient(
 )
 
 
+def media_block() -> BackupMedia:
+    return BackupMedia(
+        location="/backup",
+        blob_sas=SecretStr(f"sv=2025-11-05&sig={SECRET}"),
+        s3_key_id="id",
+        s3_secret=SecretStr(SECRET),
+    )
+
+
 def saved_subclient() -> tuple[str, AzureSubscription, BackupMedia]:
     """A subclient and what it refers to, all saved under one new name."""
     name = next(_names)
-    account, media = subscription(), BackupMedia(location="/backup")
+    account, media = subscription(), media_block()
     account.save(name)
     media.save(name)
     BackupSubclient(subscription=account, media=media, settings=SETTINGS).save(name)
@@ -159,15 +170,16 @@ def test_the_server_tells_no_secret_to_whoever_looks(
         inspect(prefect_server, "vsa-azure-subscription", name),
         inspect(prefect_server, "vsa-subclient", name),
         inspect(prefect_server, "vsa-proxy", proxies[0]),
+        inspect(prefect_server, "vsa-backup-media", name),
     ]
     with get_client(sync_client=True) as client:
         looked += [
             document.model_dump_json()
-            for slug in ("vsa-azure-subscription", "vsa-subclient", "vsa-proxy")
+            for slug in ("vsa-azure-subscription", "vsa-subclient", "vsa-proxy", "vsa-backup-media")
             for document in client.read_block_documents_by_type(slug, include_secrets=False)
         ]
     assert len(looked) > 5
-    assert all(name in text for text, name in zip(looked[:3], (name, name, proxies[0]), strict=True))
+    assert all(name in text for text, name in zip(looked[:4], (name, name, proxies[0], name), strict=True))
     assert not [text for text in looked if SECRET in text or CERTIFICATE in text]
     stored = prefect_server.database.read_bytes()
     assert SECRET.encode() not in stored
@@ -214,6 +226,27 @@ def test_a_media_block_opens_and_never_makes(tmp_path: Path) -> None:
     assert BackupMedia(location=str(tmp_path / "media")).open().id == made.id
 
 
+def test_a_media_block_gives_the_engine_what_lets_it_in() -> None:
+    block = BackupMedia(
+        location="azure://account1/media",
+        blob_key=SecretStr("a2V5"),
+        blob_endpoint="https://account1.blob.core.chinacloudapi.cn/",
+        s3_key_id="id",
+        s3_secret=SecretStr(SECRET),
+        s3_endpoint="https://s3.example/",
+        s3_region="eu-west-1",
+    )
+    assert block.access() == StoreAccess(
+        blob_key=Secret("a2V5"),
+        blob_endpoint="https://account1.blob.core.chinacloudapi.cn",
+        s3_key_id="id",
+        s3_secret=Secret(SECRET),
+        s3_endpoint="https://s3.example",
+        s3_region="eu-west-1",
+    )
+    assert BackupMedia(location="/backup", blob_sas=SecretStr("")).access() == StoreAccess()
+
+
 def test_addresses_are_taken_without_a_slash_at_their_end() -> None:
     connection = subscription(
         base_url="https://arm.example/", authority="https://login.example/"
@@ -241,9 +274,14 @@ def test_the_form_of_a_subclient_offers_choices_limits_and_words() -> None:
 
 
 def test_the_forms_hide_what_is_secret() -> None:
-    for block, secret in ((AzureSubscription, "client_secret"), (BackupProxy, "management_certificate")):
+    for block, secrets in (
+        (AzureSubscription, ["client_secret"]),
+        (BackupProxy, ["management_certificate"]),
+        (BackupMedia, ["blob_key", "blob_sas", "s3_secret"]),
+    ):
         schema = form(block)
-        assert schema["secret_fields"] == [secret]
-        assert schema["properties"][secret]["anyOf"][0] == {
-            "type": "string", "writeOnly": True, "format": "password"
-        }  # fmt: skip
+        assert sorted(schema["secret_fields"]) == secrets
+        for secret in secrets:
+            assert schema["properties"][secret]["anyOf"][0] == {
+                "type": "string", "writeOnly": True, "format": "password"
+            }  # fmt: skip

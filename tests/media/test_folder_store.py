@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 
 from tests.media.making import objects, temporaries
 from tests.processes import PROCESSES
-from vsa.errors import BadRequest, MediaConflict, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
+from vsa.errors import (
+    BadRequest,
+    DeleteRefused,
+    MediaConflict,
+    MediaDamaged,
+    MediaUnusable,
+    NoMedia,
+    ObjectMissing,
+)
 from vsa.media.folder import FolderStore
 from vsa.ranges import ByteRange
 
@@ -153,6 +161,35 @@ def test_unfinished_files_go_after_a_day_and_not_before(store):
     assert temporaries(store.root) == ["young"]
 
 
+def test_a_deletion_does_not_race_with_a_create_beside_it(store):
+    """Folders stay, however empty: one may be between being made and being used by another writer."""
+    names = [f"runs/r1/packs/{number:032x}.pack" for number in range(60)]
+
+    def create_and_delete(name: str) -> None:
+        store.create(name, [b"x"])
+        store.delete(name)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(create_and_delete, names))
+    assert objects(store.root) == set()
+    assert (store.root / "runs/r1/packs").is_dir()
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(shutil.which("chattr") is None, reason="needs chattr to make a file immutable")
+def test_an_immutable_file_is_kept_and_said_to_be(store):
+    store.create(PACK, [b"x"])
+    if subprocess.run(["chattr", "+i", store.root / PACK], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to make files immutable")
+    try:
+        with pytest.raises(DeleteRefused, match="not permitted"):
+            store.delete(PACK)
+        assert store.read(PACK) == b"x"
+    finally:
+        subprocess.run(["chattr", "-i", store.root / PACK], check=True)
+    store.delete(PACK)
+
+
 def test_of_many_threads_exactly_one_creates(store):
     names = [f"log/{number:012}" for number in range(20)]
 
@@ -254,6 +291,8 @@ def test_a_read_only_file_system_serves_readers_only(small_file_system):
     assert store.read(PACK) == b"kept"
     with pytest.raises(MediaUnusable, match="read-only"):
         store.create("log/000000000000", [b"x"])
+    with pytest.raises(DeleteRefused, match="Read-only"):
+        store.delete(PACK)
     with pytest.raises(MediaUnusable, match="read-only"):
         store.prepare_for_writing()
 

@@ -69,7 +69,7 @@ def test_extent_sizes_that_cannot_work_are_refused(folder, size):
 
 
 @pytest.mark.parametrize(
-    "location", ["s3://bucket/x", "azblob://a/c", "file://server/share", "file:relative://", ""]
+    "location", ["gs://bucket/x", "azblob://a/c", "file://server/share", "file:relative://", ""]
 )
 def test_places_we_cannot_use_are_refused(location):
     with pytest.raises(BadRequest):

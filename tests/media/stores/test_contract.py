@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.media.making import back_up, noise, read_point, text
+from tests.media.making import EXTENT, NOW, back_up, noise, read_point, text
+from vsa.cli.exits import Exit
+from vsa.cli.program import run
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, ObjectMissing
 from vsa.media.media import Media
 from vsa.media.places import open_store
 from vsa.media.store import Store
 from vsa.ranges import MIB, ByteRange
+from vsa.secret import Secret
 
 PACK = f"runs/r1/packs/{'ab' * 16}.pack"
 SLOT = "log/000000000000"
@@ -188,8 +193,6 @@ def test_places_below_each_other_do_not_see_each_other(site):
 
 
 def test_a_backup_on_any_store_restores_from_it(site, tmp_path):
-    from tests.media.making import EXTENT, NOW
-
     media = Media.create(site.location, extent_size=EXTENT, now=NOW, access=site.access)
     first = back_up(media, {0: noise(0), 5: text(5)}, run="r1", scratch=tmp_path)
     base = media.view().points[first].point.disks[0].indexes
@@ -200,6 +203,26 @@ def test_a_backup_on_any_store_restores_from_it(site, tmp_path):
     assert read_point(reader, first) == {0: noise(0), 5: text(5)}
     assert read_point(reader, second) == {5: text(5), 7: text(7)}
     assert sorted(reader.runs()) == ["r1", "r2"]
+
+
+def test_the_command_line_makes_and_lists_media_on_any_store(site, monkeypatch):
+    """With credentials from the environment, where a folder needs none."""
+    for name in [name for name in os.environ if name.startswith("AZURE_VSA_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AZURE_VSA_BLOB_SAS": site.access.blob_sas,
+        "AZURE_VSA_BLOB_ENDPOINT": site.access.blob_endpoint,
+        "AZURE_VSA_S3_KEY_ID": site.access.s3_key_id,
+        "AZURE_VSA_S3_SECRET": site.access.s3_secret,
+        "AZURE_VSA_S3_ENDPOINT": site.access.s3_endpoint,
+    }.items():
+        if value:
+            monkeypatch.setenv(name, value.reveal() if isinstance(value, Secret) else value)
+    out, err = io.StringIO(), io.StringIO()
+    assert run(["init", "--media", site.location], out, err) == Exit.DONE, err.getvalue()
+    assert f"at {site.location}" in out.getvalue()
+    assert run(["init", "--media", site.location], out, err) == Exit.CONFLICT
+    assert run(["points", "--media", site.location, "--json"], out, err) == Exit.DONE
 
 
 def test_an_opened_store_writes_nothing_by_itself(site):
