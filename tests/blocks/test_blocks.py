@@ -147,6 +147,7 @@ def shown(block: Block) -> list[str]:
     [
         subscription(),
         proxy("p"),
+        media_block(),
         BackupSubclient(subscription=subscription(), media=BackupMedia(location="/b"), settings=SETTINGS),
     ],
     ids=lambda block: type(block).__name__,

@@ -13,7 +13,8 @@ from vsa.cli.answers import Answer, complain
 from vsa.cli.exits import Exit
 from vsa.cli.reading import media_document
 from vsa.cli.tables import fields
-from vsa.media.media import store_at
+from vsa.media.access import StoreAccess
+from vsa.media.places import make_store, open_store
 from vsa.progress import SILENT, watched_on
 from vsa.text import size_text
 from vsa.upkeep.rebuild import Rebuilt
@@ -21,10 +22,11 @@ from vsa.upkeep.rebuild import rebuild as rebuild_media
 
 
 def rebuild(options: argparse.Namespace, err: TextIO) -> Answer:
+    access = StoreAccess.from_environment(os.environ)
     with tempfile.TemporaryDirectory(prefix="vsa-rebuild-") as scratch:
         result = rebuild_media(
-            store_at(options.media),
-            store_at(options.to, new=True),
+            open_store(options.media, access, random=os.urandom),
+            make_store(options.to, access, random=os.urandom),
             scratch=Path(scratch),
             now=dt.datetime.now(dt.UTC),
             random=os.urandom,

@@ -44,12 +44,6 @@ Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
 
 
-def store_at(location: str, *, new: bool = False, random: Random = os.urandom) -> Store:
-    """The store at a place, whatever it holds; `new` makes it, ready for writing, where nothing is yet."""
-    folder = folder_of(location)
-    return FolderStore.make(folder, random=random) if new else FolderStore(folder, random=random)
-
-
 def system_clock() -> datetime:
     return datetime.now(UTC)
 
