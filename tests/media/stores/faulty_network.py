@@ -21,6 +21,8 @@ class Fault(Enum):
     """The server does what was asked; nobody hears of it."""
     CUT_ANSWER = auto()
     """The client gets half of the answer."""
+    BAD_GATEWAY = auto()
+    """The server does what was asked; somebody in between says 502 instead."""
     STALL = auto()
     """Nothing comes, and the connection stays."""
     STRIP_CONDITION = auto()
@@ -83,6 +85,8 @@ class FaultyNetwork:
         if fault is Fault.LOSE_ANSWER:
             _reset(client)
             return
+        if fault is Fault.BAD_GATEWAY:
+            answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         if fault is Fault.CUT_ANSWER:
             head_end = answer.index(b"\r\n\r\n") + 4
             answer = answer[: head_end + (len(answer) - head_end) // 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -48,9 +49,11 @@ def once(fault: Fault, method: str) -> Callable[[str, str], Fault]:
     return script
 
 
-def test_a_create_whose_answer_is_lost_is_unclear_and_not_repeated(cloud, network, store):
+@pytest.mark.parametrize("fault", [Fault.LOSE_ANSWER, Fault.BAD_GATEWAY])
+def test_a_create_whose_answer_is_lost_is_unclear_and_not_repeated(cloud, network, fault):
     """A repetition by the client would be refused by its own first success."""
-    network.script = always(Fault.LOSE_ANSWER)
+    store = cloud.behind(network.origin).store(patience=PATIENT)
+    network.script = always(fault)
     with pytest.raises(TryAgainLater, match="the outcome is unknown"):
         store.create(PACK, [BYTES])
     assert [method for method, _ in network.requests] == ["PUT"]
@@ -127,9 +130,19 @@ def test_a_service_that_ignores_the_condition_is_refused_for_writing(network, st
         store.prepare_for_writing()
 
 
+def test_a_service_that_checks_before_it_writes_is_refused_for_writing(network, store):
+    """Two creates at once both find nothing, and both win; one that comes later is refused."""
+    puts = itertools.count()
+    network.script = lambda method, _target: (
+        Fault.STRIP_CONDITION if method == "PUT" and next(puts) < 8 else Fault.NONE
+    )
+    with pytest.raises(MediaUnusable, match=r"8 of 8 concurrent writers created the same object; exactly"):
+        store.prepare_for_writing()
+
+
 def test_a_service_that_ignores_the_condition_later_on_is_refused_for_writing(network, store):
     """As one that checks only while creates are under way."""
-    puts = iter(range(100))
+    puts = itertools.count()
     network.script = lambda method, _target: (
         Fault.STRIP_CONDITION if method == "PUT" and next(puts) >= 8 else Fault.NONE
     )
