@@ -91,3 +91,11 @@ def test_media_works_on_it_as_on_any_store(tmp_path):
     assert read_point(again, slot) == contents
     clear = {name for name in below.names("") if below.read(name)[:8] != b"AVSASEAL"}
     assert all(name == "media.json" or name.endswith(".pack") for name in clear)
+
+
+def test_a_sealed_object_is_deleted_and_the_store_below_is_probed(below):
+    store = SealedStore(below, a_sealer())
+    store.create(SLOT, [b"entry"])
+    store.prepare_for_writing()
+    store.delete(SLOT)
+    assert list(below.names("")) == []

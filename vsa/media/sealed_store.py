@@ -47,6 +47,12 @@ class SealedStore:
         """Bytes of the plaintext, proven."""
         return self._store.size(name) if _passes(name) else self._opened(name).size
 
+    def delete(self, name: str) -> None:
+        self._store.delete(name)
+
+    def prepare_for_writing(self) -> None:
+        self._store.prepare_for_writing()
+
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
