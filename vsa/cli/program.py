@@ -13,7 +13,9 @@ from typing import TextIO, TypeAlias
 from vsa.cli.answers import Command, complain
 from vsa.cli.exits import Exit, exit_of, exit_table
 from vsa.errors import VsaError
-from vsa.media.location import FORMS
+
+LOCATIONS = "a folder's path, file:///PATH, azure://ACCOUNT/CONTAINER[/PREFIX] or s3://BUCKET[/PREFIX]"
+"""As vsa/media/location.py takes them; kept here too, since help should not wait for the engine to load."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +85,7 @@ def _add(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser
         epilog=exit_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    added.add_argument("--media", required=True, metavar="LOCATION", help=FORMS)
+    added.add_argument("--media", required=True, metavar="LOCATION", help=LOCATIONS)
     added.add_argument("--json", action="store_true", help="answer with a JSON document")
     return added
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from vsa.cli.program import LOCATIONS
 from vsa.errors import BadRequest
-from vsa.media.location import BlobContainer, Bucket, place_of
+from vsa.media.location import FORMS, BlobContainer, Bucket, place_of
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,7 @@ def test_a_location_with_a_secret_is_refused_and_not_repeated(location):
     with pytest.raises(BadRequest, match="must hold no secret") as caught:
         place_of(location)
     assert "CANARY" not in str(caught.value)
+
+
+def test_the_help_of_the_command_line_names_the_forms_there_are():
+    assert LOCATIONS == FORMS
