@@ -27,7 +27,7 @@ _numbers = itertools.count()
 ONCE = Patience(answer_seconds=20, retries=0, idle_connections=0)
 """Every request is made once, on a connection of its own."""
 
-HASTY = Patience(connect_seconds=2, answer_seconds=0.2, retries=0, idle_connections=0)
+HASTY = Patience(connect_seconds=2, answer_seconds=0.1, retries=0, idle_connections=0)
 """For tests in which nobody answers."""
 
 

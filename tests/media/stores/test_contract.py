@@ -29,17 +29,18 @@ def test_the_parts_of_an_object_are_stored_as_one(store):
     assert store.size(PACK) == 9
 
 
-@pytest.mark.parametrize("parts", [[], [b""], [b"", b"", b""]])
-def test_an_object_may_be_empty(store, parts):
-    store.create(PACK, parts)
-    assert (store.read(PACK), store.size(PACK)) == (b"", 0)
-    assert store.read(PACK, ByteRange(0, 0)) == b""
+def test_an_object_may_be_empty(store):
+    for number, parts in enumerate(([], [b""], [b"", b"", b""])):
+        name = f"log/{number:012}"
+        store.create(name, parts)
+        assert (store.read(name), store.size(name)) == (b"", 0)
+        assert store.read(name, ByteRange(0, 0)) == b""
 
 
-@pytest.mark.parametrize("part", [bytes, bytearray, memoryview])
-def test_one_part_of_any_kind_is_stored_as_it_is(store, part):
-    store.create(PACK, [part(b"abc")])
-    assert store.read(PACK) == b"abc"
+def test_one_part_of_any_kind_is_stored_as_it_is(store):
+    for number, kind in enumerate((bytes, bytearray, memoryview)):
+        store.create(f"log/{number:012}", [kind(b"abc")])
+        assert store.read(f"log/{number:012}") == b"abc"
 
 
 def test_empty_parts_between_others_do_no_harm(store):
@@ -105,11 +106,11 @@ def test_what_is_not_there_is_missing(store):
             call()
 
 
-@pytest.mark.parametrize(("offset", "end"), [(3, 6), (5, 6), (7, 9), (7, 7)])
-def test_what_is_short_is_damaged(store, offset, end):
+def test_what_is_short_is_damaged(store):
     store.create(PACK, [b"12345"])
-    with pytest.raises(MediaDamaged, match=f"has 5 bytes, but bytes {offset} to {end}"):
-        store.read(PACK, ByteRange(offset, end))
+    for offset, end in ((3, 6), (5, 6), (7, 9), (7, 7)):
+        with pytest.raises(MediaDamaged, match=f"has 5 bytes, but bytes {offset} to {end}"):
+            store.read(PACK, ByteRange(offset, end))
 
 
 def test_what_is_larger_than_expected_is_not_read(store):
@@ -119,33 +120,33 @@ def test_what_is_larger_than_expected_is_not_read(store):
         store.read(PACK, limit=4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "/a",
-        "../up",
-        "runs/../../up",
-        "runs//x",
-        "a/",
-        ".probe/x",
-        "A",
-        "a\0b",
-        "a\\b",
-        "é",
-        "a?b",
-        "a%2e",
-    ],
+ODD_NAMES = (
+    "",
+    "/a",
+    "../up",
+    "runs/../../up",
+    "runs//x",
+    "a/",
+    ".probe/x",
+    "A",
+    "a\0b",
+    "a\\b",
+    "é",
+    "a?b",
+    "a%2e",
 )
-def test_a_name_that_means_two_things_is_never_asked_for(store, name):
-    for call in (
-        lambda: store.create(name, [b""]),
-        lambda: store.read(name),
-        lambda: store.size(name),
-        lambda: store.delete(name),
-    ):
-        with pytest.raises(BadRequest):
-            call()
+
+
+def test_a_name_that_means_two_things_is_never_asked_for(store):
+    for name in ODD_NAMES:
+        for call in (
+            lambda name: store.create(name, [b""]),
+            store.read,
+            store.size,
+            store.delete,
+        ):
+            with pytest.raises(BadRequest):
+                call(name)
 
 
 def test_names_are_listed_by_any_prefix(store):
