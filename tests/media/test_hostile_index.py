@@ -59,7 +59,7 @@ def plant(media, groups, *, metadata=None, segments=None, changes=None) -> Index
     )
     sink = io.BytesIO()
     schema = groups[0].schema if groups else table_of([]).schema
-    with pq.ParquetWriter(sink, schema, store_schema=False) as writer:
+    with pq.ParquetWriter(sink, schema, store_schema=False, use_dictionary=False) as writer:
         places = []
         for group in groups:
             start = sink.tell()

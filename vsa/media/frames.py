@@ -14,10 +14,13 @@ from crc32c import crc32c
 
 from vsa.errors import MediaDamaged
 from vsa.media.store import Buffer
+from vsa.ranges import MIB
 from vsa.secret import Unseen
 
 ZSTD_LEVEL = 1
 RAW_UNLESS_BELOW = 0.97
+_LARGEST_WINDOW = 8 * MIB
+"""A frame that asks for more memory than its contents can fill is refused."""
 
 
 class Fingerprint(NamedTuple):
@@ -96,6 +99,6 @@ class Codec:
 
     def _decompressor(self) -> zstandard.ZstdDecompressor:
         if not hasattr(self._contexts, "decompressor"):
-            self._contexts.decompressor = zstandard.ZstdDecompressor()
+            self._contexts.decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
         decompressor: zstandard.ZstdDecompressor = self._contexts.decompressor
         return decompressor

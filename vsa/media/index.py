@@ -21,7 +21,14 @@ from pydantic import Field, ValidationError
 
 from vsa.errors import MediaDamaged, MediaUnusable
 from vsa.media import layout, pack, parquet
-from vsa.media.layout import MAX_EXTENT_SIZE, MAX_INDEX_SIZE, MIN_EXTENT_SIZE, SEGMENT, IndexKind
+from vsa.media.layout import (
+    MAX_EXTENT_SIZE,
+    MAX_FOOTER_SIZE,
+    MAX_INDEX_SIZE,
+    MIN_EXTENT_SIZE,
+    SEGMENT,
+    IndexKind,
+)
 from vsa.media.parquet import HashingFile, Rows
 from vsa.media.pinned import PinnedParts
 from vsa.media.store import Store
@@ -155,6 +162,13 @@ class IndexFile:
         part = self.description.segments[group]
         data = self._parts.part(part.at, part.sha256)
         try:
+            parquet.require_group(
+                self._file.metadata.row_group(group),
+                memoryview(data),
+                part.offset,
+                dtype=ROW,
+                max_rows=SEGMENT,
+            )
             with self._lock, self._window.showing(part.offset, data):
                 table = self._file.read_row_group(group, use_threads=False)
             rows = parquet.from_arrow(table, ROW)
@@ -197,10 +211,8 @@ class IndexFile:
                 f"{name}: its segments do not fit a disk of {about.disk_size} bytes or its row groups"
             )
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            if not 0 < group.num_rows <= SEGMENT or group.total_byte_size > _MAX_ROW_GROUP_BYTES:
-                raise MediaDamaged(
-                    f"{name}: a row group of {group.num_rows} rows, {group.total_byte_size} bytes"
-                )
+            if not 0 < group.num_rows <= SEGMENT:
+                raise MediaDamaged(f"{name}: a row group of {group.num_rows} rows")
 
     def _last_segment_is_outside(self) -> bool:
         about = self.description
@@ -236,7 +248,7 @@ def open_index(store: Store, ref: IndexRef, *, media_id: str, extent_size: int) 
     """Prove and describe one index; its rows are fetched when they are asked for."""
     if not layout.is_index(ref.name):
         raise MediaDamaged(f"{ref.name!r} is no name of an index")
-    if ref.size > MAX_INDEX_SIZE or not ref.footer <= ref.size:
+    if ref.size > MAX_INDEX_SIZE or ref.footer > min(ref.size, MAX_FOOTER_SIZE):
         raise MediaDamaged(f"{ref.name}: no index has {ref.size} bytes with a footer of {ref.footer}")
     return IndexFile(PinnedParts(store, ref), ref, media_id=media_id, extent_size=extent_size)
 

@@ -25,6 +25,8 @@ PACK_FRAMES = 16_384
 MAX_DOCUMENT_SIZE = 16 * MIB
 """Largest media.json, log entry or intent that is ever written or read."""
 MAX_INDEX_SIZE = 64 * GIB
+MAX_FOOTER_SIZE = 256 * MIB
+"""Largest footer of an index, enough for the pack table of a disk of 64 TiB without zeros."""
 
 MEDIA = "media.json"
 LOG = "log/"

@@ -23,10 +23,14 @@ from vsa.media.parquet import Rows
 from vsa.media.store import Store
 from vsa.media.view import Relocation
 from vsa.model import Identifier, Noun, ObjectName, ObjectRef
+from vsa.ranges import MIB
 
 METADATA_KEY = b"azure-vsa.moves"
 MAX_MOVES = 8_000_000
 """Rows of one table; more frames take more tables, each with an entry of its own."""
+
+MAX_SIZE = 256 * MIB
+"""Bytes of a table: more than that many rows take uncompressed, with the names of their packs."""
 
 MOVE = np.dtype(
     [
@@ -99,7 +103,7 @@ def open_moves(store: Store, ref: ObjectRef, *, media_id: str) -> MovesTable:
     if not layout.is_moves(ref.name):
         raise MediaDamaged(f"{ref.name!r} is no name of a moves table")
     about, rows = parquet.read_table(
-        pinned.fetch(store, ref), ref.name, dtype=MOVE, key=METADATA_KEY, max_rows=MAX_MOVES
+        pinned.fetch(store, ref, limit=MAX_SIZE), ref.name, dtype=MOVE, key=METADATA_KEY, max_rows=MAX_MOVES
     )
     try:
         description = MovesDescription.model_validate_json(about or b"absent", strict=True)

@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsa.errors import MediaDamaged
-from vsa.ranges import MIB
+from vsa.media.parquet_pages import require_pages
+from vsa.ranges import KIB, MIB
 
 Rows = npt.NDArray[np.void]
 
 _MAX_THRIFT = 512 * MIB
+_PAGE_HEADS = 64 * KIB
 _ARROW_ERRORS = (pa.ArrowException, OSError, ValueError)
 
 
@@ -128,9 +130,13 @@ def read_table(
     try:
         file = opened(pa.BufferReader(data))
         require_columns(file.schema_arrow, dtype, name)
-        _require_bounded(file.metadata, dtype, name, max_rows)
-        metadata: Mapping[bytes, bytes] = file.metadata.metadata or {}
-        return metadata.get(key, b""), from_arrow(file.read(use_threads=False), dtype)
+        whole, metadata = memoryview(data), file.metadata
+        if metadata.num_rows > max_rows:
+            raise ValueError(f"{metadata.num_rows} rows, at most {max_rows} were expected")
+        for number in range(metadata.num_row_groups):
+            require_group(metadata.row_group(number), whole, 0, dtype=dtype, max_rows=max_rows)
+        about: Mapping[bytes, bytes] = metadata.metadata or {}
+        return about.get(key, b""), from_arrow(file.read(use_threads=False), dtype)
     except _ARROW_ERRORS as error:
         raise MediaDamaged(f"{name} is not the Parquet file it should be: {error}") from error
 
@@ -140,8 +146,17 @@ def require_columns(found: pa.Schema, dtype: np.dtype[Any], name: str) -> None:
         raise MediaDamaged(f"{name} has other columns than it should: {found}")
 
 
-def _require_bounded(metadata: Any, dtype: np.dtype[Any], name: str, max_rows: int) -> None:
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    size = sum(group.total_byte_size for group in groups)
-    if metadata.num_rows > max_rows or size > 2 * max_rows * dtype.itemsize + MIB:
-        raise MediaDamaged(f"{name} has {metadata.num_rows} rows in {size} bytes: at most {max_rows} rows")
+def require_group(group: Any, data: memoryview, first: int, *, dtype: np.dtype[Any], max_rows: int) -> None:
+    """ValueError unless the row group of these bytes, which stand at `first` of the file, can be read without
+    allocating more than a few times what so many rows take. `group` is its metadata."""
+    if not 0 < group.num_rows <= max_rows:
+        raise ValueError(f"a row group of {group.num_rows} rows, at most {max_rows} were expected")
+    fields: Mapping[str, Any] = dtype.fields or {}
+    for number, (kind, *_) in enumerate(fields.values()):
+        column = group.column(number)
+        if column.num_values != group.num_rows:
+            raise ValueError(
+                f"a column of {column.num_values} values in a row group of {group.num_rows} rows"
+            )
+        # No encoding of ours takes more than a value's own bytes and some for each page.
+        require_pages(column, data, first, at_most=column.num_values * kind.itemsize + _PAGE_HEADS)

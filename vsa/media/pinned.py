@@ -15,8 +15,11 @@ FETCHED_WHOLE = 4 * MIB
 _PIECE = 8 * MIB
 
 
-def fetch(store: Store, ref: ObjectRef) -> bytes:
-    """The object's bytes; MediaDamaged unless they have exactly the size and digest of `ref`."""
+def fetch(store: Store, ref: ObjectRef, *, limit: int = FETCHED_WHOLE) -> bytes:
+    """The object's bytes; MediaDamaged unless they have exactly the size and digest of `ref`, and are no more
+    than `limit`."""
+    if ref.size > limit:
+        raise MediaDamaged(f"{ref.name} has {ref.size} bytes, at most {limit} were expected")
     _require_size(store, ref)
     data = store.read(ref.name, limit=ref.size)
     if hashlib.sha256(data).hexdigest() != ref.sha256:
