@@ -232,7 +232,7 @@ class TestIndexes:
         def claim(group: bytearray) -> None:
             assert group[:2] == b"\x15\x00"
             assert group[2] == 0x15
-            group[3:6] = b"\xff\xff\x7f"
+            group[3:6] = b"\xfe\xff\x7f"
 
         self.made(folder, self.rows(), claim)
         require_refused(folder)
