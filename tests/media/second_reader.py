@@ -21,7 +21,9 @@ import zstandard
 SEGMENT = 65_536
 PACK_NAME = re.compile(r"runs/[a-z0-9][a-z0-9-]{0,63}/packs/[0-9a-f]{32}\.pack")
 INDEX_NAME = re.compile(r"runs/[a-z0-9][a-z0-9-]{0,63}/index/[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{16}\.parquet")
+MOVES_NAME = re.compile(r"runs/[a-z0-9][a-z0-9-]{0,63}/moves/[0-9a-f]{16}\.parquet")
 COLUMNS = ["extent", "pack", "offset", "length", "crc", "digest"]
+MOVES_COLUMNS = ["from_pack", "from_offset", "pack", "offset", "length"]
 
 
 class BadMedia(Exception):
@@ -54,31 +56,42 @@ def read_log(media: Path, origin: bytes) -> list[dict]:
     return entries
 
 
-def recovery_points(entries: list[dict]) -> dict[int, dict]:
-    """Section "Meaning of the log", as far as points go."""
-    points: dict[int, dict] = {}
-    committed: set[str] = set()
-    fenced: set[str] = set()
-    for slot, entry in enumerate(entries):
-        body, run = entry["body"], entry["run"]
-        if body["type"] == "doom":
-            fenced |= set(body["runs"]) - committed
-        elif body["type"] == "point" and run not in committed | fenced:
-            committed.add(run)
-            points[slot] = body["point"]
-        else:
-            require(body["type"] in ("client", "job", "point", "doubt"), f"slot {slot} is of a newer version")
-    return points
+class Log:
+    """Section "Meaning of the log", as far as restoring goes."""
+
+    def __init__(self, entries: list[dict]) -> None:
+        self.points: dict[int, dict] = {}
+        self.given_up: set[int] = set()
+        self.moves: list[dict] = []
+        self.copies: dict[str, dict] = {}
+        forgotten: set[int] = set()
+        committed: set[str] = set()
+        fenced: set[str] = set()
+        for slot, entry in enumerate(entries):
+            body, run = entry["body"], entry["run"]
+            match body["type"]:
+                case "doom":
+                    fenced |= set(body["runs"]) - committed
+                    self.given_up |= set(body["points"]) & forgotten
+                case "point" if run not in committed | fenced:
+                    committed.add(run)
+                    self.points[slot] = body["point"]
+                case "forget":
+                    forgotten |= set(body["points"])
+                case "unforget":
+                    forgotten -= set(body["points"]) - self.given_up
+                case "relocate" if run not in fenced:
+                    self.moves += [body["table"]] if body["table"] else []
+                    self.copies |= {moved["name"]: moved["ref"] for moved in body["indexes"]}
+                case "point" | "relocate" | "client" | "job" | "doubt" | "damage" | "pin":
+                    pass
+                case kind:
+                    raise BadMedia(f"slot {slot} holds a {kind}, which a newer version wrote")
 
 
 def read_index(media: Path, ref: dict, about_media: dict) -> tuple[dict, list[dict]]:
     """Section "Reading an index": its description and all of its rows."""
-    require(INDEX_NAME.fullmatch(ref["name"]), "not the name of an index")
-    data = (media / ref["name"]).read_bytes()
-    require(
-        len(data) == ref["size"] and hashlib.sha256(data).hexdigest() == ref["sha256"], f"{ref} was altered"
-    )
-    file = pq.ParquetFile(io.BytesIO(data))
+    file = pq.ParquetFile(io.BytesIO(pinned(media, ref, INDEX_NAME)))
     about = json.loads(file.metadata.metadata[b"azure-vsa.index"])
     require(file.schema_arrow.names == COLUMNS and about["format"] == 1, "other columns")
     require(
@@ -97,6 +110,31 @@ def read_index(media: Path, ref: dict, about_media: dict) -> tuple[dict, list[di
     return about, rows
 
 
+def pinned(media: Path, ref: dict, pattern: re.Pattern[str]) -> bytes:
+    """An object that the log names by size and digest."""
+    require(pattern.fullmatch(ref["name"]), f"{ref} has a name that it should not have")
+    data = (media / ref["name"]).read_bytes()
+    altered = len(data) != ref["size"] or hashlib.sha256(data).hexdigest() != ref["sha256"]
+    require(not altered, f"{ref} was altered")
+    return data
+
+
+def read_moves(media: Path, ref: dict, about_media: dict) -> dict[tuple[str, int], tuple[str, int, int]]:
+    """Section "Moves": from each old place to pack, offset and length of the new one."""
+    file = pq.ParquetFile(io.BytesIO(pinned(media, ref, MOVES_NAME)))
+    about = json.loads(file.metadata.metadata[b"azure-vsa.moves"])
+    require(file.schema_arrow.names == MOVES_COLUMNS and about["format"] == 1, "other columns")
+    require(about["media"] == about_media["id"], "moves of other media")
+    names = about["sources"] + [pack["name"] for pack in about["packs"]]
+    require(all(PACK_NAME.fullmatch(name) for name in names), "not the name of a pack")
+    found: dict[tuple[str, int], tuple[str, int, int]] = {}
+    for row in file.read().to_pylist():
+        source = about["sources"][row["from_pack"]], row["from_offset"]
+        require(min(row["from_pack"], row["pack"]) >= 0 and source not in found, "a move that cannot be")
+        found[source] = about["packs"][row["pack"]]["name"], row["offset"], row["length"]
+    return found
+
+
 def check_place(row: dict, about: dict) -> None:
     raw = raw_length(row["extent"], about)
     require(raw > 0 and -1 <= row["pack"] < len(about["packs"]), f"{row} is outside the disk or the packs")
@@ -111,11 +149,11 @@ def raw_length(extent: int, about: dict) -> int:
     return min(about["extent_size"], about["disk_size"] - extent * about["extent_size"])
 
 
-def contents(media: Path, disk: dict, about_media: dict) -> dict[int, tuple[str, dict, int]]:
+def contents(media: Path, disk: dict, about_media: dict, log: Log) -> dict[int, tuple[str, dict, int]]:
     """Section "The contents of a disk": pack name, row and raw length of each extent that is not zeros."""
     found: dict[int, tuple[str, dict, int]] = {}
     for number, ref in enumerate(disk["indexes"]):
-        about, rows = read_index(media, ref, about_media)
+        about, rows = read_index(media, log.copies.get(ref["name"], ref), about_media)
         require(about["kind"] == ("delta" if number else "base"), "a base comes first, then deltas")
         require(about["disk_size"] <= disk["disk"]["size"], "an index is of a larger disk")
         for row in rows:
@@ -126,6 +164,12 @@ def contents(media: Path, disk: dict, about_media: dict) -> dict[int, tuple[str,
                     row,
                     raw_length(row["extent"], about),
                 )
+    for table in log.moves:
+        moves = read_moves(media, table, about_media)
+        for extent, (pack, row, raw) in found.items():
+            if (pack, row["offset"]) in moves:
+                name, offset, length = moves[pack, row["offset"]]
+                found[extent] = name, row | {"offset": offset, "length": length}, raw
     return found
 
 
@@ -163,11 +207,13 @@ def restore(media: Path, slot: int, disk_name: str, target: Path) -> None:
     about = document(description)
     require(about["format"] == "azure-vsa media" and about["version"] == 1, "not media of version 1")
     require(about["required_features"] == [], "features that this reader does not know")
-    point = recovery_points(read_log(media, description))[slot]
+    log = Log(read_log(media, description))
+    require(slot in log.points and slot not in log.given_up, f"slot {slot} is no recovery point")
+    point = log.points[slot]
     disk = next(disk for disk in point["disks"] if disk["disk"]["name"] == disk_name)
     with target.open("wb") as file:
         file.truncate(disk["disk"]["size"])
-        for extent, (pack, row, raw) in contents(media, disk, about).items():
+        for extent, (pack, row, raw) in contents(media, disk, about, log).items():
             file.seek(extent * about["extent_size"])
             file.write(read_frame(media, pack, row, raw))
 

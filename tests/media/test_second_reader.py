@@ -13,8 +13,10 @@ import pytest
 
 from tests.media import second_reader
 from tests.media.making import EXTENT, a_disk, back_up, flip_bit, new_media, noise, text
-from vsa.media.entries import DoomEntry, DoubtEntry
+from tests.media.moving import packs_of, repack
+from vsa.media.entries import DoomEntry, DoubtEntry, ForgetEntry
 from vsa.media.layout import SEGMENT
+from vsa.media.media import Media
 from vsa.ranges import MIB
 
 READER = Path(second_reader.__file__)
@@ -45,6 +47,9 @@ def stored(folder, tmp_path):
         media.append(DoubtEntry(points=(slot,), disk_key=disk.key, reason="audit"))
         base = media.view().points[slot].point.disks[0].indexes
         expected[slot] = hashlib.sha256(image).hexdigest()
+    for number, path in enumerate(packs_of(folder, "r0") + packs_of(folder, "r1")):
+        repack(media, path, run=f"repack-{number}")
+        path.unlink()
     return expected
 
 
@@ -80,7 +85,16 @@ def test_it_shares_no_code_with_the_engine():
     assert imported - set(sys.stdlib_module_names) == {"pyarrow", "zstandard"}
 
 
-@pytest.mark.parametrize("kind", ["media.json", "log/*", "runs/*/index/*"])
+def test_a_point_that_was_given_up_is_none(folder, stored, tmp_path):
+    media, first = Media.open(str(folder), write=True), min(stored)
+    media.append(ForgetEntry(points=(first,), reason="x"))
+    second_reader.restore(folder, first, "os", tmp_path / "forgotten")
+    media.append(DoomEntry(points=(first,), reason="x"))
+    with pytest.raises(second_reader.BadMedia, match="no recovery point"):
+        second_reader.restore(folder, first, "os", tmp_path / "given up")
+
+
+@pytest.mark.parametrize("kind", ["media.json", "log/*", "runs/*/index/*", "runs/*/moves/*"])
 def test_it_refuses_what_was_altered(folder, stored, tmp_path, kind):
     """Documents and indexes whole; packs are covered frame by frame, by the engine's own tests too."""
     last = max(stored)
