@@ -53,8 +53,8 @@ class FaultyStore:
     def folders(self, prefix: str) -> Iterator[str]:
         return iter(self._do("folders", prefix, lambda: list(self._store.folders(prefix))))
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return iter(self._do("names", prefix, lambda: list(self._store.names(prefix))))
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        return iter(self._do("names", prefix, lambda: list(self._store.names(prefix, after=after))))
 
     def _do(self, method: str, name: str, call: Callable[[], T]) -> T:
         with self._lock:

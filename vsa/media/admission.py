@@ -57,13 +57,14 @@ def admit(view: View, body: EntryBody, *, run: str | None, require: Requirement)
 
 def _admit_doom(view: View, doom: DoomEntry) -> None:
     """Only objects of runs that have ended. That no point which stays needs them, the planner must know."""
-    if committed := sorted(set(doom.runs) & view.committed.keys()):
+    if committed := sorted(run for run in doom.runs if run in view.committed):
         raise MediaConflict(
             f"run {committed[0]} has committed slot {view.committed[committed[0]]}: it cannot be fenced"
         )
-    over = view.fenced | view.committed.keys() | set(doom.runs)
+    fenced_now = set(doom.runs)
     for name in doom.objects:
-        if layout.run_of(name) not in over:
+        run = layout.run_of(name)
+        if not (run in fenced_now or run in view.fenced or run in view.committed):
             raise MediaConflict(f"{name} cannot be doomed: its run is neither committed nor fenced")
     for slot in doom.points:
         if slot not in view.forgotten or slot in view.pinned:
@@ -88,5 +89,5 @@ def _admit_unforget(view: View, points: Collection[int]) -> None:
 
 
 def _require_points(view: View, points: Collection[int]) -> None:
-    if unknown := sorted(set(points) - view.points.keys()):
+    if unknown := sorted(slot for slot in points if slot not in view.points):
         raise BadRequest(f"slot {unknown[0]} holds no recovery point: `vsa points` lists those of this media")

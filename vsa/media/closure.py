@@ -45,10 +45,12 @@ class Closure:
     def _doomed(self, view: View) -> frozenset[str]:
         """A frame that has moved needs its new pack alone, so rows are read, but only if something that any
         row might need is doomed at all."""
-        if self._names.isdisjoint(view.doomed):
+        if not any(name in view.doomed for name in self._names):
             return frozenset()
-        needs = (self._opened(disk.indexes, disk.disk.size, view).needs() for disk in self._disks)
-        return frozenset(self._records).union(*needs) & view.doomed
+        needs = [self._opened(disk.indexes, disk.disk.size, view).needs() for disk in self._disks]
+        return frozenset(
+            name for names in (self._records, *needs) for name in names if name in view.doomed
+        )
 
     def _newly_shared(self, disk: DiskBackup, view: View) -> Iterator[str]:
         """The packs with damaged frames that rows lead to which the parent does not have. What is carried on

@@ -35,7 +35,7 @@ class Destination:
     def require(self, view: View) -> None:
         """MediaConflict if something has moved since the plan was made: two folds may lead to each other, or
         to a place that has been left. ObjectsDoomed if it leads to what is doomed or damaged."""
-        require_undoomed(self._names & view.doomed)
+        require_undoomed({name for name in self._names if name in view.doomed})
         if len(view.relocations) != self._planned_on:
             raise MediaConflict("other frames have moved since this relocation was planned: plan it again")
         if bad := self._damaged(view):

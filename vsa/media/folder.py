@@ -117,10 +117,10 @@ class FolderStore:
                 if stat.S_ISDIR(self._mode(f"{prefix}{entry}")):
                     yield entry
 
-    def names(self, prefix: str) -> Iterator[str]:
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
         folder = prefix.rpartition("/")[0]
         with self._reading(prefix):
-            yield from (name for name in self._walk(folder) if name.startswith(prefix))
+            yield from (name for name in self._walk(folder, after) if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         """As the protocol says. Folders stay, also empty ones: another writer may be about to use them."""
@@ -234,13 +234,16 @@ class FolderStore:
         with suppress(FileNotFoundError):
             os.unlink(path, dir_fd=self._folder)
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def _walk(self, folder: str, after: str) -> Iterator[str]:
         for entry in self._list(folder or "."):
             path = f"{folder}/{entry}" if folder else entry
+            # "0" follows "/": neither this name nor any below it comes after. Not even its kind is asked.
+            if f"{path}0" <= after:
+                continue
             mode = self._mode(path)
             if stat.S_ISDIR(mode) and not entry.startswith("."):
-                yield from self._walk(path)
-            elif stat.S_ISREG(mode):
+                yield from self._walk(path, after)
+            elif stat.S_ISREG(mode) and path > after:
                 yield path
 
     def _mode(self, path: str) -> int:

@@ -31,7 +31,7 @@ MAX_FOOTER_SIZE = 256 * MIB
 MEDIA = "media.json"
 LOG = "log/"
 RUNS = "runs/"
-# Reserved for sealed media and for checkpoints of the log; nothing else may use these names.
+# Reserved for sealed media; nothing else may use these names.
 KEYS = "keys/"
 CHECKPOINTS = "checkpoints/"
 
@@ -42,6 +42,7 @@ _INDEX = re.compile(rf"runs/({_ID})/index/({_ID})-[0-9a-f]{{16}}\.parquet")
 _MOVES = re.compile(rf"runs/({_ID})/moves/[0-9a-f]{{16}}\.parquet")
 _DIGESTS = re.compile(rf"runs/({_ID})/digests/({_ID})-[0-9a-f]{{16}}\.parquet")
 _SLOT = re.compile(r"log/([0-9]{12})")
+_CHECKPOINT = re.compile(r"checkpoints/([0-9]{12})\.parquet")
 _INTENT = re.compile(rf"runs/({_ID})/intent\.json")
 _IDENTIFIER = re.compile(_ID)
 _OF_RUNS = (_PACK, _INDEX, _MOVES, _DIGESTS, _INTENT)
@@ -109,6 +110,12 @@ def is_run(name: str) -> bool:
 def slot_number(name: str) -> int | None:
     """The slot that a log object's name stands for; None if it is no log object."""
     match = _SLOT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def checkpoint_slot(name: str) -> int | None:
+    """The slot that a checkpoint's name stands for; None if it is no checkpoint."""
+    match = _CHECKPOINT.fullmatch(name)
     return int(match[1]) if match else None
 
 

@@ -32,13 +32,23 @@ class Log:
     """The log of one media, read as far as its head; safe for many threads."""
 
     def __init__(
-        self, store: Store, *, origin: str, clock: Callable[[], datetime], random: Callable[[int], bytes]
+        self,
+        store: Store,
+        *,
+        origin: str,
+        clock: Callable[[], datetime],
+        random: Callable[[int], bytes],
+        recall: Callable[[], View | None] | None = None,
     ) -> None:
-        """`origin` is the sha256 of media.json's bytes, which slot 0 continues."""
+        """`origin` is the sha256 of media.json's bytes, which slot 0 continues.
+
+        `recall` gives a view that stands for the slots before its head, if there is one: it is asked once.
+        """
         self._store = store
         self._clock = clock
         self._random = random
         self._view = View(head=0, head_hash=origin)
+        self._recall = recall
         self._lock = threading.RLock()
         self._looked_for_holes = False
 
@@ -48,10 +58,17 @@ class Log:
         MediaDamaged if an entry is changed, missing, or does not continue its predecessor.
         """
         with self._lock:
+            if self._recall is not None:
+                self._view, self._recall = self._recall() or self._view, None
             self._view = self._view.extended(self._following(self._view.head, self._view.head_hash))
             if not self._looked_for_holes:
                 self._look_for_holes()
             return self._view
+
+    def digest_of(self, slot: int) -> str | None:
+        """The sha256 of the entry in a slot, as it is stored now; None if there is none."""
+        data = self._read_slot(slot)
+        return None if data is None else documents.sha256(data)
 
     def append(self, body: EntryBody, *, run: str | None, admit: Admission) -> int:
         """Commit one entry and return its slot; `admit` is asked again for every slot that is tried.
@@ -138,7 +155,8 @@ class Log:
     def _look_for_holes(self) -> None:
         """A slot beyond the head means a lost entry; writing into the hole would hide the loss."""
         head = self._view.head
-        beyond = [name for name in self._store.names(layout.LOG) if (layout.slot_number(name) or 0) > head]
+        names = self._store.names(layout.LOG, after=layout.slot(head))
+        beyond = [name for name in names if (layout.slot_number(name) or 0) > head]
         if beyond and self._read_slot(head) is None:
             raise MediaDamaged(
                 f"{self._store.location}: {layout.slot(head)} is missing, though {min(beyond)} is there: "

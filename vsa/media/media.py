@@ -18,11 +18,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vsa.errors import BadRequest, MediaConflict, MediaUnusable, ObjectMissing, ObjectsDoomed, VsaError
-from vsa.media import admission, documents, layout
+from vsa.errors import (
+    BadRequest,
+    MediaConflict,
+    MediaDamaged,
+    MediaUnusable,
+    ObjectMissing,
+    ObjectsDoomed,
+    VsaError,
+)
+from vsa.media import admission, documents, layout, recall
 from vsa.media.access import NO_SECRETS, StoreAccess
 from vsa.media.descriptor import describe_new, read_descriptor, require_extent_size
 from vsa.media.entries import EntryBody, PointEntry, RelocateEntry
@@ -30,6 +39,7 @@ from vsa.media.log import Log
 from vsa.media.places import make_store, open_store
 from vsa.media.store import Store
 from vsa.media.view import View
+from vsa.media.witness import Witness
 from vsa.model import DEFAULT_EXTENT_SIZE, IndexRef, Intent, Point
 
 if TYPE_CHECKING:
@@ -52,14 +62,26 @@ class Media:
     """One backup media; safe for many threads. Any method may raise TryAgainLater or MediaUnusable."""
 
     def __init__(
-        self, store: Store, *, write: bool, clock: Clock = system_clock, random: Random = os.urandom
+        self,
+        store: Store,
+        *,
+        write: bool,
+        from_log: bool = False,
+        clock: Clock = system_clock,
+        random: Random = os.urandom,
     ) -> None:
         """The media in a store that is known to keep a store's promises; errors as in `open`."""
         self._store = store
         self._writable = write
         self._random = random
         self._about, data = read_descriptor(store)
-        self._log = Log(store, origin=documents.sha256(data), clock=clock, random=random)
+        self._log = Log(
+            store,
+            origin=documents.sha256(data),
+            clock=clock,
+            random=random,
+            recall=None if from_log else partial(recall.newest, store, self._about.id),
+        )
         self._moved: tuple[int, Relocations] | None = None
 
     @classmethod
@@ -90,16 +112,19 @@ class Media:
         *,
         write: bool = False,
         access: StoreAccess = NO_SECRETS,
+        from_log: bool = False,
         clock: Clock = system_clock,
         random: Random = os.urandom,
     ) -> Self:
         """Open existing media; for reading nothing at all is written.
 
+        `from_log`: believe no checkpoint, read the log from its first slot. Whoever deletes or judges does.
+
         NoMedia if there is none. MediaUnusable if a newer version is needed, or if it cannot be written
         safely though `write` asks for it. MediaDamaged if media.json was altered.
         """
         store = open_store(location, access, random=random)
-        media = cls(store, write=write, clock=clock, random=random)
+        media = cls(store, write=write, from_log=from_log, clock=clock, random=random)
         if write:
             store.prepare_for_writing()
         return media
@@ -128,6 +153,22 @@ class Media:
     def view(self) -> View:
         """What the log says now. MediaDamaged if it is altered, cut or has a hole."""
         return self._log.view()
+
+    def require_witness(self, witness: Witness) -> None:
+        """MediaDamaged, naming both, unless the log has the very entry that the witness names."""
+        found = self.view().witness
+        if (digest := self._log.digest_of(witness.slot)) != witness.sha256:
+            here = f"has {digest} there" if digest else "has no such slot"
+            raise MediaDamaged(
+                f"{self.location}: the log was seen with entry {witness}, but {here}; it ends with "
+                f"{found or 'nothing'}: the media was put back to an older state, or is another one"
+            )
+
+    def checkpoint_if_due(self, *, every: int = recall.EVERY) -> bool:
+        """Store a checkpoint if the newest one is `every` entries old; whether it did. Never an error: it
+        is a cache, and whoever asks has done what matters."""
+        self._require_writable()
+        return recall.write_if_due(self._store, self.view(), self.id, every=every)
 
     def append(self, body: EntryBody, *, run: str | None = None) -> int:
         """Commit an entry and return its slot; for a run that has committed its point already, that slot.

@@ -65,6 +65,9 @@ class Store(Protocol):
         """The next part, once, of the names below `prefix`, which ends in "/"; a convenience like `names`."""
         ...
 
-    def names(self, prefix: str) -> Iterator[str]:
-        """Names that start with `prefix`, in no promised order. A convenience: it may miss or repeat some."""
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """Names that start with `prefix` and sort after `after`, in no promised order.
+
+        A convenience: it may miss or repeat some.
+        """
         ...

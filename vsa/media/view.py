@@ -5,12 +5,11 @@ Pure: entries in, view out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Self
-
-import zstandard
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Self, TypeVar
 
 from vsa.media.entries import (
     ClientEntry,
@@ -28,7 +27,12 @@ from vsa.media.entries import (
     RotateEntry,
     UnforgetEntry,
 )
+from vsa.media.layered import Draft, Members, layered, members
+from vsa.media.packed import Packer, unpack
+from vsa.media.witness import Witness
 from vsa.model import DiskBackup, Noun, Point, SnapshotRef
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class CommittedPoint:
 
     @property
     def point(self) -> Point:
-        return Point.model_validate_json(zstandard.decompress(self._packed))
+        return unpack(self._packed, Point.model_validate_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class ReportedJob:
 
     @property
     def job(self) -> JobEntry:
-        return JobEntry.model_validate_json(zstandard.decompress(self._packed))
+        return unpack(self._packed, JobEntry.model_validate_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class View:
     """What slots 0 to `head` - 1 say; later entries make another view and leave this one as it is.
 
     `head` is the next free slot and `head_hash` the sha256 of the entry before it (of media.json if there is
-    none): together the witness of the log.
+    none). The tables may be read from a checkpoint as they are asked for; what they give is the same.
     """
 
     head: int
@@ -108,15 +112,15 @@ class View:
     jobs: Mapping[int, ReportedJob] = field(default_factory=dict)
     committed: Mapping[str, int] = field(default_factory=dict)
     """Slot of the point that each run committed, also of points that were given up since."""
-    fenced: frozenset[str] = frozenset()
+    fenced: Set[str] = frozenset()
     """Runs that may no longer commit."""
-    doomed: frozenset[str] = frozenset()
+    doomed: Set[str] = frozenset()
     """Objects that are deleted, or may be at any moment."""
-    given_up: frozenset[int] = frozenset()
+    given_up: Set[int] = frozenset()
     """Forgotten points whose data is doomed: they cannot be called back."""
     forgotten: Mapping[int, datetime] = field(default_factory=dict)
     """When each point was forgotten that could still be called back, as the log's writer had the time."""
-    pinned: frozenset[int] = frozenset()
+    pinned: Set[int] = frozenset()
     doubtful: Mapping[int, tuple[Doubt, ...]] = field(default_factory=dict)
     relocations: tuple[Relocation, ...] = ()
     """In log order; each applies to what the ones before it have made of a row."""
@@ -130,6 +134,11 @@ class View:
     """Number of the key object that opens the media, if it is sealed."""
     _history: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _bases: Mapping[str, tuple[int, SnapshotRef]] = field(default_factory=dict, repr=False)
+
+    @property
+    def witness(self) -> Witness | None:
+        """The last entry, named; None while the log is empty."""
+        return Witness(slot=self.head - 1, sha256=self.head_hash) if self.head else None
 
     @property
     def live(self) -> list[CommittedPoint]:
@@ -187,57 +196,61 @@ class View:
 
     def extended(self, entries: Iterable[tuple[Entry, str]]) -> Self:
         """This view and the entries that follow it, in log order, each with the sha256 of its bytes."""
-        fold = _Fold(self)
+        fold: _Fold | None = None
         for entry, digest in entries:
+            fold = fold or _Fold(self)
             fold.add(entry, digest)
-        if fold.head == self.head:
+        if fold is None:
             return self
         return type(self)(
             fold.head,
             fold.head_hash,
-            clients=fold.clients,
-            points=fold.points,
-            jobs=fold.jobs,
-            committed=fold.committed,
-            fenced=frozenset(fold.fenced),
-            doomed=frozenset(fold.doomed),
-            given_up=frozenset(fold.given_up),
-            forgotten=fold.forgotten,
-            pinned=frozenset(fold.pinned),
-            doubtful=fold.doubtful,
+            clients=fold.clients.frozen(),
+            points=fold.points.frozen(),
+            jobs=fold.jobs.frozen(),
+            committed=fold.committed.frozen(),
+            fenced=Members(fold.fenced.frozen()),
+            doomed=Members(fold.doomed.frozen()),
+            given_up=Members(fold.given_up.frozen()),
+            forgotten=fold.forgotten.frozen(),
+            pinned=Members(fold.pinned.frozen()),
+            doubtful=fold.doubtful.frozen(),
             relocations=tuple(fold.relocations),
             damages=tuple(fold.damages),
-            damaged=fold.damaged,
-            healed=fold.healed,
+            damaged=fold.damaged.frozen(),
+            healed=fold.healed.frozen(),
             key=fold.key,
-            _history=fold.history,
-            _bases=fold.bases,
+            _history=fold.history.frozen(),
+            _bases=fold.bases.frozen(),
         )
 
 
 class _Fold:
-    """Mutable copies of a view's tables while entries are added to them."""
+    """Drafts of a view's tables while entries are added to them."""
 
     def __init__(self, view: View) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=1)
         self.head, self.head_hash = view.head, view.head_hash
-        self.clients = dict(view.clients)
-        self.points = dict(view.points)
-        self.jobs = dict(view.jobs)
-        self.committed = dict(view.committed)
-        self.fenced = set(view.fenced)
-        self.doomed = set(view.doomed)
-        self.given_up = set(view.given_up)
-        self.forgotten = dict(view.forgotten)
-        self.pinned = set(view.pinned)
-        self.doubtful = dict(view.doubtful)
+        self.clients = layered(view.clients).draft()
+        self.points = layered(view.points).draft()
+        self.jobs = layered(view.jobs).draft()
+        self.committed = layered(view.committed).draft()
+        self.fenced = members(view.fenced).of.draft()
+        self.doomed = members(view.doomed).of.draft()
+        self.given_up = members(view.given_up).of.draft()
+        self.forgotten = layered(view.forgotten).draft()
+        self.pinned = members(view.pinned).of.draft()
+        self.doubtful = layered(view.doubtful).draft()
         self.relocations = list(view.relocations)
         self.damages = list(view.damages)
-        self.damaged = dict(view.damaged)
-        self.healed = dict(view.healed)
+        self.damaged = layered(view.damaged).draft()
+        self.healed = layered(view.healed).draft()
         self.key = view.key
-        self.history = dict(view._history)
-        self.bases = dict(view._bases)
+        self.history = layered(view._history).draft()
+        self.bases = layered(view._bases).draft()
+
+    @cached_property
+    def _packer(self) -> Packer:
+        return Packer()
 
     def add(self, entry: Entry, digest: str) -> None:
         slot = entry.seq
@@ -246,7 +259,7 @@ class _Fold:
             case ClientEntry() as client:
                 self.clients[client.vm.key] = client
             case JobEntry() as job:
-                self.jobs[slot] = ReportedJob(slot, entry.time, self._pack(job))
+                self.jobs[slot] = ReportedJob(slot, _utc(entry.time), self._pack(job))
                 self._release_bases(job)
             case PointEntry(point=point):
                 self._add_point(entry, point)
@@ -255,12 +268,13 @@ class _Fold:
             case DamageEntry() as damage:
                 self._add_damage(slot, damage)
             case ForgetEntry(points=points):
-                self.forgotten.update((gone, entry.time) for gone in points if gone in self.points)
+                gone = [slot for slot in points if slot in self.points]
+                self.forgotten.update(dict.fromkeys(gone, _utc(entry.time)))
             case UnforgetEntry(points=points):
                 for wanted in points:
                     self.forgotten.pop(wanted, None)
             case PinEntry(points=points, pinned=pinned):
-                (self.pinned.update if pinned else self.pinned.difference_update)(points)
+                _put(self.pinned, points) if pinned else _drop(self.pinned, points)
             case DoomEntry() as doom:
                 self._add_doom(doom)
             case RelocateEntry() as relocate:
@@ -274,20 +288,21 @@ class _Fold:
         if run in self.committed or run in self.fenced:
             return
         disks = tuple(disk.disk.key for disk in point.disks)
-        self.points[slot] = CommittedPoint(slot, entry.time, run, point.vm.key, disks, self._pack(point))
+        packed = self._pack(point)
+        self.points[slot] = CommittedPoint(slot, _utc(entry.time), run, point.vm.key, disks, packed)
         self.committed[run] = slot
         for key in disks:
             self.history[key] = (*self.history.get(key, ()), slot)
-        self.bases.update((base.disk_key, (slot, base)) for base in point.bases)
+        self.bases.update({base.disk_key: (slot, base) for base in point.bases})
 
     def _add_doom(self, doom: DoomEntry) -> None:
-        self.fenced.update(run for run in doom.runs if run not in self.committed)
-        self.doomed.update(doom.objects)
+        _put(self.fenced, (run for run in doom.runs if run not in self.committed))
+        _put(self.doomed, doom.objects)
         for slot in doom.points:
             if slot in self.forgotten:
                 del self.forgotten[slot], self.points[slot]
-                self.given_up.add(slot)
-                self.pinned.discard(slot)
+                _put(self.given_up, [slot])
+                _drop(self.pinned, [slot])
                 self.doubtful.pop(slot, None)
 
     def _add_relocation(self, slot: int, run: str | None, relocate: RelocateEntry) -> None:
@@ -316,7 +331,21 @@ class _Fold:
             self.doubtful[point] = (*self.doubtful.get(point, ()), doubt)
 
     def _pack(self, noun: Noun) -> bytes:
-        return self._compressor.compress(noun.model_dump_json().encode())
+        return self._packer.pack(noun.model_dump_json())
+
+
+def _put(members: Draft[K, None], found: Iterable[K]) -> None:
+    members.update(dict.fromkeys(found))
+
+
+def _drop(members: Draft[K, None], found: Iterable[K]) -> None:
+    for item in found:
+        members.pop(item, None)
+
+
+def _utc(time: datetime) -> datetime:
+    """The same moment, told in one way, wherever the view was read from."""
+    return time.astimezone(UTC)
 
 
 def _joined(known: frozenset[int] | None, item: Damaged) -> frozenset[int]:

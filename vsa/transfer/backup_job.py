@@ -329,6 +329,7 @@ class BackupJob:
             alarms=tuple(alarms),
         )
         self.media.append(report)
+        self.media.checkpoint_if_due()
         return report
 
     def report_stopped(self, reason: str, pending: Sequence[str]) -> None:

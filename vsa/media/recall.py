@@ -1,0 +1,97 @@
+"""Which checkpoint may stand for the beginning of the log, and when another one is worth its bytes.
+
+Light: what reads Parquet is loaded once there is a checkpoint to read or to write.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+
+from vsa.errors import MediaConflict, MediaDamaged, VsaError
+from vsa.media import layout
+from vsa.media.store import Store
+from vsa.media.view import View
+
+EVERY = 1000
+"""Entries after which another checkpoint is worth its bytes."""
+KEPT = 2
+"""Checkpoints that pruning leaves: the newest, and one to fall back to."""
+
+_log = logging.getLogger(__name__)
+
+
+def newest(store: Store, media_id: str) -> View | None:
+    """What the newest checkpoint says that can be believed; None if there is none.
+
+    What is wrong with one is logged and no error: the next older one, or the log itself, serves as well.
+    """
+    for slot in reversed(_slots(_listed(store))):
+        try:
+            return _believed(store, slot, media_id)
+        except VsaError as error:
+            _log.warning("a checkpoint is passed over: %s", error)
+    return None
+
+
+def write_if_due(store: Store, view: View, media_id: str, *, every: int) -> bool:
+    """Store a checkpoint of `view` if the newest one is `every` entries older; whether one is there now.
+
+    Never an error: it is a cache, and whoever asks has done what matters.
+    """
+    slots = _slots(_listed(store))
+    if view.head - 1 - (slots[-1] if slots else -1) < every:
+        return False
+    try:
+        return _write(store, view, media_id)
+    except VsaError as error:
+        _log.warning("no checkpoint was written: %s", error)
+        return False
+
+
+def superseded(names: Iterable[str]) -> list[str]:
+    """The checkpoints that pruning may delete: all but the newest. That needs no doom entry, since nothing
+    refers to them."""
+    return [layout.checkpoint(slot) for slot in _slots(names)[:-KEPT]]
+
+
+def _write(store: Store, view: View, media_id: str) -> bool:
+    from vsa.media.checkpoint import MAX_SIZE, encode
+
+    name, data = layout.checkpoint(view.head - 1), encode(view, media_id)
+    if len(data) > MAX_SIZE:
+        _log.warning("%s would have %d bytes, more than any reader takes: not written", name, len(data))
+        return False
+    try:
+        store.create(name, [data])
+    except MediaConflict:
+        _log.info("%s is there already, which serves as well", name)
+    return True
+
+
+def _believed(store: Store, slot: int, media_id: str) -> View:
+    """What a checkpoint says, if it fits the log."""
+    from vsa.media.checkpoint import MAX_SIZE, decode
+
+    name = layout.checkpoint(slot)
+    view = decode(store.read(name, limit=MAX_SIZE), name, slot=slot, media_id=media_id)
+    entry = store.read(layout.slot(slot), limit=layout.MAX_DOCUMENT_SIZE)
+    if hashlib.sha256(entry).hexdigest() != view.head_hash:
+        raise MediaDamaged(f"{name} is of another log: it has another entry in slot {slot}")
+    return view
+
+
+def _listed(store: Store) -> list[str]:
+    try:
+        return list(store.names(layout.CHECKPOINTS))
+    except VsaError as error:
+        _log.warning("no checkpoints were found: %s", error)
+        return []
+
+
+def _slots(names: Iterable[str]) -> list[int]:
+    """The slots of the checkpoints among the names, ascending."""
+    return sorted({slot for name in names if (slot := layout.checkpoint_slot(name)) is not None})
