@@ -114,7 +114,11 @@ def encode(view: View, media_id: str) -> bytes:
     about = CheckpointDescription(
         sha256=_NO_DIGEST, media=media_id, slot=view.witness.slot, entry=view.witness.sha256, key=view.key
     )
-    heap, rows = _placed(_items(view), first=len(_MAGIC))
+    return assemble(about, *_placed(_items(view), first=len(_MAGIC)))
+
+
+def assemble(about: CheckpointDescription, heap: bytes, rows: Rows) -> bytes:
+    """The object of a description, the bytes of all keys and nouns, and the rows that place them."""
     sink = pa.BufferOutputStream()
     schema = parquet.schema_of(ROW)
     with parquet.writer(sink, schema, delta=schema.names) as writer:
@@ -122,7 +126,8 @@ def encode(view: View, media_id: str) -> bytes:
         sink.write(heap)
         if len(rows):
             writer.write_table(parquet.to_arrow(rows, schema), row_group_size=MAX_ROWS)
-        writer.add_key_value_metadata({METADATA_KEY: about.model_dump_json().encode()})
+        unproven = about.model_copy(update={"sha256": _NO_DIGEST})
+        writer.add_key_value_metadata({METADATA_KEY: unproven.model_dump_json().encode()})
     data = bytearray(sink.getvalue())
     at = _digest_at(data, "a new checkpoint")
     data[at : at + 64] = _digest(data, at).encode()

@@ -33,7 +33,10 @@ def unpack(data: bytes, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(_json(data))
     except (ValidationError, zstandard.ZstdError, ValueError) as error:
-        raise MediaDamaged(f"a noun in a checkpoint of the log cannot be read: {error}") from error
+        raise MediaDamaged(
+            f"a checkpoint of the log holds something unreadable ({error}): "
+            "give a witness, then the log itself is read"
+        ) from error
 
 
 def _json(data: bytes) -> bytes:

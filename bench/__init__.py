@@ -1,0 +1,1 @@
+"""Measurements that anybody can repeat; each says how in its docstring."""
