@@ -43,6 +43,7 @@ from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
 from tasks.transfer import transfer_disk
+from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
 from vsa.model import DiskBackup, DiskKind, Exclusion, Method, SnapshotRef
@@ -88,6 +89,11 @@ def backup_subclient(
         job = _open_job(subclient, runtime.flow_run.id or str(uuid4()), method=method, full=full)
     except VsaError as error:
         return Failed(message=str(error))
+    try:
+        check_witness(job.media)
+    except VsaError as error:
+        job.clean_scratch()
+        return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
     return _final_state(_Story(job).run())
 
@@ -112,6 +118,7 @@ class _Story:
             self._alarms.append(str(error))
         finally:
             report = self._end()
+        keep_witness(self._job.media, return_state=True)
         show_report(report, self._proxies, return_state=True)
         return report
 

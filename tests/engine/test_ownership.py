@@ -200,3 +200,20 @@ def test_a_job_that_waits_for_azure_to_allow_a_snapshot_can_be_stopped(world: Wo
     assert "told to stop" in reports[0].vms[0].error
     assert world.reasons(world.back_up())["os"] is Reason.CBT
     world.require_sound()
+
+
+def test_snapshots_that_know_more_than_the_media_are_left_alone_and_said(world: World) -> None:
+    """A media that was put back takes the bases of lost points for leftovers, if nothing tells it."""
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    assert world.back_up().result is Result.COMPLETED
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    witness = f"{world.media.view().head}:{'0' * 64}"
+    tags = {"vsa-media": world.media.id, "vsa-run": "0" * 16, "vsa-disk": disk.disk.key}
+    snapshot_by_others(world, f"vsa-{'0' * 16}-{disk.disk.key}", tags | {"vsa-witness": witness})
+    before = all_snapshots(world)
+    report = world.back_up()
+    assert report.result is Result.FAILED
+    assert f"the log was seen with entry {witness}" in report.vms[0].error
+    assert all_snapshots(world) == before
+    ours = [row["tags"] for row in world.control.inventory()["snapshots"]]
+    assert sum("vsa-witness" in tags for tags in ours if tags.get("vsa-media") == world.media.id) == 2

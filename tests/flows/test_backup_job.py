@@ -15,6 +15,7 @@ from vsa.media.entries import Result
 from vsa.model import DiskBackup, Method, Reason
 
 STAGES = (
+    r"check witness",
     r"release dead runs",
     r"discover VMs",
     r"create client entries",
@@ -27,9 +28,10 @@ STAGES = (
     r"release snapshots of (web|db)",
     r"release bases",
     r"complete job",
+    r"keep witness",
     r"show report",
 )
-RUNS_OF_STAGES = (1, 1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1, 1)
+RUNS_OF_STAGES = (1, 1, 1, 1, 1, 2, 1, 2, 6, 2, 2, 1, 1, 1, 1)
 
 
 def test_a_job_completes_through_every_documented_stage(site: Site) -> None:

@@ -45,15 +45,20 @@ LONGEST_COMPLETION_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a snapshot is: written into its tags or metadata in the request that creates it."""
+    """Whose a snapshot is: written into its tags or metadata in the request that creates it.
+
+    `witness` is the media's log as the run saw it when it began, empty if that was empty.
+    """
 
     media: str
     run: str
     job: str
     disk: str
+    witness: str = ""
 
     def tags(self) -> dict[str, str]:
-        return {"vsa-media": self.media, "vsa-run": self.run, "vsa-job": self.job, "vsa-disk": self.disk}
+        tags = {"vsa-media": self.media, "vsa-run": self.run, "vsa-job": self.job, "vsa-disk": self.disk}
+        return tags | ({"vsa-witness": self.witness} if self.witness else {})
 
     def metadata(self) -> dict[str, str]:
         """The same for blob metadata, whose names must be C# identifiers."""
@@ -64,12 +69,14 @@ class Owner:
 class FoundSnapshot:
     """A snapshot that carries our marks: `run` is the run that made it.
 
-    `granted`: somebody may have access to it. `inherited`: the disk itself carries the same marks, because
-    a snapshot of ours was copied over it, so a user's own snapshots of it look like ours.
+    `witness`: how far the media's log was when it was made, in the words of its marks, which anybody may
+    have edited. `granted`: somebody may have access to it. `inherited`: the disk itself carries the same
+    marks, because a snapshot of ours was copied over it, so a user's own snapshots of it look like ours.
     """
 
     name: SnapshotName
     run: str
+    witness: str = ""
     granted: bool = False
     inherited: bool = False
 
@@ -164,6 +171,7 @@ class ManagedSnapshots:
             FoundSnapshot(
                 name=SnapshotName(kind=disk.kind, id=snapshot.id),
                 run=snapshot.tags["vsa-run"],
+                witness=snapshot.tags.get("vsa-witness", ""),
                 granted=text(snapshot.disk_state) not in ("", "Unattached"),
             )
             for snapshot in snapshots
@@ -291,6 +299,7 @@ class BlobSnapshots:
             FoundSnapshot(
                 name=SnapshotName(kind=disk.kind, id=disk.source, moment=blob.snapshot),
                 run=run,
+                witness=(blob.metadata or {}).get("vsa_witness", ""),
                 inherited=run == base_run,
             )
             for blob in blobs

@@ -61,16 +61,17 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     init = _add(commands, "init", "create backup media in an absent or empty place")
     init.add_argument("--extent-size", default="64KiB", metavar="SIZE", help="the unit of change (64KiB)")
-    points = _add(commands, "points", "list the recovery points, oldest first")
+    points = _add_witnessed(commands, "points", "list the recovery points, oldest first")
     points.add_argument("--vm", metavar="NAME", help="only those of the VM of this name, resource id or key")
-    _add(commands, "clients", "list the protected VMs")
-    jobs = _add(commands, "jobs", "list the jobs, newest first, with what they complained of")
+    _add_witnessed(commands, "clients", "list the protected VMs")
+    jobs = _add_witnessed(commands, "jobs", "list the jobs, newest first, with what they complained of")
     jobs.add_argument("--limit", type=_count, default=20, metavar="N", help="no more than N (20)")
-    show = _add(commands, "show", "show all that is known of one recovery point")
+    show = _add_witnessed(commands, "show", "show all that is known of one recovery point")
     show.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
     _add_restore(commands)
     rebuild = _add(commands, "rebuild", "make media anew from packs alone")
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
+    _add_witnessed(commands, "witness", "print the log's last entry, to be kept outside the media")
     return top
 
 
@@ -90,8 +91,18 @@ def _add(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser
     return added
 
 
+def _add_witnessed(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser:
+    added = _add(commands, name, purpose)
+    added.add_argument(
+        "--witness",
+        metavar="SLOT:SHA256",
+        help="an entry that the log must have, as `vsa witness` printed it; all of the log is read then",
+    )
+    return added
+
+
 def _add_restore(commands: Commands) -> None:
-    restore = _add(commands, "restore", "write disks of a recovery point to new image files")
+    restore = _add_witnessed(commands, "restore", "write disks of a recovery point to new image files")
     restore.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
     restore.add_argument(
         "--disk", default="all", metavar="DISK", help="a disk's name, its LUN, `os`, or `all` (all)"

@@ -11,6 +11,7 @@ from vsa.cli import reports
 from vsa.cli.answers import Answer, Command, Document
 from vsa.media.access import StoreAccess
 from vsa.media.media import Media
+from vsa.media.witness import Witness
 from vsa.text import parse_size, printable
 
 
@@ -18,9 +19,20 @@ def media_document(media: Media) -> Document:
     return {"id": media.id, "location": media.location}
 
 
-def open_media(options: argparse.Namespace) -> Media:
-    """The media that was named, entered with what the environment holds."""
-    return Media.open(options.media, access=StoreAccess.from_environment(os.environ))
+def open_media(options: argparse.Namespace, *, from_log: bool = False) -> Media:
+    """The media that was named, entered with what the environment holds.
+
+    With a witness the log itself is read, and must hold it: a checkpoint proves nothing.
+    """
+    witness = None if options.witness is None else Witness.parse(options.witness)
+    media = Media.open(
+        options.media,
+        from_log=from_log or witness is not None,
+        access=StoreAccess.from_environment(os.environ),
+    )
+    if witness is not None:
+        media.require_witness(witness)
+    return media
 
 
 def _init(options: argparse.Namespace, err: TextIO) -> Answer:
@@ -64,10 +76,18 @@ def _show(options: argparse.Namespace, err: TextIO) -> Answer:
     return Answer(document, reports.point_text(view, made))
 
 
+def _witness(options: argparse.Namespace, err: TextIO) -> Answer:
+    """Of the log itself, so that what is kept outside never rests on a checkpoint."""
+    media = open_media(options, from_log=True)
+    text = str(media.view().witness or "")
+    return Answer({"media": media_document(media), "witness": text or None}, text or "The log is empty.")
+
+
 COMMANDS: dict[str, Command] = {
     "init": _init,
     "points": _points,
     "clients": _clients,
     "jobs": _jobs,
     "show": _show,
+    "witness": _witness,
 }

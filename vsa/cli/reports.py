@@ -14,7 +14,7 @@ from vsa.cli.tables import fields, moment, table
 from vsa.errors import BadRequest
 from vsa.media.entries import ClientEntry, JobEntry, VmOutcome
 from vsa.media.view import CommittedPoint, ReportedJob, View
-from vsa.model import DiskBackup, DiskRole
+from vsa.model import DiskBackup, DiskRole, Point
 from vsa.text import printable, size_text
 
 
@@ -31,64 +31,69 @@ def points_of(view: View, vm: str | None) -> list[CommittedPoint]:
     if vm is None:
         return points
     keys = {client.vm.key for client in view.clients.values() if _is_called(client, vm)}
-    keys |= {made.point.vm.key for made in points if vm.casefold() == made.point.vm.name.casefold()}
+    keys |= {made.client for made in points if vm.casefold() == made.point.vm.name.casefold()}
     if not keys:
         raise BadRequest(f"no client is called {printable(vm)!r}: `vsa clients` lists those of this media")
-    return [made for made in points if made.point.vm.key in keys]
+    return [made for made in points if made.client in keys]
 
 
 def points_document(view: View, points: Sequence[CommittedPoint]) -> list[Document]:
-    return [
-        {
-            "point": made.slot,
-            "taken_at": taken_at(made).isoformat(),
-            "committed_at": made.time.isoformat(),
-            "vm": made.point.vm.name,
-            "vm_key": made.point.vm.key,
-            "subclient": made.point.subclient,
-            "job": made.point.job,
-            "disks": len(made.point.disks),
-            "size": sum(backup.snapshot.size for backup in made.point.disks),
-            "stored": sum(backup.figures.stored for backup in made.point.disks),
-            "methods": sorted({backup.method.value for backup in made.point.disks}),
-            "excluded": len(made.point.excluded),
-            "doubtful": made.slot in view.doubtful,
-        }
-        for made in points
-    ]
+    return [_listed_point(view, made, made.point) for made in points]
+
+
+def _listed_point(view: View, made: CommittedPoint, point: Point) -> Document:
+    return {
+        "point": made.slot,
+        "taken_at": taken_at(point).isoformat(),
+        "committed_at": made.time.isoformat(),
+        "vm": point.vm.name,
+        "vm_key": point.vm.key,
+        "subclient": point.subclient,
+        "job": point.job,
+        "disks": len(point.disks),
+        "size": sum(backup.snapshot.size for backup in point.disks),
+        "stored": sum(backup.figures.stored for backup in point.disks),
+        "methods": sorted({backup.method.value for backup in point.disks}),
+        "excluded": len(point.excluded),
+        "doubtful": made.slot in view.doubtful,
+    }
 
 
 def points_text(view: View, points: Sequence[CommittedPoint]) -> str:
     headings = [">POINT", "TAKEN", "VM", "SUBCLIENT", "METHOD", ">DISKS", ">SIZE", ">STORED", "REMARK"]
-    return table(headings, [_point_row(view, made) for made in points]) if points else "No recovery points."
+    return (
+        table(headings, [_point_row(view, made, made.point) for made in points])
+        if points
+        else "No recovery points."
+    )
 
 
-def _point_row(view: View, made: CommittedPoint) -> list[object]:
-    disks = made.point.disks
+def _point_row(view: View, made: CommittedPoint, point: Point) -> list[object]:
+    disks = point.disks
     return [
         made.slot,
-        moment(taken_at(made)),
-        made.point.vm.name,
-        made.point.subclient,
+        moment(taken_at(point)),
+        point.vm.name,
+        point.subclient,
         ", ".join(sorted({backup.method.value for backup in disks})),
         len(disks),
         size_text(sum(backup.snapshot.size for backup in disks)),
         size_text(sum(backup.figures.stored for backup in disks)),
-        remark(view, made),
+        remark(view, made.slot, point),
     ]
 
 
-def remark(view: View, made: CommittedPoint) -> str:
+def remark(view: View, slot: int, point: Point) -> str:
     """What somebody must know before they rely on the point."""
-    remarks = ["DOUBTFUL"] if made.slot in view.doubtful else []
-    if excluded := len(made.point.excluded):
+    remarks = ["DOUBTFUL"] if slot in view.doubtful else []
+    if excluded := len(point.excluded):
         remarks.append(f"{excluded} excluded")
     return ", ".join(remarks)
 
 
-def taken_at(made: CommittedPoint) -> dt.datetime:
+def taken_at(point: Point) -> dt.datetime:
     """When the first of the point's snapshots was taken: nothing later is sure to be in it."""
-    return min(backup.snapshot.taken_at for backup in made.point.disks)
+    return min(backup.snapshot.taken_at for backup in point.disks)
 
 
 def clients_document(view: View) -> list[Document]:
@@ -171,7 +176,7 @@ def point_document(view: View, made: CommittedPoint) -> Document:
     return {
         "point": made.slot,
         "committed_at": made.time.isoformat(),
-        "taken_at": taken_at(made).isoformat(),
+        "taken_at": taken_at(made.point).isoformat(),
         "run": made.run,
         "doubts": [
             {"slot": doubt.slot, "disk_key": doubt.disk_key, "reason": doubt.reason}
@@ -197,7 +202,7 @@ def _point_facts(made: CommittedPoint) -> str:
             ("Region", point.vm.region),
             ("Subclient", point.subclient),
             ("Job, run", f"{point.job}, {made.run}"),
-            ("Snapshots", moment(taken_at(made))),
+            ("Snapshots", moment(taken_at(point))),
             ("Committed", moment(made.time)),
             ("Consistency", point.consistency),
         ]
@@ -260,7 +265,7 @@ def _disk_name(made: CommittedPoint, key: str) -> str:
 def _points_by_client(view: View) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for made in view.points.values():
-        found.setdefault(made.point.vm.key, []).append(made.slot)
+        found.setdefault(made.client, []).append(made.slot)
     return found
 
 

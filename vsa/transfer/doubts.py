@@ -5,7 +5,7 @@ from __future__ import annotations
 from vsa.media.entries import DoubtEntry
 from vsa.media.media import Media
 from vsa.media.view import View
-from vsa.model import DiskBackup, Method
+from vsa.model import DiskBackup, Method, Point
 
 
 def mark_doubtful(disk_key: str, reason: str, *, run: str, media: Media) -> None:
@@ -23,7 +23,8 @@ def suspects(view: View, disk_key: str) -> tuple[int, ...]:
 
     Points that are doubtful already are not named again.
     """
-    backups = {slot: backup for slot in view.points if (backup := _backup(view, slot, disk_key))}
+    holding = (made for made in view.points.values() if disk_key in made.disks)
+    backups = {made.slot: backup for made in holding if (backup := _backup(made.point, disk_key))}
     since = max((slot for slot, backup in backups.items() if backup.method is not Method.CBT), default=-1)
     found = [slot for slot in sorted(backups) if slot > since] or sorted(backups)[-1:]
     return tuple(slot for slot in found if not doubt_of(view, slot, disk_key))
@@ -34,6 +35,5 @@ def doubt_of(view: View, slot: int, disk_key: str) -> str:
     return next((doubt.reason for doubt in view.doubtful.get(slot, ()) if doubt.disk_key == disk_key), "")
 
 
-def _backup(view: View, slot: int, disk_key: str) -> DiskBackup | None:
-    disks = view.points[slot].point.disks
-    return next((backup for backup in disks if backup.disk.key == disk_key), None)
+def _backup(point: Point, disk_key: str) -> DiskBackup | None:
+    return next((backup for backup in point.disks if backup.disk.key == disk_key), None)

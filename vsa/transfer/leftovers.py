@@ -14,10 +14,11 @@ from functools import partial
 from vsa.azure.grants import revoke
 from vsa.azure.snapshots import FoundSnapshot
 from vsa.azure.staging import StagingBlobs, staging_url
-from vsa.errors import VsaError
+from vsa.errors import BadRequest, MediaDamaged, VsaError
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
+from vsa.media.witness import Witness
 from vsa.model import DiskKind, Intent, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
@@ -97,8 +98,11 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> None:
     """Remove from Azure what this media made of the disk and nobody needs.
 
     Untouched are: snapshots without our marks, the base that the log names, and what live runs own.
+    MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
     """
     found = env.snapshots(disk).ours(disk, env.media.id)
+    for item in found:
+        _require_witnessed(disk, item, env.media)
     staged = _staged_runs(disk, env)
     view = _fence_dead({*staged, *(item.run for item in found)}, env)
     for run in staged:
@@ -107,6 +111,22 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> None:
     for item in found:
         if _is_over(item.run, view):
             _clear_snapshot(disk, item, view, env)
+
+
+def _require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
+    """A log that was put back knows nothing of this snapshot, which may be the base of a lost point."""
+    try:
+        witness = Witness.parse(item.witness)
+    except BadRequest:
+        # No mark, of an older version or of a log that was empty; or somebody's own text.
+        return
+    try:
+        media.require_witness(witness)
+    except MediaDamaged as error:
+        raise MediaDamaged(
+            f"disk {disk.name}: snapshot {item.name.moment or item.name.id} knows more than the media: "
+            f"{error}. If the media was put back on purpose, delete that snapshot"
+        ) from error
 
 
 def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:

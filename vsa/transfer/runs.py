@@ -45,8 +45,8 @@ class Run(Noun):
     excluded: tuple[Exclusion, ...] = ()
     started_at: AwareDatetime
 
-    def owner(self, media: str, disk: SourceDisk) -> Owner:
-        return Owner(media=media, run=self.id, job=self.job, disk=disk.key)
+    def owner(self, media: str, disk: SourceDisk, *, witness: str = "") -> Owner:
+        return Owner(media=media, run=self.id, job=self.job, disk=disk.key, witness=witness)
 
 
 def guard(run: str, media: Media) -> None:
@@ -82,10 +82,12 @@ def create_snapshots(run: Run, env: RunEnvironment) -> tuple[SnapshotRef, ...]:
 
     One that fails fails the run: the others' snapshots go when the run is released.
     """
+    witness = str(env.media.view().witness or "")
 
     def snapshot(disk: SourceDisk) -> SnapshotRef:
         guard(run.id, env.media)
-        return env.snapshots(disk).create(disk, run.owner(env.media.id, disk), env.stop)
+        owner = run.owner(env.media.id, disk, witness=witness)
+        return env.snapshots(disk).create(disk, owner, env.stop)
 
     # The caller's context goes along, so that a wait of minutes is logged on the caller's task.
     with ThreadPoolExecutor(max_workers=len(run.disks)) as pool:
