@@ -1,8 +1,8 @@
 """New rows over older indexes that are absorbed: what keeps the number of layers of a disk small.
 
-An index absorbs the layers right below it that have no more rows than what is above them. So layers
-halve from one to the next, a disk has at most as many as its rows have binary digits, and each row is
-written again as seldom.
+An index absorbs the layers right below it that have no more than twice the rows of what is above them. So
+each layer that stays has more than twice the rows of the next, a disk has no more layers than its rows have
+binary digits, and as a row's layer grows by half whenever the row is written again, that happens as seldom.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def layers_to_absorb(layers: Sequence[IndexFile], new_rows: int, disk_size: int)
         about = file.description
         # Its short last extent would be read as a whole one in an index of a larger disk.
         ends_short = about.disk_size != disk_size and about.disk_size % about.extent_size != 0
-        if len(file) > new_rows or ends_short:
+        # Not "more than": of changes that each are a little smaller than the last none would be absorbed.
+        if len(file) > 2 * new_rows or ends_short:
             break
         new_rows += len(file)
         count += 1

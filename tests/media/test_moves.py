@@ -1,0 +1,202 @@
+"""Wherever frames are moved to, in whatever order, a row finds the one that the log's last word leads to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.media.making import new_media
+from vsa.errors import MediaDamaged
+from vsa.media import layout
+from vsa.media.disk_index import DiskIndex
+from vsa.media.entries import RelocateEntry
+from vsa.media.index import ROW, ZEROS, IndexDescription, PackRef, open_index, write_index
+from vsa.media.layout import SEGMENT, IndexKind
+from vsa.media.moves import MOVE, MovesDescription, Relocations, open_moves, store_moves
+from vsa.media.view import Relocation
+from vsa.ranges import KIB
+
+Place = tuple[int, int]
+"""Number of a pack, and the offset of a frame in it."""
+Moved = Mapping[Place, Place]
+
+SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
+PACKS = 6
+EXTENTS = 8
+SIZE = 2 * SEGMENT * 4 * KIB
+
+PLACE = st.tuples(st.integers(0, PACKS - 1), st.sampled_from([64, 1000, 2000]))
+ROWS = st.dictionaries(
+    st.sampled_from([0, 1, 2, 3, SEGMENT, SEGMENT + 1, SEGMENT + 2]), PLACE, min_size=1, max_size=EXTENTS
+)
+# Chains, circles and frames that several lead to are all among these: repacking, folding and healing are.
+TABLES = st.lists(st.dictionaries(PLACE, PLACE, min_size=1, max_size=6), max_size=6)
+
+
+def pack_name(number: int) -> str:
+    return layout.pack("r0", bytes([number] * 16))
+
+
+def pack_ref(number: int) -> PackRef:
+    return PackRef(name=pack_name(number), size=10_000, sha256="0" * 64)
+
+
+def length_at(place: Place) -> int:
+    """Each frame has a length of its own, so that a wrong one shows."""
+    return 100 + place[0] * 10 + place[1] % 7
+
+
+class Moving:
+    """An index whose rows lie at given places, and tables that move them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.media = new_media(folder / "media")
+        self.folder = folder
+
+    def index(self, rows: Mapping[int, Place], tables: Sequence[Moved]) -> DiskIndex:
+        self.tables = [self._store(moved) for moved in tables]
+        relocations = Relocations(
+            self.media.store,
+            [Relocation(slot, entry) for slot, entry in enumerate(self.tables)],
+            media_id=self.media.id,
+        )
+        file = open_index(
+            self.media.store, self._index(rows), media_id=self.media.id, extent_size=self.media.extent_size
+        )
+        return DiskIndex([file], relocations, disk_size=SIZE, extent_size=self.media.extent_size)
+
+    def _index(self, rows: Mapping[int, Place]):
+        used = sorted({pack for pack, _ in rows.values()})
+        about = IndexDescription(
+            media=self.media.id,
+            run="r0",
+            disk_key="d",
+            disk_size=SIZE,
+            extent_size=self.media.extent_size,
+            kind=IndexKind.BASE,
+            packs=tuple(map(pack_ref, used)),
+        )
+        groups = []
+        for segment in sorted({extent // SEGMENT for extent in rows}):
+            here = sorted(extent for extent in rows if extent // SEGMENT == segment)
+            made = np.zeros(len(here), ROW)
+            made["extent"] = here
+            made["pack"] = [used.index(rows[extent][0]) for extent in here]
+            made["offset"] = [rows[extent][1] for extent in here]
+            made["length"] = [length_at(rows[extent]) for extent in here]
+            groups.append((segment, made))
+        name = layout.index("r0", "d", os.urandom(8))
+        ref = write_index(self.folder / "index", name, about, iter(groups))
+        self.media.store.create(name, [(self.folder / "index").read_bytes()])
+        return ref
+
+    def _store(self, moved: Moved) -> RelocateEntry:
+        sources = sorted({pack for pack, _ in moved})
+        targets = sorted({pack for pack, _ in moved.values()})
+        rows = np.zeros(len(moved), MOVE)
+        for row, (old, new) in zip(rows, moved.items(), strict=True):
+            row["from_pack"], row["from_offset"] = sources.index(old[0]), old[1]
+            row["pack"], row["offset"], row["length"] = targets.index(new[0]), new[1], length_at(new)
+        about = MovesDescription(
+            media=self.media.id,
+            run="r0",
+            sources=tuple(map(pack_name, sources)),
+            packs=tuple(map(pack_ref, targets)),
+        )
+        table = store_moves(self.media.store, layout.moves("r0", os.urandom(8)), about, rows)
+        return RelocateEntry(table=table, packs=about.sources, reason="moved")
+
+
+def resolved(place: Place, tables: Sequence[Moved]) -> tuple[Place, set[int]]:
+    """Where a frame lies in the end, and which tables it followed."""
+    followed = set()
+    for number, moved in enumerate(tables):
+        if place in moved:
+            place = moved[place]
+            followed.add(number)
+    return place, followed
+
+
+def places_of(index: DiskIndex) -> dict[int, tuple[Place, int]]:
+    numbers = {pack_name(number): number for number in range(PACKS)}
+    found = {}
+    for table in index.tables():
+        for at in np.flatnonzero(table.pack != ZEROS).tolist():
+            place = numbers[index.packs[table.pack[at]]], int(table.offset[at])
+            found[table.first_extent + at] = place, int(table.length[at])
+    return found
+
+
+@settings(deadline=None, max_examples=1000 if SOAK else 40)
+@given(ROWS, TABLES)
+def test_any_chain_of_moves_resolves_as_a_dict_does_and_needs_just_that(tmp_path_factory, rows, tables):
+    moving = Moving(tmp_path_factory.mktemp("moves"))
+    index = moving.index(rows, tables)
+    expected = {extent: resolved(place, tables) for extent, place in rows.items()}
+    assert places_of(index) == {extent: (at, length_at(at)) for extent, (at, _) in expected.items()}
+
+    followed = {number for _, numbers in expected.values() for number in numbers}
+    packs = {pack_name(place[0]) for place, _ in expected.values()}
+    tables_followed = {moving.tables[number].table.name for number in followed}
+    assert index.needs() == packs | tables_followed | {index.files[0].ref.name}
+
+
+def test_a_table_is_opened_only_if_something_can_lead_to_it(tmp_path):
+    """Also through a pack that only another table leads to."""
+    moving = Moving(tmp_path)
+    tables = [{(0, 64): (1, 64)}, {(4, 64): (5, 64)}, {(1, 64): (2, 64)}]
+    index = moving.index({0: (0, 64)}, tables)
+    for entry in (moving.tables[0], moving.tables[2]):
+        assert entry.table.name in index.moves
+    assert moving.tables[1].table.name not in index.moves
+    assert places_of(index) == {0: ((2, 64), length_at((2, 64)))}
+
+
+class TestATableThatLies:
+    def refuse(self, tmp_path, match, *, moved=None, **changes):
+        moving = Moving(tmp_path)
+        rows = np.zeros(2, MOVE)
+        rows["from_offset"], rows["offset"], rows["length"] = [64, 200], 64, 10
+        for name, value in (moved or {}).items():
+            rows[name] = value
+        about = MovesDescription(
+            **{
+                "media": moving.media.id,
+                "run": "r0",
+                "sources": (pack_name(0),),
+                "packs": (pack_ref(1),),
+                **changes,
+            }
+        )
+        ref = store_moves(moving.media.store, layout.moves("r0", bytes(8)), about, rows)
+        with pytest.raises(MediaDamaged, match=match):
+            open_moves(moving.media.store, ref, media_id=moving.media.id)
+
+    @pytest.mark.parametrize(
+        ("moved", "match"),
+        [
+            ({"from_pack": 1}, "from_pack is outside"),
+            ({"from_pack": -1}, "from_pack is outside"),
+            ({"pack": 1}, "pack is outside"),
+            ({"pack": -1}, "pack is outside"),
+            ({"from_offset": 64}, "do not ascend"),
+            ({"offset": 63}, "outside its pack"),
+            ({"length": 0}, "outside its pack"),
+            ({"offset": 9_990}, "outside its pack"),
+            ({"length": 2**32 - 1}, "outside its pack"),
+        ],
+    )
+    def test_about_a_place(self, tmp_path, moved, match):
+        self.refuse(tmp_path, match, moved=moved)
+
+    def test_about_its_media(self, tmp_path):
+        self.refuse(tmp_path, "is of media", media="f" * 32)
+
+    def test_about_a_pack(self, tmp_path):
+        self.refuse(tmp_path, "something else as a pack", sources=("media.json",))
