@@ -6,7 +6,10 @@ looks sound by itself. What Prefect remembers tells.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prefect import task
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.variables import Variable
 
 from tasks.policy import STAGE
@@ -61,4 +64,6 @@ def keep_witness(media: Media) -> None:
         kept = kept_witness(media)
         if kept is not None and kept.slot >= witness.slot:
             return
-        Variable.set(variable_of(media), str(witness), overwrite=True)
+        # Of two who write the first one, the second is refused, and reads what there is now.
+        with suppress(ObjectAlreadyExists):
+            Variable.set(variable_of(media), str(witness), overwrite=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import logging
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -249,7 +250,7 @@ class TestWhateverIsWrongWithACheckpoint:
 
 
 POINT = packed.Packer().pack(a_point(DISK, [INDEX]).point.model_dump_json())
-ABOUT = CheckpointDescription(sha256=HASH, media=MEDIA, slot=5, entry=HASH)
+ABOUT = CheckpointDescription(blake3=HASH, media=MEDIA, slot=5, entry=HASH)
 
 
 def forged(*rows: tuple[int, ...], heap: bytes = POINT, about: CheckpointDescription = ABOUT) -> bytes:
@@ -287,7 +288,7 @@ def test_a_checkpoint_that_lies_about_its_rows_is_refused(rows, complaint):
 
 def test_a_checkpoint_of_a_newer_form_is_passed_over():
     data = forged().replace(b'"format":1', b'"format":2')
-    with pytest.raises(MediaDamaged, match="own sha256"):
+    with pytest.raises(MediaDamaged, match="own digest"):
         read(data)
     at = checkpoint._digest_at(data, "x")
     with pytest.raises(MediaDamaged, match="does not describe itself"):
@@ -333,6 +334,24 @@ def test_opening_unpacks_nothing_that_is_not_asked_for(monkeypatch):
     assert after.points_of_disk(a_disk("disk-1").key)[-2:] == (451, 500)
     # The disk's own history, which the new point was added to, and no other.
     assert len(unpacked) <= 3
+
+
+@pytest.mark.skipif(os.environ.get("AZURE_VSA_SOAK") != "1", reason="soak: a long log takes a minute to make")
+def test_media_of_a_hundred_thousand_points_opens_in_two_seconds(tmp_path):
+    from bench.media_scale import make_long_log, opened
+
+    assert make_long_log(tmp_path / "media", 100_000).checkpoint_if_due()
+    found = opened(str(tmp_path / "media"), from_log=False)
+    assert found["points"] == 100_000
+    assert found["seconds"] < 2
+
+
+def test_media_of_many_points_is_opened_by_reading_two_slots(tmp_path):
+    from bench.media_scale import make_long_log
+
+    folder = tmp_path / "media"
+    assert make_long_log(folder, 1_500, vms=20).checkpoint_if_due()
+    assert log_slots_read(folder) == [1519, 1520]
 
 
 def test_media_goes_on_from_a_checkpoint_as_from_the_log(folder):
