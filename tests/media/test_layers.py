@@ -46,7 +46,8 @@ class LayeredDisk:
     def back_up(self, contents: Contents) -> None:
         disk = a_disk(size=self.size)
         parent = self.media.disk_index(self.indexes, self.size) if self.indexes else None
-        given = {at: data and data[: self._length(at)] for at, data in contents.items()}
+        there = {at: data for at, data in contents.items() if at * EXTENT < self.size}
+        given = {at: data and data[: self._length(at)] for at, data in there.items()}
         written = write_disk(
             self.media,
             given,
@@ -79,15 +80,17 @@ class LayeredDisk:
         assert len(self.indexes) <= (math.log2(max(rows, 1)) + 2) * (1 + self.short_growths)
 
 
-NUMBERS = st.one_of(st.integers(0, 40), st.sampled_from([SEGMENT - 1, SEGMENT, SEGMENT + 1]))
+LAST = SEGMENT + 2
+NUMBERS = st.one_of(st.integers(0, 40), st.sampled_from([SEGMENT - 1, SEGMENT, LAST]))
 DELTA = st.dictionaries(NUMBERS, st.one_of(st.none(), st.builds(noise, st.integers(0, 9))), max_size=24)
 GROWTH = st.sampled_from([0, 0, 512, EXTENT, EXTENT + 1024, SEGMENT * EXTENT])
 
 
 @settings(deadline=None, max_examples=300 if SOAK else 12)
 @given(st.sampled_from([0, 512]), st.lists(st.tuples(GROWTH, DELTA), min_size=1, max_size=8))
+@example(512, [(0, {LAST: noise(0)}), (EXTENT, {0: noise(1), 1: noise(2), 2: noise(3)})])
 def test_whatever_is_absorbed_the_contents_are_the_disk_s(tmp_path_factory, tail, history):
-    disk = LayeredDisk(tmp_path_factory.mktemp("layers"), (SEGMENT + 2) * EXTENT + tail)
+    disk = LayeredDisk(tmp_path_factory.mktemp("layers"), LAST * EXTENT + tail)
     for growth, delta in history:
         disk.grow(disk.size + growth)
         disk.back_up(delta)
@@ -219,9 +222,9 @@ def incremental(folder: Path, media_id: str, base: IndexRef, size: int, changed:
     opening = store.read_bytes
     target = DiskTarget(media_id, f"i{changed}", "d", size, 64 * KIB, IndexKind.DELTA)
     writer = DiskWriter(store, target, scratch=folder, random=os.urandom, parent=parent)
-    zeros = memoryview(bytes(64 * KIB))
     for number in range(changed):
-        writer.put((number % 2) * SEGMENT + number, zeros, *fingerprint(zeros))
+        data = memoryview(number.to_bytes(8, "big") * (8 * KIB))
+        writer.put((number % 2) * SEGMENT + number, data, *fingerprint(data))
     written = writer.finish()
     assert written.index is not None
     assert len(written.indexes) == 2
