@@ -50,8 +50,8 @@ class DyingStore:
     def folders(self, prefix: str) -> Iterator[str]:
         return iter(self._do(lambda: list(self._store.folders(prefix))))
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return iter(self._do(lambda: list(self._store.names(prefix))))
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        return iter(self._do(lambda: list(self._store.names(prefix, after=after))))
 
     def delete(self, name: str) -> None:
         self._do(lambda: self._store.delete(name))

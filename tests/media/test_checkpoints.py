@@ -265,7 +265,7 @@ def read(data: bytes) -> View:
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        pytest.param([(14, 1, 0, 4, 0, 0)], "kinds", id="a kind that nobody knows"),
+        pytest.param([(15, 1, 0, 4, 0, 0)], "kinds", id="a kind that nobody knows"),
         pytest.param([(2, 1, 0, 4, 0, 0), (1, 1, 0, 4, 0, 0)], "kinds", id="kinds in disorder"),
         pytest.param([(1, 6, 0, 4, 0, 0)], "slot or time", id="a slot that comes later"),
         pytest.param([(1, -2, 0, 4, 0, 0)], "slot or time", id="a slot below none"),

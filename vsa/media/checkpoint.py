@@ -70,8 +70,9 @@ class Kind(IntEnum):
     RELOCATION = 9
     DAMAGE = 10
     DAMAGED = 11
-    HISTORY = 12
-    BASE = 13
+    HEALED = 12
+    HISTORY = 13
+    BASE = 14
 
 
 _BY_SLOT = (
@@ -206,8 +207,9 @@ def _items(view: View) -> Iterator[_Item]:
         yield _Item(Kind.RELOCATION, moved.slot, data=packer.pack(moved.entry.model_dump_json()))
     for damage in view.damages:
         yield _Item(Kind.DAMAGE, damage.slot, data=packer.pack(damage.entry.model_dump_json()))
-    for name, offsets in sorted(view.damaged.items()):
-        yield _Item(Kind.DAMAGED, key=name, data=packer.pack(_OFFSETS.dump_json(offsets)))
+    for kind, known in ((Kind.DAMAGED, view.damaged), (Kind.HEALED, view.healed)):
+        for name, offsets in sorted(known.items()):
+            yield _Item(kind, key=name, data=packer.pack(_OFFSETS.dump_json(offsets)))
     for key, held in sorted(view._history.items()):
         yield _Item(Kind.HISTORY, key=key, data=packer.pack(_SLOTS.dump_json(held)))
     for key, (slot, base) in sorted(view._bases.items()):
@@ -257,6 +259,7 @@ class _Tables:
             relocations=tuple(self._nouns(Kind.RELOCATION, Relocation, RelocateEntry.model_validate_json)),
             damages=tuple(self._nouns(Kind.DAMAGE, Damage, DamageEntry.model_validate_json)),
             damaged=self._by_key(Kind.DAMAGED, self._decoded(_OFFSETS.validate_json)),
+            healed=self._by_key(Kind.HEALED, self._decoded(_OFFSETS.validate_json)),
             key=about.key,
             _history=self._by_key(Kind.HISTORY, self._decoded(_SLOTS.validate_json)),
             _bases=self._by_key(Kind.BASE, self._base),

@@ -48,9 +48,7 @@ class Closure:
         if not any(name in view.doomed for name in self._names):
             return frozenset()
         needs = [self._opened(disk.indexes, disk.disk.size, view).needs() for disk in self._disks]
-        return frozenset(
-            name for names in (self._records, *needs) for name in names if name in view.doomed
-        )
+        return frozenset(name for names in (self._records, *needs) for name in names if name in view.doomed)
 
     def _newly_shared(self, disk: DiskBackup, view: View) -> Iterator[str]:
         """The packs with damaged frames that rows lead to which the parent does not have. What is carried on

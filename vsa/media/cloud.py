@@ -107,9 +107,9 @@ class CloudStore:
             found = obstore.list_with_delimiter(self._reader, prefix.rstrip("/") or None)
         yield from (folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
-    def names(self, prefix: str) -> Iterator[str]:
-        for name in self._list(prefix):
-            if not name.startswith("."):
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        for name in self._list(prefix, after):
+            if name > after and not name.startswith("."):
                 yield name
 
     def delete(self, name: str) -> None:
@@ -219,10 +219,13 @@ class CloudStore:
                 return b""
             raise said from error
 
-    def _list(self, prefix: str) -> Iterator[str]:
-        """All names that start with `prefix`; the library itself knows prefixes of whole parts only."""
+    def _list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """All names that start with `prefix`; the library itself knows prefixes of whole parts only.
+
+        A service that can begin behind `after` does.
+        """
         with self._asking(Action.LIST, prefix):
-            for batch in obstore.list(self._reader, prefix.rpartition("/")[0] or None):
+            for batch in obstore.list(self._reader, prefix.rpartition("/")[0] or None, offset=after or None):
                 yield from (found["path"] for found in batch if found["path"].startswith(prefix))
 
     def _delete(self, name: str) -> None:

@@ -84,8 +84,8 @@ class RetryingStore:
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return self._store.names(prefix)
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        return self._store.names(prefix, after=after)
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[tuple[ByteRange, memoryview]]:

@@ -56,8 +56,8 @@ class SealedStore:
     def folders(self, prefix: str) -> Iterator[str]:
         return self._store.folders(prefix)
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return self._store.names(prefix)
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        return self._store.names(prefix, after=after)
 
     def _opened(self, name: str) -> SealedObject:
         def read(at: ByteRange) -> bytes:

@@ -155,6 +155,8 @@ def test_names_are_listed_by_any_prefix(store):
     assert set(store.names("log/")) == {SLOT, "log/000000000001", "log/000000000010"}
     assert set(store.names("log/00000000000")) == {SLOT, "log/000000000001"}
     assert len(set(store.names(""))) == 5
+    assert set(store.names("log/", after=SLOT)) == {"log/000000000001", "log/000000000010"}
+    assert list(store.names("log/", after="log/000000000010")) == []
     assert list(store.names("absent/")) == []
     assert sorted(store.folders("runs/")) == ["r1", "r2"]
     assert list(store.folders("absent/")) == []
