@@ -171,6 +171,15 @@ def members(given: Set[K]) -> Members[K]:
     return given if isinstance(given, Members) else Members(Layered(dict.fromkeys(given)))
 
 
+def put(members: Draft[K, None], found: Iterable[K]) -> None:
+    members.update(dict.fromkeys(found))
+
+
+def drop(members: Draft[K, None], found: Iterable[K]) -> None:
+    for item in found:
+        members.pop(item, None)
+
+
 def _look_up(base: Mapping[K, V], changes: Mapping[K, V | _Gone], key: K) -> V:
     if key not in changes:
         return base[key]

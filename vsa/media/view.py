@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import Self
 
 from vsa.media.entries import (
     ClientEntry,
@@ -27,12 +27,10 @@ from vsa.media.entries import (
     RotateEntry,
     UnforgetEntry,
 )
-from vsa.media.layered import Draft, Members, layered, members
+from vsa.media.layered import Members, drop, layered, members, put
 from vsa.media.packed import Packer, unpack
 from vsa.media.witness import Witness
 from vsa.model import DiskBackup, Noun, Point, SnapshotRef
-
-K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +272,7 @@ class _Fold:
                 for wanted in points:
                     self.forgotten.pop(wanted, None)
             case PinEntry(points=points, pinned=pinned):
-                _put(self.pinned, points) if pinned else _drop(self.pinned, points)
+                put(self.pinned, points) if pinned else drop(self.pinned, points)
             case DoomEntry() as doom:
                 self._add_doom(doom)
             case RelocateEntry() as relocate:
@@ -296,13 +294,13 @@ class _Fold:
         self.bases.update({base.disk_key: (slot, base) for base in point.bases})
 
     def _add_doom(self, doom: DoomEntry) -> None:
-        _put(self.fenced, (run for run in doom.runs if run not in self.committed))
-        _put(self.doomed, doom.objects)
+        put(self.fenced, (run for run in doom.runs if run not in self.committed))
+        put(self.doomed, doom.objects)
         for slot in doom.points:
             if slot in self.forgotten:
                 del self.forgotten[slot], self.points[slot]
-                _put(self.given_up, [slot])
-                _drop(self.pinned, [slot])
+                put(self.given_up, [slot])
+                drop(self.pinned, [slot])
                 self.doubtful.pop(slot, None)
 
     def _add_relocation(self, slot: int, run: str | None, relocate: RelocateEntry) -> None:
@@ -332,15 +330,6 @@ class _Fold:
 
     def _pack(self, noun: Noun) -> bytes:
         return self._packer.pack(noun.model_dump_json())
-
-
-def _put(members: Draft[K, None], found: Iterable[K]) -> None:
-    members.update(dict.fromkeys(found))
-
-
-def _drop(members: Draft[K, None], found: Iterable[K]) -> None:
-    for item in found:
-        members.pop(item, None)
 
 
 def _utc(time: datetime) -> datetime:
