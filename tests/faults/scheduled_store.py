@@ -211,8 +211,8 @@ class _Gate:
     def folders(self, prefix: str) -> Iterator[str]:
         return iter(self._do("folders", prefix, lambda: list(self._store.folders(prefix))))
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return iter(self._do("names", prefix, lambda: list(self._store.names(prefix))))
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        return iter(self._do("names", prefix, lambda: list(self._store.names(prefix, after=after))))
 
     def delete(self, name: str) -> None:
         self._do("delete", name, lambda: self._store.delete(name))

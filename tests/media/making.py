@@ -155,13 +155,14 @@ def back_up(
     disk: SourceDisk | None = None,
     base: Sequence[IndexRef] = (),
     parent: int | None = None,
+    started_at: dt.datetime = NOW,
 ) -> int:
     """A whole run, from its intent to its committed point; a delta if a base is given.
 
     `parent` is the slot of the point whose indexes the base is.
     """
     disk = disk or a_disk()
-    media.begin_run(an_intent(run))
+    media.begin_run(an_intent(run, started_at=started_at))
     kind = IndexKind.DELTA if base else IndexKind.BASE
     written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind)
     indexes = (*base, *([written.index] if written.index else []))

@@ -1,0 +1,86 @@
+"""A small media with a history, and the upkeep that is due on it: forgetting, pruning, repacking."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tempfile
+from pathlib import Path
+
+from vsa.upkeep.forgetting import forget, named, plan_forgetting
+from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
+
+from tests.media.making import NOW, a_disk, back_up, new_media, noise, read_point
+from vsa.media.media import Media
+from vsa.model import SourceDisk
+from vsa.transfer.liveness import has_ended, this_process
+
+LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
+"""When upkeep is done: every point is older than any grace."""
+
+Contents = dict[int, bytes]
+
+
+def grown_media(folder: Path, scratch: Path) -> dict[str, Contents]:
+    """Four points of one disk and one of another, which leave packs half empty; what each run's point holds."""
+    media = new_media(folder)
+    held: dict[str, Contents] = {}
+    contents: Contents = {}
+    slot: int | None = None
+    for number in range(4):
+        # Each change replaces most of the one before, so that old packs have little left to hold.
+        changes = {at: noise((number, at)) for at in range(number, number + 8)}
+        slot = grow(media, f"r{number}", a_disk(), changes, scratch=scratch, parent=slot)
+        contents = contents | changes
+        held[f"r{number}"] = contents
+    other = {at: noise((3, at)) for at in range(3, 6)}
+    grow(media, "other", a_disk("data"), other, scratch=scratch)
+    return held | {"other": other}
+
+
+def grow(
+    media: Media,
+    run: str,
+    disk: SourceDisk,
+    changes: Contents,
+    *,
+    scratch: Path,
+    parent: int | None = None,
+    started_at: dt.datetime = NOW,
+) -> int:
+    """One more point, on the point `parent` of the same disk. By its start a prune judges whether it lives."""
+    base = ()
+    if parent is not None:
+        base = media.view().points[parent].point.disks[0].indexes
+    return back_up(
+        media, changes, run=run, scratch=scratch, disk=disk, base=base, parent=parent, started_at=started_at
+    )
+
+
+def forget_points(media: Media, *slots: int) -> None:
+    """Forget those of the points that are there and wanted."""
+    view = media.view()
+    wanted = [slot for slot in slots if slot in view.points and slot not in view.forgotten]
+    if wanted:
+        forget(media, plan_forgetting(media, named(wanted), now=LATER), now=LATER)
+
+
+def prune(media: Media, *, threshold: float = 0.6) -> PruneReport:
+    """A prune without grace: safety must not come from clocks."""
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = plan_prune(
+            media,
+            now=LATER,
+            scratch=Path(scratch),
+            grace=dt.timedelta(0),
+            threshold=threshold,
+            has_ended=has_ended,
+            trust_clock=True,
+        )
+        return carry_out(plan, process=this_process(), random=os.urandom)
+
+
+def require_all_points(media: Media, held: dict[str, Contents]) -> None:
+    """Every point that was not given up, forgotten or not, holds what its run stored."""
+    for slot, made in media.view().points.items():
+        assert read_point(media, slot) == held[made.run], f"the point of {made.run} in slot {slot}"

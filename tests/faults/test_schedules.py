@@ -1,0 +1,187 @@
+"""Writers, prunes and others on one media, in orders that are drawn call by call. (F36, F40-F43, F45.)
+
+What the protocol's model searches to the end (tests/protocol) is played here at random on the real code, with
+deaths, lost answers, requests that are sent twice, and requests that land late.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vsa.upkeep.forgetting import unforget
+
+from tests.faults.scheduled_store import Coverage, Schedule
+from tests.faults.small_media import (
+    LATER,
+    Contents,
+    forget_points,
+    grow,
+    grown_media,
+    prune,
+    require_all_points,
+)
+from tests.media.making import NOW, a_disk, noise, read_point
+from tests.soak import rounds, seeded
+from vsa.errors import MediaConflict, MediaDamaged, TryAgainLater, VsaError
+from vsa.media.folder import FolderStore
+from vsa.media.media import Media
+from vsa.media.store import Store
+
+Act = Callable[[Store], Any]
+
+
+class Writer:
+    """A backup of one disk on its newest point, tried again under a new run when it was refused.
+
+    A prune holds it for dead if it is `slow`: it began long ago.
+    """
+
+    def __init__(
+        self, name: str, disk: str, held: dict[str, Contents], scratch: Path, *, slow: bool = False
+    ) -> None:
+        self.started_at = NOW if slow else LATER
+        self.name = name
+        self.disk = a_disk(disk)
+        self.held = held
+        self.scratch = scratch
+
+    def __call__(self, store: Store) -> int:
+        for attempt in range(3):
+            try:
+                return self._attempt(Media(store, write=True), f"{self.name}-{attempt}")
+            except (MediaConflict, TryAgainLater, MediaDamaged) as error:
+                refused: VsaError = error
+        raise refused
+
+    def _attempt(self, media: Media, run: str) -> int:
+        latest = media.view().latest_point_of_disk(self.disk.key)
+        changes = {at: noise((run, at)) for at in range(2, 7)}
+        before: Contents = {}
+        parent: int | None = None
+        if latest is not None:
+            parent = latest[0]
+            before = self.held[media.view().points[parent].run]
+        # Said beforehand: a commit whose answer is lost may be one all the same.
+        self.held[run] = before | changes
+        return grow(
+            media,
+            run,
+            self.disk,
+            changes,
+            scratch=self.scratch,
+            parent=parent,
+            started_at=self.started_at,
+        )
+
+
+def pruner(*slots: int) -> Act:
+    def act(store: Store) -> None:
+        media = Media(store, write=True)
+        forget_points(media, *slots)
+        prune(media)
+
+    return act
+
+
+def repacker(store: Store) -> None:
+    prune(Media(store, write=True), threshold=1.0)
+
+
+def hesitant(slot: int) -> Act:
+    """Forgets a point and calls it back."""
+
+    def act(store: Store) -> None:
+        media = Media(store, write=True)
+        forget_points(media, slot)
+        unforget(media, [slot])
+
+    return act
+
+
+def reader(held: dict[str, Contents]) -> Act:
+    """A restore of every point: what it reads is right, or it is told why it cannot be read."""
+
+    def act(store: Store) -> None:
+        media = Media(store, write=False)
+        for slot, made in media.view().points.items():
+            assert read_point(media, slot) == held[made.run]
+
+    return act
+
+
+def actors(scene: str, held: dict[str, Contents], scratch: Path, *, slow: bool) -> dict[str, Act]:
+    def writer(name: str, disk: str) -> Writer:
+        return Writer(name, disk, held, scratch, slow=slow)
+
+    match scene:
+        case "a writer and a prune":
+            return {"a": writer("a", "os"), "prune": pruner(0, 1, 2)}
+        case "two writers of one disk and a prune":
+            return {"a": writer("a", "os"), "b": writer("b", "os"), "prune": pruner(0, 1)}
+        case "two prunes and a writer":
+            return {"a": writer("a", "os"), "prune": pruner(0, 1), "other prune": pruner(2)}
+        case "a repacking, a prune and a writer":
+            return {"a": writer("a", "os"), "prune": pruner(0), "repack": repacker}
+        case "two repackings":
+            return {"one": repacker, "other": repacker, "a": writer("a", "data")}
+        case "a prune and somebody who calls back":
+            return {"prune": pruner(0, 1), "hesitant": hesitant(1)}
+        case "a prune of everything and a writer":
+            return {"a": writer("a", "os"), "prune": pruner(0, 1, 2, 3)}
+        case "a restore, a prune and a writer":
+            return {"a": writer("a", "os"), "prune": pruner(0, 1, 2), "restore": reader(held)}
+    raise AssertionError(scene)
+
+
+SCENES = [
+    "a writer and a prune",
+    "two writers of one disk and a prune",
+    "two prunes and a writer",
+    "a repacking, a prune and a writer",
+    "two repackings",
+    "a prune and somebody who calls back",
+    "a prune of everything and a writer",
+    "a restore, a prune and a writer",
+]
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
+    folder = tmp_path_factory.mktemp("grown")
+    return folder / "media", grown_media(folder / "media", folder)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_no_order_of_calls_loses_a_point(scene: str, grown, tmp_path: Path) -> None:
+    choose, coverage = seeded(scene), Coverage()
+    for play in range(rounds(6, 80, 1500)):
+        folder = tmp_path / "media"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(grown[0], folder)
+        held = dict(grown[1])
+        faults = play % 4
+        schedule = Schedule(FolderStore(folder), choose, faults=faults)
+        cast = actors(scene, held, tmp_path, slow=play % 3 == 2)
+        coverage.add(schedule.play(cast))
+        require_whole(folder, held, tmp_path, play)
+    sys.stdout.write(f"{scene}: {coverage}\n")
+    # Draws that were always the same would prove little, and so would actors that never get anywhere.
+    assert len(coverage.shapes) > coverage.plays * 0.9
+    wanted = [who for who in cast if who != "restore" and (coverage.plays > 50 or "prune" in who)]
+    assert all(coverage.endings[f"{who}: done"] for who in wanted)
+
+
+def require_whole(folder: Path, held: dict[str, Contents], scratch: Path, play: int) -> None:
+    """All points restore, also after one more prune and one more backup, by people whom nothing disturbs."""
+    media = Media(FolderStore(folder), write=True)
+    require_all_points(media, held)
+    prune(media)
+    require_all_points(media, held)
+    writer = Writer(f"next-{play}", "os", held, scratch)
+    slot = writer(FolderStore(folder))
+    assert read_point(Media.open(str(folder)), slot) == held[f"next-{play}-0"]

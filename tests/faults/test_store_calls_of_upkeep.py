@@ -1,0 +1,126 @@
+"""Forgetting, pruning and repacking die, fail or hear nothing at any call to the store.
+
+After each: every point that is wanted restores, and the next prune finishes what was begun. (F15, F28, F45.)
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.dying_store import Death
+from tests.faults.small_media import forget_points, grown_media, prune, require_all_points
+from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
+from tests.media.making import objects
+from tests.processes import PROCESSES
+from tests.soak import chosen
+from vsa.errors import MediaUnusable, TryAgainLater, VsaError
+from vsa.media.folder import FolderStore
+from vsa.media.media import Media
+from vsa.media.store import Store
+
+LOST = TryAgainLater("the answer was lost")
+FULL = MediaUnusable("the file system is full")
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("grown")
+    return folder / "media", grown_media(folder / "media", folder)
+
+
+@pytest.fixture
+def copied(grown, tmp_path) -> Callable[[], Path]:
+    """The same media again and again."""
+
+    def copy() -> Path:
+        shutil.rmtree(tmp_path / "media", ignore_errors=True)
+        return Path(shutil.copytree(grown[0], tmp_path / "media"))
+
+    return copy
+
+
+def upkeep(store: Store) -> None:
+    media = Media(store, write=True)
+    forget_points(media, 0, 1)
+    prune(media)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Upkeep in a process of its own."""
+
+    folder: Path
+    death: Death
+
+    def carry_out(self) -> None:
+        upkeep(self.death.store(FolderStore(self.folder)))
+
+
+def calls_of_upkeep(folder: Path) -> int:
+    store = FaultyStore(FolderStore(folder), no_fault)
+    upkeep(store)
+    return len(store.calls)
+
+
+def require_that_nothing_was_lost(folder: Path, held: dict, whole: set[str]) -> None:
+    """And that another upkeep, undisturbed, leaves no more than one that was never disturbed."""
+    media = Media(FolderStore(folder), write=True)
+    require_all_points(media, held)
+    upkeep(FolderStore(folder))
+    media = Media.open(str(folder))
+    require_all_points(media, held)
+    assert {made.run for made in media.view().points.values()} == {"r2", "r3", "other"}
+    kinds = sorted(kind_of(name) for name in objects(folder) if kind_of(name) != "log")
+    assert len(kinds) <= len(whole) + 3, sorted(objects(folder))
+
+
+def kind_of(name: str) -> str:
+    parts = name.split("/")
+    return parts[2] if parts[0] == "runs" else parts[0]
+
+
+@pytest.fixture
+def whole(copied) -> set[str]:
+    """What is left after an upkeep that nothing disturbs, but for the log."""
+    folder = copied()
+    upkeep(FolderStore(folder))
+    return {name for name in objects(folder) if not name.startswith("log/")}
+
+
+def test_killed_in_any_call(grown, copied, whole) -> None:
+    calls = calls_of_upkeep(copied())
+    assert calls > 50
+    deaths = [Death(number, moment) for number in range(calls) for moment in Moment]
+    died = 0
+    played = chosen("upkeep killed", deaths, by_default=25, in_ci=150)
+    for death in played:
+        folder = copied()
+        process = PROCESSES.Process(target=Order(folder, death).carry_out)
+        process.start()
+        process.join(60)
+        # Names are random, and by their order a prune may need a call less: then it ends before its death.
+        assert process.exitcode in (-signal.SIGKILL, 0), death
+        died += process.exitcode != 0
+        require_that_nothing_was_lost(folder, grown[1], whole)
+    assert died > len(played) * 0.9
+
+
+@pytest.mark.parametrize(
+    ("error", "moment"), [(LOST, Moment.AFTER), (LOST, Moment.BEFORE), (FULL, Moment.BEFORE)]
+)
+def test_any_call_fails(grown, copied, whole, error, moment) -> None:
+    calls = range(calls_of_upkeep(copied()))
+    for number in chosen(f"upkeep {error} {moment}", calls, by_default=12, in_ci=60):
+        folder = copied()
+        store = FaultyStore(FolderStore(folder), fail_call(number, moment, error))
+        try:
+            upkeep(store)
+        except VsaError as failed:
+            assert str(error) in str(failed)
+        require_that_nothing_was_lost(folder, grown[1], whole)
