@@ -186,6 +186,11 @@ class Subclient(Noun):
     consistency: Literal["crash-consistent per disk"] = Field(
         default="crash-consistent per disk", description="What the snapshots of one VM promise together."
     )
+    deduplication: Literal["media", "client", "off"] = Field(
+        default="media",
+        description="Among whom the same data is stored once: 'media' all clients of the backup media, "
+        "'client' the disks and recovery points of one client, 'off' nobody.",
+    )
     allow_incomplete_points: bool = Field(
         default=False,
         description="Keep a recovery point, labelled so, when a disk of the VM could not be backed up.",

@@ -17,6 +17,7 @@ from vsa.media.frames import fingerprint
 from vsa.media.index import ZEROS
 from vsa.media.layout import SEGMENT, IndexKind
 from vsa.media.media import Media
+from vsa.media.sharing import Sharing
 from vsa.model import (
     DiskBackup,
     DiskFigures,
@@ -25,6 +26,7 @@ from vsa.model import (
     IndexRef,
     Intent,
     Method,
+    ObjectRef,
     Point,
     ProcessName,
     Reason,
@@ -102,6 +104,7 @@ def a_point(
     indexes: Sequence[IndexRef],
     *,
     packs: Sequence[str] = (),
+    digests: Sequence[ObjectRef] = (),
     bases: Sequence[SnapshotRef] = (),
     vm: str = "web",
     parent: int | None = None,
@@ -114,6 +117,7 @@ def a_point(
         parent=parent,
         indexes=tuple(indexes),
         packs=tuple(packs),
+        digests=tuple(digests),
         figures=DiskFigures(size=disk.size),
         proxy="proxy-1",
     )
@@ -131,10 +135,18 @@ def write_disk(
     scratch: Path,
     kind: IndexKind = IndexKind.BASE,
     parent: DiskIndex | None = None,
+    sharing: Sharing | None = None,
+    client: str = "vm",
 ) -> WrittenDisk:
     """One attempt that gives every extent in `contents`, segment by segment."""
     writer = media.disk_writer(
-        run=run, disk_key=disk.key, disk_size=disk.size, kind=kind, scratch=scratch, parent=parent
+        run=run,
+        disk_key=disk.key,
+        disk_size=disk.size,
+        kind=kind,
+        scratch=scratch,
+        parent=parent,
+        sharing=sharing.of(client) if sharing else None,
     )
     for extent, data in sorted(contents.items()):
         if data is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -54,6 +55,14 @@ _SCHEMA = parquet.schema_of(ROW)
 _MAX_ROW_GROUP_BYTES = 2 * SEGMENT * ROW.itemsize
 
 
+class Offer(StrEnum):
+    """To whom an extent is offered that is stored already; each narrower than the one before."""
+
+    MEDIA = "media"
+    CLIENT = "client"
+    OFF = "off"
+
+
 class PackRef(Noun):
     """One pack object, pinned by its size and digest."""
 
@@ -76,7 +85,10 @@ class IndexSegment(Noun):
 
 
 class IndexDescription(Noun):
-    """What an index says of itself, as JSON under METADATA_KEY. `segments` names its row groups in order."""
+    """What an index says of itself, as JSON under METADATA_KEY. `segments` names its row groups in order.
+
+    `offer` says to whom later backups may offer its extents: all of the media, the client `client`, nobody.
+    """
 
     format: Literal[1] = 1
     media: str
@@ -85,6 +97,8 @@ class IndexDescription(Noun):
     disk_size: Bytes
     extent_size: Annotated[int, Field(ge=MIN_EXTENT_SIZE, le=MAX_EXTENT_SIZE)]
     kind: IndexKind
+    offer: Offer = Offer.OFF
+    client: Identifier = "nobody"
     packs: tuple[PackRef, ...]
     segments: tuple[IndexSegment, ...] = ()
 

@@ -75,8 +75,9 @@ def moves(run: str, random: bytes) -> str:
     return f"{RUNS}{require_identifier(run)}/moves/{random.hex()}.parquet"
 
 
-def digests(run: str, disk_key: str, random: bytes) -> str:
-    return f"{RUNS}{require_identifier(run)}/digests/{require_identifier(disk_key)}-{random.hex()}.parquet"
+def digests_of(index: str) -> str:
+    """The name of the digests object that belongs to an index."""
+    return index.replace("/index/", "/digests/", 1)
 
 
 def key(number: int) -> str:

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from vsa.media.disk_index import DiskIndex
     from vsa.media.disk_writer import DiskWriter
     from vsa.media.extent_reader import ExtentReader
+    from vsa.media.index import IndexFile, Offer
     from vsa.media.moves import Relocations
+    from vsa.media.sharing import SharedExtents, Sharing
 
 Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
@@ -246,10 +248,11 @@ class Media:
         kind: layout.IndexKind,
         scratch: Path,
         parent: DiskIndex | None = None,
+        sharing: SharedExtents | None = None,
     ) -> DiskWriter:
         """Where one attempt's extents of one disk go; `scratch` is an existing local folder.
 
-        `parent` are the contents that a delta is laid over.
+        `parent` are the contents that a delta is laid over; `sharing` knows what is stored already.
         """
         from vsa.media.disk_writer import DiskTarget, DiskWriter
 
@@ -262,7 +265,25 @@ class Media:
             random=self._random,
             parent=parent,
             relocations=self._relocations(self.view()),
+            sharing=sharing,
         )
+
+    def sharing(self, offer: Offer) -> Sharing | None:
+        """What the streams of one process store together, as long as it lives; None: nothing is shared."""
+        from vsa.media.digests import open_digests
+        from vsa.media.extent_sample import ExtentSample
+        from vsa.media.index import Offer
+        from vsa.media.recent_extents import RecentExtents
+        from vsa.media.sharing import Sharing
+        from vsa.media.stored_extents import StoredExtents
+
+        if offer is Offer.OFF:
+            return None
+        sample = ExtentSample(lambda ref: open_digests(self._store, ref, media_id=self.id))
+        stored = StoredExtents(
+            sample, opened=self._index, relocations=self._relocations, size_of=self._store.size
+        )
+        return Sharing(offer, recent=RecentExtents(), stored=stored, view=self.view)
 
     def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
         """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).
@@ -270,20 +291,21 @@ class Media:
         What is read of an index is proven first. MediaDamaged if one is not what its reference says.
         """
         from vsa.media.disk_index import DiskIndex
-        from vsa.media.index import open_index
 
         view = view or self.view()
-        sound = _sound_indexes(view)
-        files = [
-            open_index(self._store, sound.get(ref.name, ref), media_id=self.id, extent_size=self.extent_size)
-            for ref in indexes
-        ]
+        files = [self._index(ref, view) for ref in indexes]
         return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
 
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
 
         return ExtentReader(self._store)
+
+    def _index(self, ref: IndexRef, view: View) -> IndexFile:
+        from vsa.media.index import open_index
+
+        sound = _sound_indexes(view).get(ref.name, ref)
+        return open_index(self._store, sound, media_id=self.id, extent_size=self.extent_size)
 
     def _require_writable(self) -> None:
         if not self._writable:

@@ -13,8 +13,10 @@ from pathlib import Path
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
 from vsa.azure.snapshots import snapshots_of
+from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
+from vsa.media.sharing import Sharing
 from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
 from vsa.progress import Progress
 from vsa.stop import Stop, again
@@ -41,6 +43,7 @@ class Streaming:
     progress: Progress
     scratch: Path
     now: Callable[[], dt.datetime]
+    sharing: Sharing | None = None
     rng: random.Random = field(default_factory=random.SystemRandom)
     readers: int = 4
     workers: int = 2
@@ -51,6 +54,7 @@ class Stream:
     """One disk's way through one proxy."""
 
     run: str
+    client: str
     disk: SourceDisk
     snapshot: SnapshotRef
     proxy: str
@@ -156,6 +160,7 @@ class _Transfer:
                 kind=IndexKind.DELTA if parent else IndexKind.BASE,
                 scratch=env.scratch,
                 parent=older,
+                sharing=env.sharing.of(stream.client) if env.sharing else None,
             ),
             progress=env.progress,
         )
@@ -189,11 +194,13 @@ class _Transfer:
             since_full=0 if decision.method is Method.FULL else self._known.since_full + 1,
             indexes=written.indexes,
             packs=written.packs,
+            digests=samples_of(written, parent.digests if parent else ()),
             figures=DiskFigures(
                 size=stream.snapshot.size,
                 changed=comparison.new if decision.method is Method.CRC else planned.listed,
                 read=comparison.read,
                 new=comparison.new,
+                shared=written.shared,
                 stored=written.stored,
                 audited=comparison.audited,
             ),

@@ -28,6 +28,7 @@ from vsa.media.entries import (
     Result,
     VmOutcome,
 )
+from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
@@ -104,6 +105,7 @@ class BackupJob:
         self.random = random
         self.started_at = now()
         self._first_slot = media.view().head
+        self._sharing = media.sharing(Offer(subclient.deduplication))
         self._slots = {
             proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
             for proxy in self.proxies
@@ -234,8 +236,11 @@ class BackupJob:
             progress=self.progress,
             scratch=self.scratch,
             now=self.now,
+            sharing=self._sharing,
         )
-        stream = Stream(run=run.id, disk=disk, snapshot=snapshot, proxy=proxy, staging=staging)
+        stream = Stream(
+            run=run.id, client=run.vm.key, disk=disk, snapshot=snapshot, proxy=proxy, staging=staging
+        )
         with self._slots[proxy]:
             self.stop.check()
             known = runs.known_of(self.media.view(), disk.key)
