@@ -12,7 +12,20 @@ from tasks.policy import STAGE
 from vsa.media.entries import DiskOutcome, JobEntry, VmOutcome
 from vsa.text import printable, size_text
 
-_HEADINGS = ("VM", "disk", "proxy", "method", "reason", "size", "changed", "read", "stored", "rate", "result")
+_HEADINGS = (
+    "VM",
+    "disk",
+    "proxy",
+    "method",
+    "reason",
+    "size",
+    "changed",
+    "read",
+    "shared",
+    "stored",
+    "rate",
+    "result",
+)
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
@@ -53,8 +66,10 @@ def _row(vm: VmOutcome, disk: DiskOutcome, proxies: Mapping[str, str]) -> list[s
     figures = disk.figures
     start = [_cell(vm.name), _cell(disk.name), _cell(proxies.get(disk.key, ""))]
     if figures is None or disk.method is None or disk.reason is None:
-        return [*start, *[""] * 7, "failed"]
-    moved = [size_text(n) for n in (figures.size, figures.changed, figures.read, figures.stored)]
+        return [*start, *[""] * 8, "failed"]
+    moved = [
+        size_text(n) for n in (figures.size, figures.changed, figures.read, figures.shared, figures.stored)
+    ]
     rate = f"{size_text(round(figures.read / figures.elapsed))}/s" if figures.elapsed else ""
     point = f"point {vm.point}" if vm.point is not None else "read, but the VM has no point"
     return [*start, disk.method.value, _cell(disk.reason.value), *moved, rate, point]

@@ -151,7 +151,6 @@ def test_whatever_disks_have_in_common_each_restores_bit_for_bit(tmp_path_factor
     """Every digest is sampled here, so that even tiny disks meet each other across processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vsa.media.digests.SAMPLED_BITS", 0)
-        patch.setattr("vsa.media.stored_extents.SAMPLED_BITS", 0)
         _back_up_in_turn(tmp_path_factory.mktemp("dedup"), disks)
 
 
@@ -307,11 +306,16 @@ def _nothing_stored(media: Media) -> StoredExtents:
 
 
 class TestLaterProcesses:
-    def test_a_clone_costs_what_precedes_its_first_sampled_extent(self, estate):
+    def test_a_clone_stores_nothing(self, estate):
         estate.back_up("a", IMAGE)
-        stored, shared = estate.back_up("b", IMAGE)
-        first = next(at for at, data in IMAGE.items() if not fingerprint(data).digest[0] & 0x3F)
-        assert (stored, shared) == (first * EXTENT, (1000 - first) * EXTENT)
+        assert estate.back_up("b", IMAGE) == (0, 1000 * EXTENT)
+        estate.require_restores()
+
+    def test_a_clone_that_begins_differently_stores_what_precedes_its_first_sampled_extent(self, estate):
+        estate.back_up("a", IMAGE)
+        sampled = [at for at in range(16, 1000) if not fingerprint(IMAGE[at]).digest[0] & 0x3F]
+        own = {at: noise(("own", at)) for at in range(16)}
+        assert estate.back_up("b", {**IMAGE, **own})[0] == sampled[0] * EXTENT
         estate.require_restores()
 
     def test_extents_are_found_at_other_places_of_other_disks(self, estate):
@@ -451,8 +455,8 @@ class TestDoomedDamagedAndMoved:
         estate.back_up("b", IMAGE, sharing=sharing if of_same_process else None)
         assert pack not in estate.packs_of(estate.last())
 
-    @pytest.mark.parametrize("entry", [DamageEntry, DoomEntry])
-    def test_what_goes_bad_while_a_disk_is_read_is_read_again(self, estate, tmp_path, entry):
+    @pytest.mark.parametrize(("entry", "lost"), [(DamageEntry, 1), (DoomEntry, 5)])
+    def test_what_goes_bad_while_a_disk_is_read_is_read_again(self, estate, tmp_path, entry, lost):
         media = estate.media
         sharing = media.sharing(Offer.MEDIA)
         estate.back_up("a", IMAGE, sharing=sharing)
@@ -465,7 +469,7 @@ class TestDoomedDamagedAndMoved:
             writer.finish()
         again = a_writer(tmp_path, "r3", sharing)
         put(again, range(5))
-        assert again.finish().stored == 5 * EXTENT
+        assert again.finish().stored == lost * EXTENT
 
     def test_a_pack_that_is_gone_without_a_word_is_not_referred_to(self, estate, first, caplog):
         (pack,) = first
@@ -525,13 +529,13 @@ class TestDigestsObjects:
         (ref,) = estate.media.view().points[estate.last()].point.disks[0].digests
         return Path(estate.media.location, ref.name)
 
-    def test_it_samples_one_of_sixty_four(self, estate, sample):
+    def test_it_samples_the_first_sixteen_and_one_of_sixty_four(self, estate, sample):
         (ref,) = estate.media.view().points[estate.last()].point.disks[0].digests
         _, rows = open_digests(estate.media.store, ref, media_id=estate.media.id)
         expected = sorted(
             int.from_bytes(fingerprint(data).digest[:8], "big")
-            for data in IMAGE.values()
-            if not fingerprint(data).digest[0] & 0x3F
+            for at, data in IMAGE.items()
+            if at < 16 or not fingerprint(data).digest[0] & 0x3F
         )
         assert rows["digest"].tolist() == expected
         assert set(rows["segment"].tolist()) == {0}

@@ -32,7 +32,10 @@ MAX_SEGMENTS = 2**16
 """Segments of the largest disk."""
 
 SAMPLED_BITS = 0x3F
-"""Of a digest's first byte; those in whose digest they are zero are sampled, one of 64."""
+"""Of a digest's first byte; extents in whose digest they are zero are sampled, one of 64."""
+FIRST_SAMPLED = 16
+"""Of each segment, its first extents are sampled too: a small clone would else be half read before it is
+known for one."""
 
 
 class DigestsDescription(Noun):
@@ -67,8 +70,9 @@ class SampleSpool:
 
     def _add(self, segment: int, rows: Rows) -> None:
         keys = digest_keys(rows)
+        chosen = (rows["pack"] != ZEROS) & is_whole(self._about, rows)
         sampled = (keys >> np.uint64(56)) & np.uint64(SAMPLED_BITS) == 0
-        chosen = sampled & (rows["pack"] != ZEROS) & is_whole(self._about, rows)
+        chosen &= sampled | (np.cumsum(chosen) <= FIRST_SAMPLED)
         part: Rows = np.zeros(int(np.count_nonzero(chosen)), SAMPLE)
         part["digest"], part["segment"] = keys[chosen], segment
         self._found.append(part)

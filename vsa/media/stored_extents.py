@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsa.errors import VsaError
-from vsa.media.digests import SAMPLED_BITS, digest_keys, is_whole
+from vsa.media.digests import digest_keys, is_whole
 from vsa.media.extent_sample import ExtentSample, Spot, salt
 from vsa.media.frames import Fingerprint
 from vsa.media.index import ZEROS, IndexFile, Offer
@@ -129,10 +129,8 @@ class StoredExtents:
         """
         key = int.from_bytes(proof.digest[:8], "big") ^ salted
         found = self._in_tables(key, proof, offer, client)
-        if found is None and not proof.digest[0] & SAMPLED_BITS:
-            spot = self._sample.find(key)
-            if spot is not None and self._load(spot):
-                found = self._in_tables(key, proof, offer, client)
+        if found is None and (spot := self._sample.find(key)) is not None and self._load(spot):
+            found = self._in_tables(key, proof, offer, client)
         # Threads may lose each other's additions: this is an account of effort, not of data.
         self._credit = min(_CREDIT, self._credit + (_PER_FOUND if found else _PER_MISSED))
         return found
