@@ -52,7 +52,20 @@ def test_each_disk_has_a_row_with_its_proxy_method_amounts_and_result() -> None:
         "# production: completed\n\n1 of 1 VMs have a recovery point, after 90 s.\n\n| VM | disk | proxy |"
     )
     assert rows(text) == [
-        ["web", "web-os", "proxy-a", "cbt", "CBT", "64 MiB", "8 MiB", "10 MiB", "2 MiB", "4 MiB", "5 MiB/s", "point 7"]
+        [
+            "web",
+            "web-os",
+            "proxy-a",
+            "cbt",
+            "CBT",
+            "64 MiB",
+            "8 MiB",
+            "10 MiB",
+            "2 MiB",
+            "4 MiB",
+            "5 MiB/s",
+            "point 7",
+        ]
     ]
 
 

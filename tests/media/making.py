@@ -167,6 +167,7 @@ def back_up(
     disk: SourceDisk | None = None,
     base: Sequence[IndexRef] = (),
     parent: int | None = None,
+    sharing: Sharing | None = None,
 ) -> int:
     """A whole run, from its intent to its committed point; a delta if a base is given.
 
@@ -175,7 +176,7 @@ def back_up(
     disk = disk or a_disk()
     media.begin_run(an_intent(run))
     kind = IndexKind.DELTA if base else IndexKind.BASE
-    written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind)
+    written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind, sharing=sharing)
     indexes = (*base, *([written.index] if written.index else []))
     return media.append(a_point(disk, indexes, packs=written.packs, parent=parent), run=run)
 

@@ -10,9 +10,8 @@ from vsa.media.shared_packs import PendingPack, Place
 from vsa.media.view import View
 
 RECENT_EXTENTS = 384 * 1024
-"""Extents of one generation: in extents of 64 KiB, the last 24 to 48 GiB of new data are remembered."""
-BYTES_PER_EXTENT = 210
-"""Memory for each of them in CPython: a key, a value, and their share of a dictionary."""
+"""Extents of one generation: in extents of 64 KiB, the last 24 to 48 GiB of new data are remembered. Each
+takes 170 bytes: a key, a value, and their share of a dictionary."""
 
 # pack | offset | length | crc32c
 _PLACE = struct.Struct("<IIII")

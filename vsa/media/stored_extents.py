@@ -29,8 +29,9 @@ from vsa.model import IndexRef
 
 _log = logging.getLogger(__name__)
 
-LOADED_ROWS = 4 * 1024 * 1024
-"""Rows of loaded segments in memory, 64 bytes each: those of 256 GiB in 64 KiB extents, in 256 MiB."""
+LOADED_ROWS = 2 * 1024 * 1024
+"""Rows of loaded segments in memory, 68 bytes each: those of 128 GiB in 64 KiB extents, in 136 MiB. While
+another segment is taken in, up to 80 MiB more."""
 
 # What loading may cost, in extents found: a whole segment must be good for 1,024 of them, or 64 MiB. What is
 # looked for in vain pays a little too, so that a long run of new data does not end the search for good.
