@@ -237,6 +237,8 @@ class TestOneProcess:
         sharing = media.sharing(Offer.MEDIA)
         gone, other = a_writer(tmp_path, "gone", sharing), a_writer(tmp_path, "other", sharing)
         put(gone, range(5))
+        # That it repeats itself is nobody else's need.
+        gone.put(9, memoryview(noise(0)), *fingerprint(noise(0)))
         gone.abandon()
         put(other, range(5))
         written = other.finish()
@@ -274,9 +276,9 @@ class TestOneProcess:
         """The first thread is held in front of its full pack until the second one waits for it."""
         recent = RecentExtents()
         key = b"k" * 32
-        assert recent.find(key, 1) is None
+        assert recent.find(key, 1, None) is None
         told = []
-        waiter = threading.Thread(target=lambda: told.append(recent.find(key, 1)))
+        waiter = threading.Thread(target=lambda: told.append(recent.find(key, 1, None)))
         waiter.start()
         waiter.join(0.1)
         assert waiter.is_alive()

@@ -230,7 +230,7 @@ class DiskWriter:
             extent_size=self._target.extent_size,
             target=self._pack_target,
         )
-        pack = PendingPack(self._store, layout.pack(self._target.run, pack_id), builder)
+        pack = PendingPack(self._store, layout.pack(self._target.run, pack_id), builder, owner=self._sharing)
         self._own.append(pack)
         return pack
 

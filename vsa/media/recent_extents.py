@@ -25,12 +25,12 @@ class _Generation:
         self.packs: list[PendingPack] = []
         self._numbers: dict[str, int] = {}
 
-    def find(self, key: bytes, crc: int) -> Place | None:
+    def find(self, key: bytes, crc: int, stream: object) -> Place | None:
         if (packed := self.places.get(key)) is None:
             return None
         number, offset, length, known = _PLACE.unpack(packed)
         pack = self.packs[number]
-        return Place(pack, offset, length) if known == crc and pack.refer() else None
+        return Place(pack, offset, length) if known == crc and pack.refer(stream) else None
 
     def remember(self, key: bytes, pack: PendingPack, frame: Frame) -> None:
         number = self._numbers.get(pack.name)
@@ -55,12 +55,12 @@ class RecentExtents:
         self._waiting = 0
         self._changed = threading.Condition()
 
-    def find(self, key: bytes, crc: int) -> Place | None:
-        """Where the extent lies; None if the caller is to store it and then to say so."""
+    def find(self, key: bytes, crc: int, stream: object) -> Place | None:
+        """Where the extent lies; None if the caller is to store it and then to say so. `stream` asks."""
         with self._changed:
             while key in self._claims:
                 self._wait()
-            found = self._newer.find(key, crc) or self._older.find(key, crc)
+            found = self._newer.find(key, crc, stream) or self._older.find(key, crc, stream)
             if found is None:
                 self._claims.add(key)
             return found

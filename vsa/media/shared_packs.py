@@ -26,8 +26,8 @@ class SharedPack(Protocol):
     @property
     def name(self) -> str: ...
 
-    def refer(self) -> bool:
-        """Whether new rows may refer to it. From then on it is kept until it is stored."""
+    def refer(self, stream: object) -> bool:
+        """Whether new rows of a stream may refer to it. From then on it is kept until it is stored."""
         ...
 
     def store(self) -> PackRef:
@@ -49,8 +49,10 @@ class PendingPack:
     Only its owner adds frames. Anybody may store it, its owner being slower or gone: then it is full.
     """
 
-    def __init__(self, store: Store, name: str, builder: PackBuilder) -> None:
+    def __init__(self, store: Store, name: str, builder: PackBuilder, *, owner: object) -> None:
+        """`owner` is the stream that fills it: whatever tells it from every other one."""
         self.name = name
+        self._owner = owner
         self.stored = 0
         self._store = store
         self._builder: PackBuilder | None = builder
@@ -70,11 +72,11 @@ class PendingPack:
                 return None
             return self._builder.add(stored, raw_length, fingerprint), self._builder.full
 
-    def refer(self) -> bool:
+    def refer(self, stream: object) -> bool:
         with self._lock:
             if self._failure is not None or self._condemned:
                 return False
-            self._referred = True
+            self._referred |= stream is not self._owner
             return True
 
     def condemn(self) -> None:
@@ -83,7 +85,7 @@ class PendingPack:
             self._condemned = True
 
     def give_up(self) -> None:
-        """Its owner has gone; unless somebody refers to it already, its memory is free."""
+        """Its owner has gone; unless another stream refers to it already, its memory is free."""
         with self._lock:
             if self._builder is not None and not self._referred:
                 self._builder = None
@@ -123,7 +125,7 @@ class StoredPack:
         self._size_of = size_of
         self._there: bool | None = None
 
-    def refer(self) -> bool:
+    def refer(self, stream: object) -> bool:
         if self._there is None:
             self._there = self._is_there()
         return self._there

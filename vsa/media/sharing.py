@@ -68,7 +68,7 @@ class SharedExtents:
     def find(self, proof: Fingerprint) -> Place | None:
         """Where this extent lies. None: the caller stores it, and must say `placed` or `withdraw`."""
         key = self._prefix + proof.digest
-        found = self._recent.find(key, proof.crc)
+        found = self._recent.find(key, proof.crc, self)
         if found is not None:
             return found
         try:

@@ -229,7 +229,7 @@ def _place(table: _Table, row: int, proof: Fingerprint, offer: Offer, client: st
     if found["digest"].tobytes() != proof.digest or int(found["crc"]) != proof.crc:
         return None
     pack = table.packs[int(found["pack"])]
-    return Place(pack, int(found["offset"]), int(found["length"])) if pack.refer() else None
+    return Place(pack, int(found["offset"]), int(found["length"])) if pack.refer(client) else None
 
 
 def _sound(rows: Rows, names: list[str], view: View) -> npt.NDArray[np.bool_]:
