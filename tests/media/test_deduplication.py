@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -195,10 +194,17 @@ class TestOneProcess:
             start.wait()
             put(writer, extents[half::2])
 
-        with ThreadPoolExecutor(6) as threads:
-            for work in [threads.submit(write, w, half) for w in writers for half in (0, 1)]:
-                work.result(timeout=60)
-            finished = list(threads.map(DiskWriter.finish, writers))
+        threads = [
+            threading.Thread(target=write, args=(writer, half), daemon=True)
+            for writer in writers
+            for half in (0, 1)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        finished = [writer.finish() for writer in writers]
         frames = [
             frame
             for name in objects(tmp_path / "media")
@@ -273,12 +279,11 @@ class TestOneProcess:
     def test_an_extent_that_one_thread_could_not_store_is_stored_by_the_one_that_waited(
         self, tmp_path, media
     ):
-        """The first thread is held in front of its full pack until the second one waits for it."""
         recent = RecentExtents()
         key = b"k" * 32
         assert recent.find(key, 1, None) is None
         told = []
-        waiter = threading.Thread(target=lambda: told.append(recent.find(key, 1, None)))
+        waiter = threading.Thread(target=lambda: told.append(recent.find(key, 1, None)), daemon=True)
         waiter.start()
         waiter.join(0.1)
         assert waiter.is_alive()
