@@ -276,6 +276,23 @@ class TestOneProcess:
         assert written.stored == 5 * EXTENT
         assert read_disk(media, written.indexes, SIZE) == contents_of(range(5))
 
+    def test_a_stream_that_fails_holds_up_nobody_who_has_the_same_extents(self, tmp_path, media):
+        sharing = media.sharing(Offer.MEDIA)
+        store = FaultyStore(
+            FolderStore(tmp_path / "media"), lambda *_: (Moment.BEFORE, MediaUnusable("full"))
+        )
+        failing = a_writer(tmp_path, "failing", sharing, store)
+        with pytest.raises(MediaUnusable):
+            put(failing, range(100))
+        with pytest.raises(MediaUnusable):
+            put(failing, [500])
+        other = a_writer(tmp_path, "other", sharing)
+        thread = threading.Thread(target=put, args=(other, [500]), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert other.finish().stored == EXTENT
+
     def test_an_extent_that_one_thread_could_not_store_is_stored_by_the_one_that_waited(
         self, tmp_path, media
     ):
@@ -485,6 +502,15 @@ class TestDoomedDamagedAndMoved:
         estate.media.append(DoomEntry(objects=(pack,), reason="test"))
         estate.back_up("b", IMAGE, sharing=sharing if of_same_process else None)
         assert pack not in estate.packs_of(estate.last())
+
+    @pytest.mark.parametrize("entry", [DamageEntry, DoomEntry])
+    def test_segments_that_were_loaded_before_are_judged_again(self, estate, first, entry):
+        (pack,) = first
+        sharing = estate.media.sharing(Offer.MEDIA)
+        assert estate.back_up("b", IMAGE, sharing=sharing) == (0, 1000 * EXTENT)
+        bad = (Damaged(name=pack),) if entry is DamageEntry else (pack,)
+        estate.media.append(entry(objects=bad, reason="test"))
+        assert estate.back_up("c", IMAGE, sharing=sharing) == (1000 * EXTENT, 0)
 
     @pytest.mark.parametrize(("entry", "lost"), [(DamageEntry, 1), (DoomEntry, 5)])
     def test_what_goes_bad_while_a_disk_is_read_is_read_again(self, estate, tmp_path, entry, lost):
