@@ -28,19 +28,19 @@ from tests.media.making import (
     read_point,
     write_disk,
 )
+from tests.media.moving import repack
 from vsa.errors import MediaUnusable, TryAgainLater
 from vsa.media import stored_extents
 from vsa.media.digests import open_digests, store_digests
 from vsa.media.disk_writer import DiskTarget, DiskWriter, samples_of
-from vsa.media.entries import Damaged, DamageEntry, DoomEntry, RelocateEntry
+from vsa.media.entries import Damaged, DamageEntry, DoomEntry
 from vsa.media.extent_sample import ExtentSample
 from vsa.media.folder import FolderStore
-from vsa.media.frames import Codec, Fingerprint, fingerprint
-from vsa.media.index import Offer, PackRef, open_index
+from vsa.media.frames import Fingerprint, fingerprint
+from vsa.media.index import Offer, open_index
 from vsa.media.layout import SEGMENT, IndexKind
 from vsa.media.media import Media
-from vsa.media.moves import MOVE, MovesDescription, store_moves
-from vsa.media.pack import PackBuilder, read_frames
+from vsa.media.pack import read_frames
 from vsa.media.recent_extents import RecentExtents
 from vsa.media.sharing import Sharing
 from vsa.media.stored_extents import StoredExtents
@@ -537,14 +537,13 @@ class TestDoomedDamagedAndMoved:
     def test_rows_lead_to_where_frames_have_moved(self, estate, first):
         (old,) = first
         media = estate.media
-        data = Path(media.location, old).read_bytes()
-        frames = read_frames(data, old)
-        moved = _repack(media, old, data, [(frame.offset, frame.length) for frame in frames])
+        path = Path(media.location, old)
+        media.begin_run(an_intent("mover"))
+        (new, _), *_ = repack(media, path, run="mover")
         media.append(DoomEntry(objects=(old,), reason="test"))
-        Path(media.location, old).unlink()
-        _, shared = estate.back_up("b", IMAGE)
-        assert shared > 700 * EXTENT
-        assert moved in estate.packs_of(estate.last())
+        path.unlink()
+        assert estate.back_up("b", IMAGE) == (0, 1000 * EXTENT)
+        assert estate.packs_of(estate.last()) == {new.name}
         estate.require_restores()
 
 
@@ -554,25 +553,6 @@ def _table(estate: Estate) -> list[tuple[str, int]]:
     table = index.segment(0)
     assert table is not None
     return [(index.packs[table.pack[at]], int(table.offset[at])) for at in range(1000)]
-
-
-def _repack(media: Media, old: str, data: bytes, frames: Sequence[tuple[int, int]]) -> str:
-    """Store a pack again under another name, its frames in reverse, and say so in the log."""
-    builder = PackBuilder(media_id=bytes.fromhex(media.id), pack_id=b"m" * 16, extent_size=EXTENT)
-    rows = np.zeros(len(frames), MOVE)
-    by_offset = {frame.offset: frame for frame in read_frames(data, old)}
-    for number, (offset, length) in enumerate(reversed(frames)):
-        known = by_offset[offset]
-        frame = builder.add(data[offset : offset + length], known.raw_length, known.fingerprint)
-        rows[number] = (0, offset, 0, frame.offset, frame.length)
-    closed = builder.close(Codec())
-    name = f"runs/mover/packs/{(b'm' * 16).hex()}.pack"
-    media.store.create(name, [closed.data])
-    ref = PackRef(name=name, size=len(closed.data), sha256=closed.sha256)
-    about = MovesDescription(media=media.id, run="mover", sources=(old,), packs=(ref,))
-    table = store_moves(media.store, "runs/mover/moves/0123456789abcdef.parquet", about, rows)
-    media.append(RelocateEntry(table=table, packs=(old,), reason="test"), run="mover")
-    return name
 
 
 class TestDigestsObjects:
