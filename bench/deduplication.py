@@ -192,8 +192,8 @@ def cpu_share(folder: Path, image: bytes) -> None:
                 Clone.made(image, 0), media.sharing(Offer.MEDIA if on else Offer.OFF)
             )
             seconds[on].append(time.process_time() - began)
-    on, off = (sorted(seconds[key])[2] * GIB / len(image) for key in (True, False))
-    print(f"CPU of a first backup: {off:.2f} s/GiB with the switch off, {on:.2f} s/GiB with it on")
+    with_it, without = (sorted(seconds[key])[2] * GIB / len(image) for key in (True, False))
+    print(f"CPU of a first backup: {without:.2f} s/GiB with the switch off, {with_it:.2f} s/GiB with it on")
 
 
 def large_index(folder: Path, extents: int) -> None:

@@ -58,6 +58,8 @@ class ExtentSample:
         self._most_objects = objects
         self._indexes: dict[str, IndexRef | None] = {}
         """By the name of each digests object that was looked at; None if it is of no use."""
+        self._named: dict[int, tuple[ObjectRef, ...]] = {}
+        """The digests objects that the point of a slot names."""
         self._sample = _Sorted.of([], [], rows)
 
     def refresh(self, view: View) -> None:
@@ -94,7 +96,7 @@ class ExtentSample:
     def _affordable(self, view: View) -> Iterator[ObjectRef]:
         """The digests objects of the newest points, as long as there is room for them."""
         room = self._most_rows * _ROW_BYTES
-        for number, ref in enumerate(newest_digests(view)):
+        for number, ref in enumerate(self._newest(view)):
             room -= ref.size
             if number >= self._most_objects or room < 0:
                 _log.warning(
@@ -102,6 +104,20 @@ class ExtentSample:
                 )
                 return
             yield ref
+
+    def _newest(self, view: View) -> Iterator[ObjectRef]:
+        """The digests objects of each disk's newest point, newest point first.
+
+        An index takes over older ones, and its sample is of all its rows; so these are few for a disk,
+        however many points it has, and hold what the disk held last.
+        """
+        slots = view.newest_points()
+        # A point is unpacked once: there are many, and few are new from one stream to the next.
+        self._named = {
+            slot: self._named[slot] if slot in self._named else _digests_of(view, slot) for slot in slots
+        }
+        # Of two disks of a point one may have a newer point: naming its older objects as well harms nobody.
+        return (ref for slot in slots for ref in self._named[slot])
 
     def _read(self, ref: ObjectRef) -> tuple[DigestsDescription, Rows] | None:
         try:
@@ -168,22 +184,9 @@ def _numbered(sample: Rows, index: int, salted: int) -> Rows:
     return rows
 
 
-def newest_digests(view: View) -> Iterator[ObjectRef]:
-    """The digests objects of each disk's newest point, newest point first.
-
-    An index takes over older ones, and its sample is of all its rows; so these are few for a disk, however
-    many points it has, and hold what the disk held last.
-    """
-    seen: set[str] = set()
-    for slot in sorted(view.points.keys() - view.forgotten.keys(), reverse=True):
-        made = view.points[slot]
-        if seen.issuperset(made.disks):
-            continue
-        for backup in made.point.disks:
-            if backup.disk.key not in seen:
-                # The topmost layer is the newest.
-                yield from reversed(backup.digests)
-        seen.update(made.disks)
+def _digests_of(view: View, slot: int) -> tuple[ObjectRef, ...]:
+    """Topmost layers first: they are the newest."""
+    return tuple(ref for backup in view.points[slot].point.disks for ref in reversed(backup.digests))
 
 
 def salt(offer: Offer, client: str) -> int:

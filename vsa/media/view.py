@@ -159,6 +159,14 @@ class View:
         disks = self.points[slots[-1]].point.disks
         return slots[-1], next(disk for disk in disks if disk.disk.key == disk_key)
 
+    def newest_points(self) -> tuple[int, ...]:
+        """The slots of the points that are the newest of any disk and not forgotten, newest first."""
+        newest = (
+            next((slot for slot in reversed(slots) if self._is_kept(slot)), None)
+            for slots in self._history.values()
+        )
+        return tuple(sorted({slot for slot in newest if slot is not None}, reverse=True))
+
     def harm_of(self, slot: int) -> tuple[Harm, ...]:
         """What of a point is lost to damage that has not been healed."""
         return tuple(
