@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from vsa.errors import MediaDamaged
-from vsa.media.disk_index import DiskIndex, SegmentTable
+from vsa.media.disk_index import SegmentTable
 from vsa.media.frames import Codec, Fingerprint
 from vsa.media.index import ZEROS
 from vsa.media.store import Store
@@ -18,6 +19,19 @@ GAP = 64 * KIB
 """Unwanted bytes between two frames that cost less to read than a second request."""
 
 
+class Contents(Protocol):
+    """What a disk's tables refer to."""
+
+    @property
+    def packs(self) -> Sequence[str]:
+        """The names that SegmentTable.pack counts."""
+        ...
+
+    def length_of(self, extent: int) -> int:
+        """Bytes of the extent on this disk."""
+        ...
+
+
 class ExtentReader:
     """Decoded extents of a disk; safe for many threads."""
 
@@ -26,7 +40,7 @@ class ExtentReader:
         self._codec = Codec()
 
     def read(
-        self, index: DiskIndex, table: SegmentTable, positions: Sequence[int]
+        self, index: Contents, table: SegmentTable, positions: Sequence[int]
     ) -> Iterator[tuple[int, bytes]]:
         """(position, the extent's bytes) for positions in `table`, in the order given.
 
@@ -38,7 +52,24 @@ class ExtentReader:
             for position in batch:
                 yield position, self._extent(index, table, position, frames)
 
-    def _fetch(self, index: DiskIndex, table: SegmentTable, batch: Sequence[int]) -> dict[int, memoryview]:
+    def read_sound(
+        self, index: Contents, table: SegmentTable, positions: Sequence[int]
+    ) -> Iterator[tuple[int, bytes | MediaDamaged]]:
+        """The same, but one extent that is lost does not keep the others: the error stands in its place."""
+        for batch in _batches(table, positions):
+            try:
+                yield from list(self.read(index, table, batch))
+            except MediaDamaged:
+                for position in batch:
+                    yield position, self._read_one(index, table, position)
+
+    def _read_one(self, index: Contents, table: SegmentTable, position: int) -> bytes | MediaDamaged:
+        try:
+            return next(data for _, data in self.read(index, table, [position]))
+        except MediaDamaged as error:
+            return error
+
+    def _fetch(self, index: Contents, table: SegmentTable, batch: Sequence[int]) -> dict[int, memoryview]:
         """The stored frame of each position that has one."""
         frames: dict[int, memoryview] = {}
         for pack, at, inside in _requests(table, batch):
@@ -49,7 +80,7 @@ class ExtentReader:
         return frames
 
     def _extent(
-        self, index: DiskIndex, table: SegmentTable, position: int, frames: dict[int, memoryview]
+        self, index: Contents, table: SegmentTable, position: int, frames: dict[int, memoryview]
     ) -> bytes:
         extent = table.first_extent + position
         length = index.length_of(extent)

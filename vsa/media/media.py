@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vsa.media.extent_reader import ExtentReader
     from vsa.media.index import IndexFile, Offer
     from vsa.media.moves import Relocations
+    from vsa.media.partial import PartialDisk, Unreadable
     from vsa.media.sharing import SharedExtents, Sharing
 
 Clock = Callable[[], datetime]
@@ -171,6 +172,12 @@ class Media:
         is a cache, and whoever asks has done what matters."""
         self._require_writable()
         return recall.write_if_due(self._store, self.view(), self.id, every=every)
+
+    def proven_view(self) -> View:
+        """The same, every entry read and checked anew from slot 0: for those who judge the media."""
+        _, data = read_descriptor(self._store)
+        fresh = Log(self._store, origin=documents.sha256(data), clock=system_clock, random=self._random)
+        return fresh.view()
 
     def append(self, body: EntryBody, *, run: str | None = None) -> int:
         """Commit an entry and return its slot; for a run that has committed its point already, that slot.
@@ -295,6 +302,39 @@ class Media:
         view = view or self.view()
         files = [self._index(ref, view) for ref in indexes]
         return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
+
+    def partial_disk(
+        self,
+        indexes: Sequence[IndexRef],
+        disk_size: int,
+        view: View | None = None,
+        *,
+        opened: dict[str, IndexFile | Unreadable] | None = None,
+    ) -> PartialDisk:
+        """The same as far as damaged objects still tell it; what is read of an index is proven as ever.
+
+        `opened` keeps indexes for the next disk that shares them.
+        """
+        from vsa.media.partial import PartialDisk
+
+        view = view or self.view()
+        sound = _sound_indexes(view)
+        cache = {} if opened is None else opened
+        layers = [self._layer(sound.get(ref.name, ref), cache) for ref in indexes]
+        return PartialDisk(layers, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
+
+    def _layer(self, ref: IndexRef, opened: dict[str, IndexFile | Unreadable]) -> IndexFile | Unreadable:
+        from vsa.media.index import open_index
+        from vsa.media.partial import Unreadable
+
+        if ref.name not in opened:
+            try:
+                opened[ref.name] = open_index(
+                    self._store, ref, media_id=self.id, extent_size=self.extent_size, by_parts=True
+                )
+            except MediaDamaged as error:
+                opened[ref.name] = Unreadable(ref.name, str(error))
+        return opened[ref.name]
 
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
