@@ -318,7 +318,7 @@ class Media:
         from vsa.media.partial import PartialDisk
 
         view = view or self.view()
-        sound = _sound_indexes(view)
+        sound = sound_indexes(view)
         cache = {} if opened is None else opened
         layers = [self._layer(sound.get(ref.name, ref), cache) for ref in indexes]
         return PartialDisk(layers, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
@@ -344,7 +344,7 @@ class Media:
     def _index(self, ref: IndexRef, view: View) -> IndexFile:
         from vsa.media.index import open_index
 
-        sound = _sound_indexes(view).get(ref.name, ref)
+        sound = sound_indexes(view).get(ref.name, ref)
         return open_index(self._store, sound, media_id=self.id, extent_size=self.extent_size)
 
     def _require_writable(self) -> None:
@@ -411,6 +411,6 @@ def _nothing(_: View) -> None:
     """Most entries need nothing but the log."""
 
 
-def _sound_indexes(view: View) -> dict[str, IndexRef]:
+def sound_indexes(view: View) -> dict[str, IndexRef]:
     """Copies that stand in for damaged indexes."""
     return {moved.name: moved.ref for item in view.relocations for moved in item.entry.indexes}

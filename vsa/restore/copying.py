@@ -6,6 +6,7 @@ it is named, with the object that should have held it, and stays zeros.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from vsa.progress import Progress
 from vsa.ranges import MIB, ByteRange
 
 _BATCH = 4 * MIB
+_ZEROS = bytes(1 * MIB)
 
 Write = Callable[[int, bytes], None]
 """Takes an offset on the disk and what is there."""
@@ -166,3 +168,27 @@ def _in_order(
             yield running.popleft().result()
     while running:
         yield running.popleft().result()
+
+
+class DiskChecksum:
+    """SHA-256 of a disk given as extents in order, with zeros between them."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._end = 0
+
+    def add(self, offset: int, data: bytes) -> None:
+        self._zeros_until(offset)
+        self._hash.update(data)
+        self._end = offset + len(data)
+
+    def of_disk(self, size: int) -> str:
+        self._zeros_until(size)
+        return self._hash.hexdigest()
+
+    def _zeros_until(self, offset: int) -> None:
+        zeros = memoryview(_ZEROS)
+        while self._end < offset:
+            count = min(len(zeros), offset - self._end)
+            self._hash.update(zeros[:count])
+            self._end += count

@@ -7,7 +7,6 @@ written. What is lost is known before the image has its name, and it gets none u
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,11 +21,9 @@ from vsa.model import DiskBackup
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
 from vsa.restore import vhd
-from vsa.restore.copying import Lost, copy_disk, losses_known, stored_bytes
+from vsa.restore.copying import DiskChecksum, Lost, copy_disk, losses_known, stored_bytes
 from vsa.restore.image import new_image
 from vsa.restore.losses import ContentsLost, list_of_lost
-
-_ZEROS = bytes(1 * MIB)
 
 
 class Format(StrEnum):
@@ -77,7 +74,7 @@ def restore_disk(
     if known and not salvage:
         raise ContentsLost(backup.disk.name, known)
     stored = stored_bytes(disk)
-    whole = _Checksum()
+    whole = DiskChecksum()
     with ExitStack() as stack:
         image = stack.enter_context(
             new_image(target, size=size + len(ending), allocated=stored + len(ending))
@@ -116,30 +113,6 @@ def _proven_lost(media: Media, disk: PartialDisk, reader: ExtentReader) -> list[
 
 def _ignored(_offset: int, _data: bytes) -> None:
     """Nobody asked for a checksum."""
-
-
-class _Checksum:
-    """SHA-256 of a disk given as extents in order, with zeros between them."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._end = 0
-
-    def add(self, offset: int, data: bytes) -> None:
-        self._zeros_until(offset)
-        self._hash.update(data)
-        self._end = offset + len(data)
-
-    def of_disk(self, size: int) -> str:
-        self._zeros_until(size)
-        return self._hash.hexdigest()
-
-    def _zeros_until(self, offset: int) -> None:
-        zeros = memoryview(_ZEROS)
-        while self._end < offset:
-            count = min(len(zeros), offset - self._end)
-            self._hash.update(zeros[:count])
-            self._end += count
 
 
 def _identity(backup: DiskBackup) -> uuid.UUID:
