@@ -16,7 +16,7 @@ docs/media-format.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -291,6 +291,20 @@ class Media:
             sample, opened=self._index, relocations=self._relocations, size_of=self._store.size
         )
         return Sharing(offer, recent=RecentExtents(), stored=stored, view=self.view)
+
+    def heal(self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str) -> tuple[int, ...]:
+        """Lead every point from damaged frames (pack and offset, by extent) to those that `index`, just
+        stored by the run, has of the same extents; the slots of the entries.
+
+        Errors as in `append`.
+        """
+        from vsa.media.heal import Healer
+        from vsa.media.index import open_index
+
+        self._require_writable()
+        file = open_index(self._store, index, media_id=self.id, extent_size=self.extent_size)
+        healer = Healer(self._store, self.id, run, self._random)
+        return tuple(self.append(entry, run=run) for entry in healer.entries(file, damaged))
 
     def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
         """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).

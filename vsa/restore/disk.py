@@ -96,7 +96,8 @@ def restore_disk(
         if lost:
             stack.enter_context(list_of_lost(target, backup, lost))
         image.write(size, ending)
-    digest = whole.of_disk(size) if checksum else None
+        # Before the image has its name: on a mostly empty disk this takes longest.
+        digest = whole.of_disk(size) if checksum else None
     return RestoredDisk(target, size, stored, digest, _warnings(size, format), tuple(lost))
 
 

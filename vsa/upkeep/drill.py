@@ -63,7 +63,7 @@ class Drill:
         return None if self.lost or self.complaint else checksum.of_disk(size)
 
     def _files(self) -> list[IndexFile]:
-        """The disk's indexes; no one if any cannot be read: then the restore itself names what is lost by it."""
+        """The disk's indexes; none if one cannot be read: the restore itself names what is lost by that."""
         sound, media = sound_indexes(self._view), self._media
         try:
             return [

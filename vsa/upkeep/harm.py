@@ -24,10 +24,11 @@ _NO_FRAME = -1
 
 @dataclass
 class Losses:
-    """Harm by the name of the object that is to blame, and why each of these objects is."""
+    """Harm by the name of the object that is to blame, why it is, and what the harmed disks are called."""
 
     harm: dict[str, list[Harm]] = field(default_factory=lambda: defaultdict(list))
     reasons: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def assess(media: Media, view: View, lost: Mapping[str, Collection[int]]) -> Losses:
@@ -40,6 +41,10 @@ def assess(media: Media, view: View, lost: Mapping[str, Collection[int]]) -> Los
                 for name, piece in _pieces(item, lost):
                     pieces[name][piece].update(item.slots)
                 losses.reasons |= {bad.name: bad.reason for bad in item.disk.unreadable}
+        if pieces:
+            newest = versions[-1]
+            vm = view.points[newest.slots[-1]].point.vm
+            losses.names[key] = f"disk {newest.backup.disk.name} of {vm.name}"
         for name, found in pieces.items():
             losses.harm[name] += _harm(key, found)
     return losses

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
+
+from pydantic import Field
 
 from vsa.media.entries import Harm, Offset, Slot
 from vsa.model import Identifier, Noun, ObjectName, Sha256
-from vsa.ranges import ByteRange, merge, total
-from vsa.text import printable, size_text
-
-_TOLD = 20
+from vsa.text import printable, ranges_text, size_text
 
 
 class Depth(StrEnum):
@@ -75,6 +74,8 @@ class VerifyReport(Noun):
     bytes_read: int = 0
     digests: tuple[DiskDigest, ...] = ()
     findings: tuple[Finding, ...] = ()
+    names: Mapping[str, str] = Field(default_factory=dict)
+    """What the harmed disks are called, by key."""
     remarks: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     error: str = ""
@@ -99,13 +100,23 @@ class VerifyReport(Noun):
         else:
             yield self._extent_of_work()
         for finding in self.findings:
-            yield from finding_lines(finding)
+            yield from self._finding_lines(finding)
         for failure in self.failures:
             yield printable(f"DOES NOT RESTORE: {failure}")
         for digest in self.digests:
             yield printable(f"Point {digest.point}, disk {digest.disk}: restores, sha256 {digest.sha256}")
         for remark in self.remarks:
             yield printable(f"Remark: {remark}")
+
+    def _finding_lines(self, finding: Finding) -> Iterator[str]:
+        """The object, then each disk of each group of points with its lost ranges."""
+        yield printable(f"DAMAGED: {finding.name}: {finding.reason}")
+        if not finding.harm:
+            yield "  harms no point"
+        for harm in finding.harm:
+            points = ", ".join(map(str, harm.points))
+            name = self.names.get(harm.disk_key, harm.disk_key)
+            yield printable(f"  points {points}, {name}: lost {ranges_text(harm.ranges)}")
 
     def _verdict(self) -> str:
         if self.is_sound:
@@ -118,21 +129,3 @@ class VerifyReport(Noun):
             parts.append(f"{self.packs_read} packs read, {size_text(self.bytes_read)}, {self.frames} frames")
         share = f" (a sample of {self.sample:.1%})" if self.sample < 1 else ""
         return f"Looked at {', '.join(parts)}{share}."
-
-
-def finding_lines(finding: Finding) -> Iterator[str]:
-    """The object, then each disk of each group of points with its lost ranges."""
-    yield printable(f"DAMAGED: {finding.name}: {finding.reason}")
-    if not finding.harm:
-        yield "  harms no point"
-    for harm in finding.harm:
-        points = ", ".join(map(str, harm.points))
-        yield printable(f"  points {points}, disk {harm.disk_key}: {ranges_text(harm.ranges)}")
-
-
-def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
-    """`128 KiB lost: bytes 0 to 65536, 131072 to 196608`, neighbours joined."""
-    found = list(merge(ByteRange(*item) for item in ranges))
-    listed = ", ".join(f"{item.offset} to {item.end}" for item in found[:_TOLD])
-    more = f" and {len(found) - _TOLD} ranges more" if len(found) > _TOLD else ""
-    return f"{size_text(total(found))} lost: bytes {listed}{more}"

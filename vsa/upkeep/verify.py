@@ -88,6 +88,7 @@ class _Verification:
         self._failures: list[str] = []
         self._remarks: list[str] = []
         self._indexes: set[str] = set()
+        self._names: dict[str, str] = {}
         self._counts = {"packs": 0, "packs_read": 0, "frames": 0, "bytes_read": 0}
 
     def run(self, points: Collection[int] | None) -> VerifyReport:
@@ -101,7 +102,8 @@ class _Verification:
             self._restore(view, slots)
         if self._depth.includes(Depth.OBJECTS):
             self._look_at_objects(view, slots)
-        return self._report(head=view.head, points=slots, findings=self._findings())
+        findings = self._findings()
+        return self._report(head=view.head, points=slots, findings=findings, names=self._names)
 
     def _report(self, **known: object) -> VerifyReport:
         return VerifyReport.model_validate(
@@ -235,6 +237,7 @@ class _Verification:
             return ()
         view = self._media.view()
         losses = assess(self._media, view, self._lost)
+        self._names = losses.names
         for name in losses.harm.keys() - self._wrong.keys():
             self._note(name, losses.reasons.get(name, "it is unreadable"), whole=True)
         return tuple(self._assessed(view, losses.harm))
