@@ -24,14 +24,20 @@ _NO_FRAME = -1
 
 @dataclass
 class Losses:
-    """Harm by the name of the object that is to blame, why it is, and what the harmed disks are called."""
+    """Harm by the name of the object that is to blame, why it is, and what the harmed disks are called.
+
+    `needed`: those of the suspected packs to which any point leads.
+    """
 
     harm: dict[str, list[Harm]] = field(default_factory=lambda: defaultdict(list))
     reasons: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
 
 
-def assess(media: Media, view: View, lost: Mapping[str, Collection[int]]) -> Losses:
+def assess(
+    media: Media, view: View, lost: Mapping[str, Collection[int]], suspected: Collection[str]
+) -> Losses:
     """Walk all points and find those that need the lost frames (offsets by pack) or what no index tells."""
     losses = Losses()
     for key, versions in disks(view, view.points.keys()):
@@ -40,6 +46,8 @@ def assess(media: Media, view: View, lost: Mapping[str, Collection[int]]) -> Los
             for item in shared:
                 for name, piece in _pieces(item, lost):
                     pieces[name][piece].update(item.slots)
+                used = {item.disk.packs[at] for at in np.unique(item.segment.table.pack).tolist() if at >= 0}
+                losses.needed |= used.intersection(suspected)
                 losses.reasons |= {bad.name: bad.reason for bad in item.disk.unreadable}
         if pieces:
             newest = versions[-1]

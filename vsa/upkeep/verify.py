@@ -9,13 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from vsa.errors import BadRequest, MediaDamaged
 from vsa.media import layout
-from vsa.media.entries import Harm
 from vsa.media.frames import Codec
 from vsa.media.index import PackRef
 from vsa.media.media import Media, sound_indexes
@@ -28,7 +27,7 @@ from vsa.progress import SILENT, Progress
 from vsa.upkeep.contents import DiskVersion, disks, segments
 from vsa.upkeep.drill import Drill
 from vsa.upkeep.frames import FrameSpool
-from vsa.upkeep.harm import assess
+from vsa.upkeep.harm import Losses, assess
 from vsa.upkeep.packs import CheckedPack, check_pack, misfit
 from vsa.upkeep.report import Depth, DiskDigest, Finding, VerifyReport
 from vsa.upkeep.sampling import Sample
@@ -236,26 +235,27 @@ class _Verification:
         if not self._wrong:
             return ()
         view = self._media.view()
-        losses = assess(self._media, view, self._lost)
+        losses = assess(self._media, view, self._lost, self._wrong.keys())
         self._names = losses.names
         for name in losses.harm.keys() - self._wrong.keys():
             self._note(name, losses.reasons.get(name, "it is unreadable"), whole=True)
-        return tuple(self._assessed(view, losses.harm))
+        return tuple(self._assessed(view, losses))
 
-    def _assessed(self, view: View, harm: Mapping[str, Sequence[Harm]]) -> Iterator[Finding]:
+    def _assessed(self, view: View, losses: Losses) -> Iterator[Finding]:
         for name, reason in sorted(self._wrong.items()):
-            done = tuple(harm.get(name, ()))
-            if name in view.doomed and not done:
-                self._remarks.append(f"{name} is being deleted: no point needs it any more")
+            harm, whole = tuple(losses.harm.get(name, ())), name in self._whole
+            if not harm and self._is_of_no_concern(name, view, losses):
+                self._remarks.append(f"{name}: no point needs it any more: {reason}")
                 continue
-            offsets = sorted({offset for item in done for offset in item.offsets})
-            if layout.is_pack(name) and not done and (name in self._whole or self._lost.get(name)):
-                self._remarks.append(f"{name}: {reason}: no point needs what is lost of it any more")
-                continue
-            whole = name in self._whole
-            yield Finding(
-                name=name, reason=reason, offsets=() if whole else tuple(offsets), whole=whole, harm=done
-            )
+            offsets = () if whole else sorted({offset for item in harm for offset in item.offsets})
+            yield Finding(name=name, reason=reason, offsets=tuple(offsets), whole=whole, harm=harm)
+
+    def _is_of_no_concern(self, name: str, view: View, losses: Losses) -> bool:
+        """Whether no point leads to what is wrong there, any more."""
+        if name in view.doomed:
+            return True
+        lost = name in self._lost and name not in self._whole
+        return layout.is_pack(name) and (lost or name not in losses.needed)
 
 
 def _chosen(view: View, points: Iterable[int] | None) -> tuple[int, ...]:
