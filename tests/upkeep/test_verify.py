@@ -28,6 +28,7 @@ from tests.upkeep.estate import (
 from vsa.errors import BadRequest, MediaDamaged
 from vsa.media.entries import DoomEntry, ForgetEntry
 from vsa.media.media import Media
+from vsa.media.view import WHOLE
 from vsa.ranges import ByteRange
 from vsa.restore.disk import Format, restore_disk
 from vsa.upkeep.record import record_damage
@@ -216,15 +217,19 @@ def test_a_verify_writes_nothing(estate: Estate) -> None:
     assert not list((estate.folder / "scratch").iterdir())
 
 
-def test_bytes_that_nobody_needs_are_told_and_not_recorded(estate: Estate) -> None:
-    pack = estate.packs_of(OS)[0]
+def test_a_pack_that_has_changed_where_nothing_is_needed_is_told_once(estate: Estate) -> None:
+    """It harms nobody, but nothing new should refer to it and the next backup should leave it behind."""
+    pack = estate.packs_of(DATA)[0]
     data = estate.path(pack).read_bytes()
     with estate.changed(pack, data[:-1] + b"?"):
         report = estate.verify(Depth.BYTES)
-        assert [(item.name, item.is_lost, item.harm) for item in report.findings] == [(pack, False, ())]
+        assert [(item.name, item.offsets, item.harm) for item in report.findings] == [(pack, (), ())]
         media = Media.open(str(estate.location), write=True)
-        assert record_damage(media, report) == ()
+        assert len(record_damage(media, report)) == 1
+        assert media.view().damaged[pack] == WHOLE
         assert estate.require_nothing_wrong({}) == 0
+        again = estate.verify(Depth.BYTES)
+        assert again.is_sound and "known" in again.remarks[0]
 
 
 def test_a_point_that_is_given_up_while_it_is_verified_is_no_damage(estate: Estate) -> None:

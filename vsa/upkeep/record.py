@@ -16,14 +16,13 @@ _RANGES = 50_000
 
 
 def record_damage(media: Media, report: VerifyReport) -> tuple[int, ...]:
-    """Commit a damage entry for each object that has lost something; the slots of those that were news.
+    """Commit a damage entry for each object that is damaged; the slots of those that were news.
 
     `media` is open for writing.
     """
     slots = [
         media.append_planned(partial(_news, entry))
         for finding in report.findings
-        if finding.is_lost
         for entry in damage_entries(finding)
     ]
     return tuple(slot for slot in slots if slot is not None)
@@ -31,7 +30,7 @@ def record_damage(media: Media, report: VerifyReport) -> tuple[int, ...]:
 
 def damage_entries(finding: Finding) -> Iterator[DamageEntry]:
     """What the log is to say of one object."""
-    damaged = Damaged(name=finding.name, offsets=() if finding.whole else finding.offsets)
+    damaged = Damaged(name=finding.name, offsets=finding.offsets)
     for harm in _portions(finding.harm) or [()]:
         yield DamageEntry(objects=(damaged,), harm=harm, reason=finding.reason)
 

@@ -28,20 +28,14 @@ class Depth(StrEnum):
 class Finding(Noun):
     """One object that is not what was stored.
 
-    `offsets`: its frames that are lost; none if all of it is. `harm`: the points, disks and byte ranges that
-    need what is lost. An object whose bytes differ where nothing is needed has neither.
+    `offsets`: its frames that are lost; none if it is not to be relied on as a whole. `harm`: the points,
+    disks and byte ranges that need what is lost; none if all that is needed of it can still be read.
     """
 
     name: ObjectName
     reason: str
     offsets: tuple[Offset, ...] = ()
-    whole: bool = False
     harm: tuple[Harm, ...] = ()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether anything that may be referred to is gone, and not only bytes that nobody needs."""
-        return self.whole or bool(self.offsets)
 
 
 class DiskDigest(Noun):

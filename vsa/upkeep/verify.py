@@ -21,7 +21,7 @@ from vsa.media.media import Media, sound_indexes
 from vsa.media.parquet import Rows
 from vsa.media.partial import KNOWN
 from vsa.media.pinned import require_stored
-from vsa.media.view import View
+from vsa.media.view import WHOLE, View
 from vsa.model import ObjectRef
 from vsa.progress import SILENT, Progress
 from vsa.upkeep.contents import DiskVersion, disks, segments
@@ -243,19 +243,24 @@ class _Verification:
 
     def _assessed(self, view: View, losses: Losses) -> Iterator[Finding]:
         for name, reason in sorted(self._wrong.items()):
-            harm, whole = tuple(losses.harm.get(name, ())), name in self._whole
-            if not harm and self._is_of_no_concern(name, view, losses):
-                self._remarks.append(f"{name}: no point needs it any more: {reason}")
+            harm = tuple(losses.harm.get(name, ()))
+            if not harm and (why := self._why_of_no_concern(name, view, losses)):
+                self._remarks.append(f"{name}: {why}: {reason}")
                 continue
-            offsets = () if whole else sorted({offset for item in harm for offset in item.offsets})
-            yield Finding(name=name, reason=reason, offsets=tuple(offsets), whole=whole, harm=harm)
+            offsets = tuple(sorted({offset for item in harm for offset in item.offsets}))
+            # Where no frame is lost something is wrong between them: it is not to be relied on as a whole.
+            whole = name in self._whole or not offsets
+            yield Finding(name=name, reason=reason, offsets=() if whole else offsets, harm=harm)
 
-    def _is_of_no_concern(self, name: str, view: View, losses: Losses) -> bool:
-        """Whether no point leads to what is wrong there, any more."""
-        if name in view.doomed:
-            return True
+    def _why_of_no_concern(self, name: str, view: View, losses: Losses) -> str:
+        """Why what is wrong with an object, and harms nobody, is no news; empty if it is."""
         lost = name in self._lost and name not in self._whole
-        return layout.is_pack(name) and (lost or name not in losses.needed)
+        if name in view.doomed or (layout.is_pack(name) and (lost or name not in losses.needed)):
+            return "no point needs it any more"
+        told = name in view.damaged or name in view.healed
+        if view.damaged.get(name) == WHOLE or (told and name not in self._whole):
+            return "known, and no point needs what is wrong there"
+        return ""
 
 
 def _chosen(view: View, points: Iterable[int] | None) -> tuple[int, ...]:
