@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from vsa.errors import MediaDamaged
+from vsa.media.damaged import damaged_positions
 from vsa.media.extent_reader import ExtentReader
 from vsa.media.partial import KNOWN, PartialDisk, PartialSegment
 from vsa.progress import Progress
@@ -32,6 +33,14 @@ class Lost:
     range: ByteRange
     object: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is known of a disk before it is copied: an upper bound of the bytes stored, and what is lost."""
+
+    stored: int
+    lost: list[Lost]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +92,18 @@ def copy_disk(
     return joined(lost)
 
 
-def stored_bytes(disk: PartialDisk) -> int:
-    """An upper bound of what `copy_disk` will write."""
-    extents = sum(len(disk.segment(number).stored) for number in disk.segments())
-    return min(extents * disk.extent_size, disk.disk_size)
-
-
-def losses_known(
-    disk: PartialDisk, reader: ExtentReader, is_damaged: Callable[[str, int], bool]
-) -> list[Lost]:
-    """What is lost for sure before anything is copied: what unreadable indexes hide, and of the frames that
-    are said to be damaged (by pack and offset) those that do not prove themselves when they are read."""
+def survey(disk: PartialDisk, reader: ExtentReader, damaged: Mapping[str, Collection[int]]) -> Survey:
+    """What there is to copy, and what of it is lost for sure: what unreadable indexes hide, and of the frames
+    that are said to be damaged (offsets by pack) those that do not prove themselves when they are read."""
     lost: list[Lost] = []
+    extents = 0
     for number in disk.segments():
         segment = disk.segment(number)
         lost += _hidden(disk, segment)
-        table = segment.table
-        doubted = [
-            at for at in segment.stored if is_damaged(disk.packs[table.pack[at]], int(table.offset[at]))
-        ]
-        if doubted:
+        extents += len(segment.stored)
+        if doubted := damaged_positions(segment.table, disk.packs, damaged):
             lost += _read(disk, reader, _Batch(segment, doubted)).lost
-    return joined(lost)
+    return Survey(min(extents * disk.extent_size, disk.disk_size), joined(lost))
 
 
 def joined(lost: Iterable[Lost]) -> list[Lost]:

@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vsa.media.extent_reader import ExtentReader
 from vsa.media.media import Media
-from vsa.media.partial import PartialDisk
-from vsa.media.view import WHOLE
 from vsa.model import DiskBackup
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
 from vsa.restore import vhd
-from vsa.restore.copying import DiskChecksum, Lost, copy_disk, losses_known, stored_bytes
+from vsa.restore.copying import DiskChecksum, Lost, copy_disk, survey
 from vsa.restore.image import new_image
 from vsa.restore.losses import ContentsLost, list_of_lost
 
@@ -70,10 +67,10 @@ def restore_disk(
     ending = vhd.footer(size, backup.snapshot.taken_at, _identity(backup)) if format is Format.VHD else b""
     disk = media.partial_disk(backup.indexes, size)
     reader = media.extent_reader()
-    known = _proven_lost(media, disk, reader)
-    if known and not salvage:
-        raise ContentsLost(backup.disk.name, known)
-    stored = stored_bytes(disk)
+    known = survey(disk, reader, media.view().damaged)
+    if known.lost and not salvage:
+        raise ContentsLost(backup.disk.name, known.lost)
+    stored = known.stored
     whole = DiskChecksum()
     with ExitStack() as stack:
         image = stack.enter_context(
@@ -99,17 +96,6 @@ def restore_disk(
         # Before the image has its name: on a mostly empty disk this takes longest.
         digest = whole.of_disk(size) if checksum else None
     return RestoredDisk(target, size, stored, digest, _warnings(size, format), tuple(lost))
-
-
-def _proven_lost(media: Media, disk: PartialDisk, reader: ExtentReader) -> list[Lost]:
-    """What the media is known to have lost of the disk, found out again before anything is written."""
-    damaged = media.view().damaged
-
-    def is_damaged(pack: str, offset: int) -> bool:
-        offsets = damaged.get(pack)
-        return offsets is not None and (offsets == WHOLE or offset in offsets)
-
-    return losses_known(disk, reader, is_damaged)
 
 
 def _ignored(_offset: int, _data: bytes) -> None:

@@ -12,12 +12,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from vsa.errors import MediaDamaged
+from vsa.media.damaged import damaged_positions
 from vsa.media.disk_index import DiskIndex, SegmentTable
 from vsa.media.media import Media
-from vsa.media.view import WHOLE
 from vsa.model import IndexRef, Method, Reason
 from vsa.transfer.methods import Decision
 
@@ -38,16 +36,7 @@ class Healing:
         """The extents of a segment of the parent whose frames are damaged."""
         if table is None or self._parent is None:
             return frozenset()
-        found: set[int] = set()
-        for ordinal in np.unique(table.pack).tolist():
-            offsets = self._damaged.get(self._parent.packs[ordinal]) if ordinal >= 0 else None
-            if offsets is None:
-                continue
-            inside = table.pack == ordinal
-            if offsets != WHOLE:
-                inside &= np.isin(table.offset, np.fromiter(offsets, np.uint32))
-            found.update(np.flatnonzero(inside).tolist())
-        return frozenset(found)
+        return frozenset(damaged_positions(table, self._parent.packs, self._damaged))
 
     def stored_again(self, table: SegmentTable, position: int, length: int) -> None:
         """The extent was stored anew with the parent's fingerprint.

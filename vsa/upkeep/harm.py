@@ -9,6 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
+from vsa.media.damaged import damaged_positions
 from vsa.media.entries import Harm
 from vsa.media.media import Media
 from vsa.media.partial import KNOWN
@@ -60,7 +61,7 @@ def assess(
 
 def _pieces(item: SharedSegment, lost: Mapping[str, Collection[int]]) -> Iterator[tuple[str, Piece]]:
     segment, disk = item.segment, item.disk
-    for position in _lost_frames(item, lost):
+    for position in damaged_positions(segment.table, disk.packs, lost):
         start = disk.range_of(segment.table.first_extent + position).offset
         end = start + int(segment.table.size[position])
         led_by = int(segment.led_by[position])
@@ -72,17 +73,6 @@ def _pieces(item: SharedSegment, lost: Mapping[str, Collection[int]]) -> Iterato
         extents = (disk.range_of(segment.table.first_extent + at) for at in positions)
         for at in merge(extents):
             yield disk.unreadable[number].name, (at.offset, at.end, _NO_FRAME)
-
-
-def _lost_frames(item: SharedSegment, lost: Mapping[str, Collection[int]]) -> list[int]:
-    table = item.segment.table
-    found: list[int] = []
-    for ordinal in np.unique(table.pack).tolist():
-        offsets = lost.get(item.disk.packs[ordinal]) if ordinal >= 0 else None
-        if offsets:
-            inside = np.isin(table.offset, np.fromiter(offsets, np.uint32)) & (table.pack == ordinal)
-            found += np.flatnonzero(inside).tolist()
-    return sorted(found)
 
 
 def _harm(disk_key: str, found: Mapping[Piece, set[int]]) -> Iterator[Harm]:
