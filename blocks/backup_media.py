@@ -6,6 +6,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from vsa.media.access import StoreAccess
+from blocks.saved import load_named
 from vsa.media.media import Media
 from vsa.secret import Secret
 
@@ -50,6 +51,11 @@ class BackupMedia(Block):
         description="S3: address of a compatible service; empty means Amazon's.",
     )
     s3_region: str = Field(default="", title="S3 region", description="S3: region of the bucket.")
+
+    @classmethod
+    def named(cls, name: str) -> BackupMedia:
+        """The block saved under this name; BadRequest with the names there are if it is not among them."""
+        return load_named(cls, name, "Backup Media")
 
     def open(self, *, write: bool = False) -> Media:
         """Open the media; raises NoMedia, MediaUnusable, MediaDamaged or BadRequest."""

@@ -105,7 +105,7 @@ class _Reading:
     def _check(self, frame: Rows) -> None:
         start, length = int(frame["offset"]) - self._first, int(frame["length"])
         expected = Fingerprint(int(frame["crc"]), frame["digest"].tobytes())
-        where = f"{self._done.ref.name}, bytes {int(frame['offset'])} to {int(frame['offset']) + length}"
+        where = f"its frame at bytes {int(frame['offset'])} to {int(frame['offset']) + length}"
         try:
             if start < 0:
                 raise MediaDamaged(f"{where}: the bytes before were lost")
