@@ -40,9 +40,7 @@ def verify_media(
         le=100,
         description="Per cent of packs to read or points to restore, half of them by turns.",
     ),
-    points: tuple[int, ...] | None = Field(
-        default=None, description="Only these recovery points; all by default."
-    ),
+    points: tuple[int, ...] | None = Field(default=None, description="Only these points; all by default."),
     threads: int = Field(default=4, ge=1, le=64, description="Packs read at one time."),
 ) -> Any:
     """Look, record, report; completed only if everything that was looked at is sound."""

@@ -210,3 +210,23 @@ def test_a_lie_of_the_change_list_about_a_damaged_extent_is_a_failed_audit(
     newest = max(world.points)
     world.require_restores(newest, world.points[newest])
     assert len(harm(world)) == 2
+
+
+def test_a_short_last_extent_of_a_disk_that_has_grown_has_no_equal(world: World) -> None:
+    """Its frame holds fewer bytes than the extent has now: nobody can be led to the new one."""
+    half = EXTENT // 2
+    a_world_with_two_points(world, size=EXTENTS * EXTENT + half)
+    old = list(world.points)
+    path = first_pack(world)
+    data = bytearray(path.read_bytes())
+    tail = world.points[old[0]]["os"][-half:]
+    data[data.index(tail) + 5] ^= 1
+    path.write_bytes(data)
+    record(world)
+    world.grow("os", 2 * EXTENTS * EXTENT)
+    world.back_up()
+    newest = max(world.points)
+    world.require_restores(newest, world.points[newest])
+    lost = [ByteRange(EXTENTS * EXTENT, EXTENTS * EXTENT + half)]
+    assert harm(world) == dict.fromkeys(old, lost)
+    assert look(world).harmed == tuple(old)
