@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
-from vsa.media.access import StoreAccess
 from blocks.saved import load_named
+from vsa.media.access import StoreAccess
 from vsa.media.media import Media
 from vsa.secret import Secret
 

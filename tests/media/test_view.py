@@ -197,10 +197,10 @@ def test_of_a_damaged_pack_only_frames_that_have_not_moved_harm_a_point() -> Non
     assert lost(view_of(*said)) == [(100, 200), (200, 300), (700, 800)]
     assert lost(view_of(*said), slot=1) == []
     after = view_of(*said, healed(PACK, 164))
-    assert lost(after) == [(100, 200)] and after.damaged == {PACK: frozenset({64})}
+    assert lost(after) == [(100, 200)] and after.healed == {PACK: frozenset({164})}
     assert lost(view_of(*said, healed(OTHER, 64, 164))) == lost(view_of(*said))
     whole = view_of(*said, healed(PACK, 164), healed(PACK, 64))
-    assert lost(whole) == [] and whole.damaged == {}
+    assert lost(whole) == [] and whole.damaged == {PACK: frozenset({64, 164})}, "nothing is led there again"
 
 
 def test_a_pack_that_is_damaged_as_a_whole_stays_so_but_harms_nobody_once_its_frames_have_moved() -> None:

@@ -89,7 +89,7 @@ class Estate:
         run = self.backups.run(WEB if disk is OS else DB)
         stored = self.backups.store(run, disk, {extent: data}, upon=self._stored[disk.key])
         self._stored[disk.key] = stored
-        media.heal(stored.indexes[-1], {extent: place}, run=run)
+        media.heal(stored.indexes[-1], {extent: place}, run=run, planned_on=media.view())
         slot = self.backups.commit(run, WEB if disk is OS else DB, [self.backups.backup(disk, stored)])
         self.images[slot], self.disks[slot] = image_of(SIZE, *self._layers[disk.key]), disk
 
@@ -111,6 +111,12 @@ class Estate:
     def packs_of(self, disk: SourceDisk) -> list[str]:
         """The disk's own packs, oldest first."""
         return list(self._stored[disk.key].packs)
+
+    @property
+    def records(self) -> list[str]:
+        """Packs that hold no extents but records of points."""
+        points = self.media.view().points.values()
+        return sorted(name for made in points for name in made.point.records)
 
     @contextmanager
     def changed(self, name: str, data: bytes | None) -> Iterator[None]:

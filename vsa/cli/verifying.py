@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import tempfile
 from pathlib import Path
 from typing import TextIO
 
 from vsa.cli.answers import Answer, complain
 from vsa.cli.exits import Exit
+from vsa.cli.reading import open_media
 from vsa.errors import MediaUnusable
+from vsa.media.access import StoreAccess
 from vsa.media.media import Media
 from vsa.progress import SILENT, watched_on
 from vsa.upkeep.record import record_damage
@@ -21,7 +24,7 @@ from vsa.upkeep.verify import verify as look
 def verify(options: argparse.Namespace, err: TextIO) -> Answer:
     with tempfile.TemporaryDirectory(prefix="vsa-verify-") as scratch:
         report = look(
-            Media.open(options.media),
+            open_media(options),
             Depth(options.depth),
             scratch=Path(scratch),
             date=dt.datetime.now(dt.UTC).date(),
@@ -39,7 +42,8 @@ def verify(options: argparse.Namespace, err: TextIO) -> Answer:
 def _record(location: str, report: VerifyReport, err: TextIO) -> tuple[int, ...]:
     """The slots of what was news; none, and a word of warning, where the media cannot be written."""
     try:
-        return record_damage(Media.open(location, write=True), report)
+        access = StoreAccess.from_environment(os.environ)
+        return record_damage(Media.open(location, write=True, access=access), report)
     except MediaUnusable as error:
         complain(err, f"warning: the damage is not recorded: {error}")
         return ()

@@ -15,7 +15,7 @@ from vsa.media import layout
 from vsa.media.entries import Damaged, RelocateEntry
 from vsa.media.index import ZEROS, IndexFile
 from vsa.media.layout import SEGMENT
-from vsa.media.moves import MAX_MOVES, MOVE, MovesDescription, store_moves
+from vsa.media.moves import MOVE, MovesDescription, store_moves
 from vsa.media.parquet import Rows
 from vsa.media.store import Store
 
@@ -32,17 +32,11 @@ class Healer:
     run: str
     random: Callable[[int], bytes]
 
-    def entries(self, index: IndexFile, damaged: Mapping[int, Place]) -> Iterator[RelocateEntry]:
+    def entry(self, index: IndexFile, damaged: Mapping[int, Place]) -> RelocateEntry:
         """What to commit: the damaged places, given by extent, lead to where `index` has those extents.
 
-        Each table is stored and read back before its entry is yielded.
+        At most MAX_MOVES of them. The table is stored and read back.
         """
-        extents = sorted(damaged)
-        for first in range(0, len(extents), MAX_MOVES):
-            part = extents[first : first + MAX_MOVES]
-            yield self._entry(index, {extent: damaged[extent] for extent in part})
-
-    def _entry(self, index: IndexFile, damaged: Mapping[int, Place]) -> RelocateEntry:
         sources = sorted({pack for pack, _ in damaged.values()})
         rows = _moves(index, damaged, sources)
         # Only packs that something leads to: the table is in the way of whoever wants to delete one.

@@ -292,11 +292,13 @@ class Media:
         )
         return Sharing(offer, recent=RecentExtents(), stored=stored, view=self.view)
 
-    def heal(self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str) -> tuple[int, ...]:
+    def heal(
+        self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str, planned_on: View
+    ) -> int:
         """Lead every point from damaged frames (pack and offset, by extent) to those that `index`, just
-        stored by the run, has of the same extents; the slots of the entries.
+        stored by the run, has of the same extents; the slot of the entry.
 
-        Errors as in `append`.
+        `damaged` is where the extents lie under `planned_on`. Errors as in `relocate`.
         """
         from vsa.media.heal import Healer
         from vsa.media.index import open_index
@@ -304,7 +306,7 @@ class Media:
         self._require_writable()
         file = open_index(self._store, index, media_id=self.id, extent_size=self.extent_size)
         healer = Healer(self._store, self.id, run, self._random)
-        return tuple(self.append(entry, run=run) for entry in healer.entries(file, damaged))
+        return self.relocate(healer.entry(file, damaged), run=run, planned_on=planned_on)
 
     def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
         """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).

@@ -193,6 +193,10 @@ class View:
             return healed is not None
         return bool(item.offsets) and healed.issuperset(item.offsets)
 
+    def is_lost(self, name: str) -> bool:
+        """Whether an object was found damaged as a whole, and no copy has taken its place."""
+        return self.damaged.get(name) == WHOLE and self.healed.get(name) != WHOLE
+
     def is_damaged(self, name: str, offset: int) -> bool:
         """Whether a frame was found damaged, by itself or with the whole of its pack."""
         bad = self.damaged.get(name)

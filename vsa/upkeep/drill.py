@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from blake3 import blake3
-
 from vsa.errors import MediaDamaged
+from vsa.media.frames import fingerprint
 from vsa.media.index import ZEROS, IndexFile, open_index
 from vsa.media.layout import SEGMENT
 from vsa.media.media import Media, sound_indexes
@@ -100,7 +99,7 @@ class Judge:
         expected = self._expected.pop(extent, None)
         if odd or expected is None:
             self.complaint = f"data was restored at byte {offset}, where zeros belong"
-        elif blake3(data[: expected[1]]).digest() != expected[0] or any(data[expected[1] :]):
+        elif fingerprint(data[: expected[1]]).digest != expected[0] or any(data[expected[1] :]):
             self.complaint = f"extent {extent} was restored with other contents than its index states"
 
     def verdict(self, lost: Sequence[Lost]) -> str:

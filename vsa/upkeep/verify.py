@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from vsa.errors import BadRequest, MediaDamaged
+from vsa.errors import BadRequest, MediaDamaged, VsaError
 from vsa.media import layout
 from vsa.media.frames import Codec
 from vsa.media.index import PackRef
@@ -21,6 +21,7 @@ from vsa.media.media import Media, sound_indexes
 from vsa.media.parquet import Rows
 from vsa.media.partial import KNOWN
 from vsa.media.pinned import require_stored
+from vsa.media.records import read_record
 from vsa.media.view import WHOLE, View
 from vsa.model import ObjectRef
 from vsa.progress import SILENT, Progress
@@ -31,6 +32,8 @@ from vsa.upkeep.harm import Losses, assess
 from vsa.upkeep.packs import CheckedPack, check_pack, misfit
 from vsa.upkeep.report import Depth, DiskDigest, Finding, VerifyReport
 from vsa.upkeep.sampling import Sample
+
+_LARGEST_RECORD = 2 * layout.PACK_TARGET
 
 
 def verify(
@@ -101,6 +104,7 @@ class _Verification:
             self._restore(view, slots)
         if self._depth.includes(Depth.OBJECTS):
             self._look_at_objects(view, slots)
+            self._look_at_records(view, slots)
         findings = self._findings()
         return self._report(head=view.head, points=slots, findings=findings, names=self._names)
 
@@ -131,6 +135,22 @@ class _Verification:
                     self._remarks.append(f"the intent of run {run} is missing")
             except MediaDamaged as error:
                 self._remarks.append(str(error))
+
+    def _look_at_records(self, view: View, slots: Sequence[int]) -> None:
+        """Record packs serve the rebuilding of lost logs; no restore needs them."""
+        names = {name for slot in slots for name in view.points[slot].point.records} - view.doomed
+        self._remarks += [said for said in self._pool.map(self._misrecorded, sorted(names)) if said]
+
+    def _misrecorded(self, name: str) -> str:
+        """Why a record pack is of no use; empty if it is, or if it is not looked into."""
+        store = self._media.store
+        try:
+            size = store.size(name)
+            if self._depth.includes(Depth.BYTES) and self._sample.has(name):
+                read_record(store.read(name, limit=min(size, _LARGEST_RECORD)), name)
+        except VsaError as error:
+            return f"a rebuild would have to do without {name}: {error}"
+        return ""
 
     def _restore(self, view: View, slots: Sequence[int]) -> None:
         for slot in slots:
@@ -257,8 +277,7 @@ class _Verification:
         lost = name in self._lost and name not in self._whole
         if name in view.doomed or (layout.is_pack(name) and (lost or name not in losses.needed)):
             return "no point needs it any more"
-        told = name in view.damaged or name in view.healed
-        if view.damaged.get(name) == WHOLE or (told and name not in self._whole):
+        if view.damaged.get(name) == WHOLE or (name in view.damaged and name not in self._whole):
             return "known, and no point needs what is wrong there"
         return ""
 
