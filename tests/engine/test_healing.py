@@ -96,7 +96,9 @@ def test_what_the_disk_still_holds_is_healed_in_every_point(world: World, kind: 
     world.require_sound()
     after = look(world)
     assert after.is_sound, after.text()
-    read = world.disks(world.back_up(by=Method.CBT))["os"].figures
+    later = world.back_up(by=Method.CBT)
+    assert [vm.error for vm in later.vms] == [""]
+    read = world.disks(later)["os"].figures
     assert read is not None and read.stored == 0, "what is healed is not read and stored again"
 
 
@@ -173,6 +175,7 @@ def test_nothing_can_build_on_an_index_that_is_lost(world: World) -> None:
         if recorded:
             record(world)
         report = world.back_up()
+        assert [vm.error for vm in report.vms] == [""]
         first = not recorded
         assert world.reasons(report)["os"] is (Reason.FULL_PARENT_DAMAGED if first else Reason.CBT)
     newest = max(world.points)

@@ -73,7 +73,8 @@ class Estate:
         layers = self._layers.setdefault(disk.key, [])
         layers.append(extents)
         shard = self._shard(run, disk) if digests else None
-        slot = self.backups.commit(run, vm, [self.backups.backup(disk, stored, digests=shard)])
+        backup = self.backups.backup(disk, stored, digests=shard, parent=self._newest(disk))
+        slot = self.backups.commit(run, vm, [backup])
         self.images[slot], self.disks[slot] = image_of(SIZE, *layers), disk
         return slot
 
@@ -90,8 +91,12 @@ class Estate:
         stored = self.backups.store(run, disk, {extent: data}, upon=self._stored[disk.key])
         self._stored[disk.key] = stored
         media.heal(stored.indexes[-1], {extent: place}, run=run, planned_on=media.view())
-        slot = self.backups.commit(run, WEB if disk is OS else DB, [self.backups.backup(disk, stored)])
+        backup = self.backups.backup(disk, stored, parent=self._newest(disk))
+        slot = self.backups.commit(run, WEB if disk is OS else DB, [backup])
         self.images[slot], self.disks[slot] = image_of(SIZE, *self._layers[disk.key]), disk
+
+    def _newest(self, disk: SourceDisk) -> int | None:
+        return max((slot for slot, held in self.disks.items() if held is disk), default=None)
 
     def place_of(self, disk: SourceDisk, extent: int) -> tuple[str, int]:
         index = self.media.disk_index(self._stored[disk.key].indexes, SIZE)
@@ -135,8 +140,8 @@ class Estate:
     # What must be found
 
     def verify(self, depth: Depth = Depth.BYTES, **options: object) -> VerifyReport:
-        given = {"rng": random.Random(1), "threads": 2, **options}
-        return verify(self.media, depth, scratch=self.folder / "scratch", date=TODAY, **given)  # type: ignore[arg-type]
+        given = {"rng": random.Random(1), "threads": 2, "date": TODAY, **options}
+        return verify(self.media, depth, scratch=self.folder / "scratch", **given)  # type: ignore[arg-type]
 
     def frames(self, pack: str) -> dict[Frame, bytes]:
         """The frames of a sound pack with the digest of what they hold, by the pack's own table."""

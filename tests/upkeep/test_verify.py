@@ -172,18 +172,24 @@ def test_damage_is_named_for_every_point_that_needs_the_object(estate: Estate) -
         estate.verify(points=[999])
 
 
-def test_a_restore_drill_finds_a_damaged_frame_that_the_sample_left_out(estate: Estate) -> None:
-    frame = flip(estate, estate.packs_of(OS)[0], 7)
+def test_a_restore_drill_finds_a_damaged_frame_that_the_sample_of_packs_left_out(estate: Estate) -> None:
+    pack = estate.packs_of(OS)[0]
+    frame = flip(estate, pack, 7)
 
-    class Half(random.Random):
-        """Chooses every point, and no pack."""
-
+    class Never(random.Random):
         def random(self) -> float:
-            self.asked = getattr(self, "asked", 0) + 1
-            return 0.0 if self.asked <= len(estate.images) else 1.0
+            return 1.0
 
-    report = estate.verify(Depth.RESTORE, sample=0.05, rng=Half())
-    assert lost_of(report) == estate.holding({frame})
+    harmed = estate.holding({frame})
+    restored = {f"point {slot}" for slot in harmed}
+    for days in range(200):
+        date = TODAY + dt.timedelta(days=days)
+        chosen = Sample.on(date, 0.05, Never())
+        if not chosen.has(pack) and any(chosen.has(name) for name in restored):
+            assert estate.verify(Depth.BYTES, sample=0.05, rng=Never(), date=date).is_sound
+            assert lost_of(estate.verify(Depth.RESTORE, sample=0.05, rng=Never(), date=date)) == harmed
+            return
+    raise AssertionError("no day restores a harmed point and leaves its pack alone")
 
 
 def test_a_drill_gives_the_digest_that_a_restore_gives(estate: Estate, tmp_path: Path) -> None:

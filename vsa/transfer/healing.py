@@ -60,10 +60,12 @@ class Healing:
 
         Planned anew for as long as other streams or jobs move frames meanwhile.
         """
-        for _ in range(_ATTEMPTS if index else 0):
+        if index is None or not self._stored:
+            return
+        for _ in range(_ATTEMPTS):
             view = media.view()
             places = dict(islice(self._still_damaged(media, view), MAX_MOVES))
-            if not places or index is None:
+            if not places:
                 return
             try:
                 slot = media.heal(index, places, run=run, planned_on=view)
@@ -76,7 +78,7 @@ class Healing:
 
     def _still_damaged(self, media: Media, view: View) -> Iterator[tuple[int, tuple[str, int]]]:
         """Where the extents that were stored anew lie now, unless that is sound already."""
-        if self._parent is None or not self._stored:
+        if self._parent is None:
             return
         refs = [file.ref for file in self._parent.files]
         index = media.disk_index(refs, self._parent.disk_size, view)
