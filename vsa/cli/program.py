@@ -133,7 +133,7 @@ def _add_restore(commands: Commands) -> None:
 
 
 def _add_verify(commands: Commands) -> None:
-    verify = _add(commands, "verify", "prove that recovery points can be restored, and record damage")
+    verify = _add_witnessed(commands, "verify", "prove that points can be restored, and record damage")
     verify.add_argument("points", type=int, nargs="*", metavar="POINT", help="only these (all)")
     verify.add_argument(
         "--depth",

@@ -24,7 +24,7 @@ from vsa.upkeep.verify import verify as look
 def verify(options: argparse.Namespace, err: TextIO) -> Answer:
     with tempfile.TemporaryDirectory(prefix="vsa-verify-") as scratch:
         report = look(
-            open_media(options),
+            open_media(options, from_log=True),
             Depth(options.depth),
             scratch=Path(scratch),
             date=dt.datetime.now(dt.UTC).date(),

@@ -254,7 +254,7 @@ class _Verification:
         """Everything wrong, with the harm that it does as the log is now: a prune may have been at work."""
         if not self._wrong:
             return ()
-        view = self._media.view()
+        view = self._media.proven_view()
         losses = assess(self._media, view, self._lost, self._wrong.keys())
         self._names = losses.names
         for name in losses.harm.keys() - self._wrong.keys():
