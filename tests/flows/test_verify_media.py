@@ -13,7 +13,8 @@ from tests.media.making import flip_bit
 def artifact_of(site: Site) -> str:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts()
-    return next(str(item.data) for item in reversed(found) if item.key == f"verify-{site.name}")
+    mine = [item for item in found if item.key == f"verify-{site.name}"]
+    return str(max(mine, key=lambda item: item.created).data)
 
 
 def test_damage_fails_the_flow_and_the_next_backup_heals_it(site: Site) -> None:
