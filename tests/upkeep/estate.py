@@ -72,8 +72,8 @@ class Estate:
         self._stored[disk.key] = stored
         layers = self._layers.setdefault(disk.key, [])
         layers.append(extents)
-        shard = self._shard(run, disk) if digests else None
-        backup = self.backups.backup(disk, stored, digests=shard, parent=self._newest(disk))
+        shards = (self._shard(run, disk),) if digests else ()
+        backup = self.backups.backup(disk, stored, digests=shards, parent=self._newest(disk))
         slot = self.backups.commit(run, vm, [backup])
         self.images[slot], self.disks[slot] = image_of(SIZE, *layers), disk
         return slot

@@ -189,7 +189,7 @@ class _Verification:
         for ref, reason in zip(new, self._pool.map(self._unproven, new), strict=True):
             if reason:
                 self._note(ref.name, reason, whole=True)
-        shards = [shard for item in versions if (shard := item.backup.digests)]
+        shards = [shard for item in versions for shard in item.backup.digests]
         shards = [shard for shard in shards if shard.name not in view.doomed]
         self._remarks += [reason for reason in self._pool.map(self._unproven, shards) if reason]
 
