@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -262,9 +262,18 @@ class IndexFile:
         )
 
 
+File = TypeVar("File", bound=IndexFile)
+
+
 def open_index(
-    store: Store, ref: IndexRef, *, media_id: str, extent_size: int, by_parts: bool = False
-) -> IndexFile:
+    store: Store,
+    ref: IndexRef,
+    *,
+    media_id: str,
+    extent_size: int,
+    by_parts: bool = False,
+    kind: type[File] = IndexFile,  # type: ignore[assignment]
+) -> File:
     """Prove and describe one index; its rows are fetched when they are asked for.
 
     With `by_parts` nothing is held but its footer, and rows that are sound are read beside others that
@@ -275,7 +284,7 @@ def open_index(
     if ref.size > MAX_INDEX_SIZE or ref.footer > min(ref.size, MAX_FOOTER_SIZE):
         raise MediaDamaged(f"{ref.name}: no index has {ref.size} bytes with a footer of {ref.footer}")
     parts = PinnedParts(store, ref, by_parts=by_parts)
-    return IndexFile(parts, ref, media_id=media_id, extent_size=extent_size)
+    return kind(parts, ref, media_id=media_id, extent_size=extent_size)
 
 
 class _Window(io.RawIOBase):

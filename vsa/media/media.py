@@ -40,7 +40,7 @@ from vsa.media.places import make_store, open_store
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.media.witness import Witness
-from vsa.model import DEFAULT_EXTENT_SIZE, IndexRef, Intent, Point
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, IndexRef, Intent, Point
 
 if TYPE_CHECKING:
     from vsa.media.closure import Closure
@@ -76,6 +76,7 @@ class Media:
         """The media in a store that is known to keep a store's promises; errors as in `open`."""
         self._store = store
         self._writable = write
+        self._clock = clock
         self._random = random
         self._about, data = read_descriptor(store)
         self._log = Log(
@@ -85,7 +86,7 @@ class Media:
             random=random,
             recall=None if from_log else partial(recall.newest, store, self._about.id),
         )
-        self._moved: tuple[int, Relocations] | None = None
+        self._moved: tuple[tuple[int, int], Relocations] | None = None
 
     @classmethod
     def create(
@@ -178,6 +179,13 @@ class Media:
         _, data = read_descriptor(self._store)
         fresh = Log(self._store, origin=documents.sha256(data), clock=system_clock, random=self._random)
         return fresh.view()
+
+    def read_anew(self) -> Self:
+        """The same media with nothing remembered of it: its log is read from slot 0, entry by entry, whatever
+        else may stand for it. For those who delete or judge."""
+        return type(self)(
+            self._store, write=self._writable, from_log=True, clock=self._clock, random=self._random
+        )
 
     def append(self, body: EntryBody, *, run: str | None = None) -> int:
         """Commit an entry and return its slot; for a run that has committed its point already, that slot.
@@ -308,15 +316,24 @@ class Media:
         healer = Healer(self._store, self.id, run, self._random)
         return self.relocate(healer.entry(file, damaged), run=run, planned_on=planned_on)
 
-    def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
+    def disk_index(
+        self,
+        indexes: Sequence[IndexRef],
+        disk_size: int,
+        view: View | None = None,
+        *,
+        opened: Callable[[IndexRef], IndexFile] | None = None,
+    ) -> DiskIndex:
         """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).
 
         What is read of an index is proven first. MediaDamaged if one is not what its reference says.
+        `opened` opens one for somebody who needs them more than once.
         """
         from vsa.media.disk_index import DiskIndex
 
         view = view or self.view()
-        files = [self._index(ref, view) for ref in indexes]
+        sound = sound_indexes(view)
+        files = [(opened or self._open_index)(sound.get(ref.name, ref)) for ref in indexes]
         return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
 
     def partial_disk(
@@ -352,16 +369,27 @@ class Media:
                 opened[ref.name] = Unreadable(ref.name, str(error))
         return opened[ref.name]
 
+    def is_given_up(self, backup: DiskBackup) -> bool:
+        """Whether something that a disk's backup needs is doomed by now. Reads all rows of its indexes."""
+        view = self.view()
+        try:
+            needs = self.disk_index(backup.indexes, backup.disk.size, view).needs()
+        except (ObjectMissing, ObjectsDoomed):
+            return True
+        return any(name in view.doomed for name in needs)
+
+    def _open_index(self, ref: IndexRef) -> IndexFile:
+        from vsa.media.index import open_index
+
+        return open_index(self._store, ref, media_id=self.id, extent_size=self.extent_size)
+
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
 
         return ExtentReader(self._store)
 
     def _index(self, ref: IndexRef, view: View) -> IndexFile:
-        from vsa.media.index import open_index
-
-        sound = sound_indexes(view).get(ref.name, ref)
-        return open_index(self._store, sound, media_id=self.id, extent_size=self.extent_size)
+        return self._open_index(sound_indexes(view).get(ref.name, ref))
 
     def _require_writable(self) -> None:
         if not self._writable:
@@ -415,11 +443,10 @@ class Media:
         """The tables of a view, loaded once as long as nothing new has moved."""
         from vsa.media.moves import Relocations
 
-        if self._moved is None or self._moved[0] != len(view.relocations):
-            self._moved = (
-                len(view.relocations),
-                Relocations(self._store, view.relocations, media_id=self.id),
-            )
+        known = (len(view.relocations), len(view.doomed))
+        if self._moved is None or self._moved[0] != known:
+            relocations = Relocations(self._store, view.relocations, media_id=self.id, doomed=view.doomed)
+            self._moved = (known, relocations)
         return self._moved[1]
 
 
