@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from vsa.model import AttachedDisk, Deployment, DiskRole, Exclusion, Noun, SourceDisk, Vm
 from vsa.ranges import GIB
+from vsa.retention import Retention
 from vsa.text import printable
 
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]
@@ -208,6 +209,10 @@ class Subclient(Noun):
     )
     max_base_age_days: int = Field(
         default=30, ge=1, description="A base snapshot older than this is released, and CRC used instead."
+    )
+    retention: Retention | None = Field(
+        default=None,
+        description="Which recovery points to keep when media is pruned; without it all of them are kept.",
     )
 
 

@@ -196,6 +196,8 @@ class Media:
         self._require_writable()
         require: admission.Requirement = _nothing
         if isinstance(body, PointEntry):
+            # First of all: what a fenced run has stored may be gone already, its intent too.
+            admission.require_unfenced(self.view(), run)
             self._require_intent(run)
             require = self._closure(body.point).require
             if not body.point.records and run not in self.view().committed:
