@@ -1,4 +1,4 @@
-"""A media with disks that change, forgotten and pruned in a few words; it knows what every point must restore to."""
+"""A media whose disks change, forgotten and pruned in a few words; it knows what points must restore to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repacking: mostly empty, small and duplicate packs make room, and every point stays bit for bit what it was."""
+"""Repacking: mostly empty, small and duplicate packs make room, and every point stays what it was."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class DiskIndex:
         return layout.extent_length(extent, self.disk_size, self.extent_size)
 
     def needs(self) -> frozenset[str]:
-        """Every object that the contents depend on: indexes, packs of visible rows, and every moves table that
+        """Every object that the contents depend on: indexes, packs of visible rows, and all moves tables that
         a reader has to ask about the packs that the indexes list.
 
         Reads all rows.

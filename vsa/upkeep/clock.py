@@ -11,16 +11,20 @@ TOLERANCE = dt.timedelta(minutes=5)
 
 
 def require_clock(view: View, now: dt.datetime, *, trusted: bool) -> None:
-    """BadRequest if the log was written later than now: either this clock is wrong or a writer's was.
+    """BadRequest if the log was written later than now, unless somebody has looked and it is right."""
+    if not trusted and (complaint := clock_complaint(view, now)):
+        raise BadRequest(complaint)
 
-    `trusted` says that somebody has looked, and that `now` is right.
-    """
+
+def clock_complaint(view: View, now: dt.datetime) -> str:
+    """Empty, unless the log was written later than now: then this clock is wrong, or a writer's was."""
     latest = latest_time(view)
-    if not trusted and latest is not None and latest > now + TOLERANCE:
-        raise BadRequest(
-            f"the log has an entry of {latest.isoformat(timespec='seconds')}, but it is "
-            f"{now.isoformat(timespec='seconds')} here: set the clock; or say that this one is to be trusted"
-        )
+    if latest is None or latest <= now + TOLERANCE:
+        return ""
+    return (
+        f"the log has an entry of {latest.isoformat(timespec='seconds')}, but it is "
+        f"{now.isoformat(timespec='seconds')} here: set the clock; or say that this one is to be trusted"
+    )
 
 
 def latest_time(view: View) -> dt.datetime | None:
