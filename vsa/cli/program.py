@@ -54,7 +54,7 @@ def run(arguments: Sequence[str] | None, out: TextIO, err: TextIO) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="vsa",
-        description="Look at the backup media of azure-vsa, and restore from it.",
+        description="Look at the backup media of azure-vsa, restore from it, and keep it in order.",
         epilog=exit_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
     _add_witnessed(commands, "witness", "print the log's last entry, to be kept outside the media")
     _add_verify(commands)
+    _add_forget(commands)
+    _add_marks(commands)
+    _add_prune(commands)
     return top
 
 
@@ -161,6 +164,76 @@ def _percent(text: str) -> float:
     return value / 100
 
 
+def _add_forget(commands: Commands) -> None:
+    forget = _add(
+        commands, "forget", "say which recovery points would be forgotten; with --apply, forget them"
+    )
+    forget.add_argument(
+        "points", type=int, nargs="*", metavar="POINT", help="exactly these; or else a rule below"
+    )
+    for period in ("last", "daily", "weekly", "monthly", "yearly"):
+        of = "the newest N" if period == "last" else f"the first of each of N {_PERIODS[period]}"
+        forget.add_argument(f"--keep-{period}", type=_count, metavar="N", help=f"keep {of}")
+    forget.add_argument("--vm", metavar="NAME", help="judge only the points of the VM of this name or key")
+    forget.add_argument(
+        "--override-share", action="store_true", help="also if it is more than half of a VM's points"
+    )
+    _add_apply(forget)
+
+
+def _add_marks(commands: Commands) -> None:
+    unforget = _add(commands, "unforget", "call forgotten points back, as long as no prune has given them up")
+    unforget.add_argument("points", type=int, nargs="+", metavar="POINT")
+    pin = _add(commands, "pin", "keep points whatever retention says")
+    pin.add_argument("points", type=int, nargs="+", metavar="POINT")
+    pin.add_argument("--unpin", action="store_true", help="let retention have them again")
+    pin.add_argument("--reason", default="", help="for people who ask later")
+
+
+def _add_prune(commands: Commands) -> None:
+    prune = _add(commands, "prune", "say what a prune would delete and move; with --apply, do it")
+    prune.add_argument(
+        "--grace-days",
+        type=_days,
+        default=14.0,
+        metavar="N",
+        help="for so long forgotten points can be called back (14)",
+    )
+    prune.add_argument(
+        "--threshold",
+        type=_part,
+        default=0.5,
+        metavar="PART",
+        help="rewrite packs of which less than this is needed; 0: none (0.5)",
+    )
+    prune.add_argument("--scratch", metavar="FOLDER", help="where to work, about 60 bytes for each extent")
+    _add_apply(prune)
+
+
+def _add_apply(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--apply", metavar="TOKEN", help="do it, if it still is what had this token")
+    command.add_argument(
+        "--trust-clock", action="store_true", help="this machine's clock is right, whatever the log says"
+    )
+
+
+_PERIODS = {"daily": "days", "weekly": "weeks", "monthly": "months", "yearly": "years"}
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days from 0 to 36500")
+    return value
+
+
+def _part(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -182,6 +255,10 @@ def _command(name: str) -> Command:
         from vsa.cli.verifying import verify  # noqa: PLC0415
 
         return verify
+    if name in ("forget", "unforget", "pin", "prune"):
+        from vsa.cli.keeping import KEEPING  # noqa: PLC0415
+
+        return KEEPING[name]
     from vsa.cli.reading import COMMANDS  # noqa: PLC0415
 
     return COMMANDS[name]

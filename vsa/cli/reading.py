@@ -50,7 +50,11 @@ def _points(options: argparse.Namespace, err: TextIO) -> Answer:
     media = open_media(options)
     view = media.view()
     points = reports.points_of(view, options.vm)
-    document = {"media": media_document(media), "points": reports.points_document(view, points)}
+    document = {
+        "media": media_document(media),
+        "points": reports.points_document(view, points),
+        "given_up": sorted(view.given_up),
+    }
     return Answer(document, reports.points_text(view, points))
 
 

@@ -20,6 +20,8 @@ from vsa.text import printable, ranges_text, size_text
 
 def find_point(view: View, slot: int) -> CommittedPoint:
     """The recovery point of that slot; BadRequest if there is none."""
+    if slot in view.given_up:
+        raise BadRequest(f"recovery point {slot} was forgotten, and a prune has given up its data")
     if slot not in view.points:
         raise BadRequest(f"there is no recovery point {slot}: `vsa points` lists those of this media")
     return view.points[slot]
@@ -58,16 +60,17 @@ def _listed_point(view: View, made: CommittedPoint, point: Point) -> Document:
         "excluded": len(point.excluded),
         "doubtful": made.slot in view.doubtful,
         "damaged": bool(view.harm_of(made.slot)),
+        "pinned": made.slot in view.pinned,
+        "forgotten_at": view.forgotten[made.slot].isoformat() if made.slot in view.forgotten else None,
     }
 
 
 def points_text(view: View, points: Sequence[CommittedPoint]) -> str:
     headings = [">POINT", "TAKEN", "VM", "SUBCLIENT", "METHOD", ">DISKS", ">SIZE", ">STORED", "REMARK"]
-    return (
-        table(headings, [_point_row(view, made, made.point) for made in points])
-        if points
-        else "No recovery points."
-    )
+    rows = [_point_row(view, made, made.point) for made in points]
+    shown = table(headings, rows) if rows else "No recovery points."
+    given_up = ", ".join(map(str, sorted(view.given_up)))
+    return f"{shown}\nForgotten and given up to a prune: {given_up}." if given_up else shown
 
 
 def _point_row(view: View, made: CommittedPoint, point: Point) -> list[object]:
@@ -89,6 +92,10 @@ def remark(view: View, slot: int, point: Point) -> str:
     """What somebody must know before they rely on the point."""
     remarks = ["DAMAGED"] if view.harm_of(slot) else []
     remarks += ["DOUBTFUL"] if slot in view.doubtful else []
+    if slot in view.forgotten:
+        remarks.append(f"forgotten {moment(view.forgotten[slot])}")
+    if slot in view.pinned:
+        remarks.append("pinned")
     if excluded := len(point.excluded):
         remarks.append(f"{excluded} excluded")
     return ", ".join(remarks)

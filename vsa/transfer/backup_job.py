@@ -39,6 +39,7 @@ from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
 from vsa.transfer.bases import Estate, bases_to_release
 from vsa.transfer.clients import client_entries
+from vsa.transfer.doomed import commit_as_it_stands, upon_what_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
@@ -244,8 +245,10 @@ class BackupJob:
         )
         with self._slots[proxy]:
             self.stop.check()
-            known = runs.known_of(self.media.view(), disk.key)
-            return backup_disk(stream, known, self._wish, self._audit, surroundings)
+            return upon_what_stands(
+                lambda known: backup_disk(stream, known, self._wish, self._audit, surroundings),
+                lambda: runs.known_of(self.media.view(), disk.key),
+            )
 
     @property
     def _wish(self) -> Wish:
@@ -272,8 +275,22 @@ class BackupJob:
         if failed and not (self.subclient.allow_incomplete_points and backups):
             reasons = "; ".join(f"disk {item.name}: {item.reason}" for item in failed)
             raise NoPoint(f"VM {run.vm.name} gets no recovery point: {reasons}")
+        return commit_as_it_stands(
+            backups,
+            commit=partial(self._commit, run, failed),
+            read_again=partial(self._read_again, run),
+            media=self.media,
+        )
+
+    def _commit(self, run: runs.Run, failed: Sequence[Exclusion], backups: Sequence[DiskBackup]) -> int:
         keep = self.method is Method.CBT
         return runs.commit(run, backups, failed, keep_bases=keep, media=self.media)
+
+    def _read_again(self, run: runs.Run, backup: DiskBackup) -> DiskBackup:
+        """The same snapshot once more, by way of its staging blob if it has one."""
+        disk = next(disk for disk in run.disks if disk.key == backup.disk.key)
+        staging = self.stage(run, disk, backup.snapshot)
+        return self.transfer(run, disk, backup.snapshot, staging, backup.proxy)
 
     def doubts(self) -> tuple[str, ...]:
         """What this job found of earlier points, in words: change lists that had left out changes."""
