@@ -9,6 +9,10 @@ import pytest
 
 from tests.cli.test_cli import Ran, vsa
 from tests.upkeep.keeping import Keeping
+from vsa.cli.plans import report_text
+from vsa.upkeep.deleting import Deleted
+from vsa.upkeep.prune import PruneReport
+from vsa.upkeep.repack import Repacked
 
 
 @pytest.fixture
@@ -142,19 +146,13 @@ def test_within_the_grace_nothing_is_given_up(keeping: Keeping) -> None:
     assert command(keeping, "prune", "--grace-days", 1, "--json").document["plan"]["give_up"] == [0]
 
 
-def test_a_prune_that_may_not_delete_is_done_but_incomplete(keeping: Keeping) -> None:
-    three_points(keeping)
-    keeping.forget(0)
-    token = command(keeping, "prune", "--json").document["plan"]["token"]
-    folder = keeping.folder / "runs" / "run-1" / "packs"
-    folder.chmod(0o500)
-    try:
-        ran = command(keeping, "prune", "--apply", token)
-        if ran.code == 0:
-            pytest.skip("this user may delete whatever the modes say")
-        assert ran.code == 3 and "Not yet deleted: 1 objects that the store keeps" in ran.out
-    finally:
-        folder.chmod(0o700)
+def test_what_a_prune_could_not_do_is_said_and_makes_it_incomplete() -> None:
+    kept = Deleted(objects=4, size=5000, refused=2, reason="kept by a policy")
+    report = PruneReport((), 1, 6, kept, Repacked(damaged=1, stopped="another prune was first"), packs=1)
+    assert not report.is_complete
+    said = report_text(report)
+    assert "Not yet deleted: 2 objects that the store keeps (kept by a policy)" in said
+    assert "Damaged: 1 frames" in said and "stopped early: another prune was first" in said
 
 
 @pytest.mark.parametrize("name", ["forget", "prune", "unforget", "pin"])

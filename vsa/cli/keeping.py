@@ -65,7 +65,7 @@ def _prune(options: argparse.Namespace, err: TextIO) -> Answer:
             return Answer(document, plans.prune_text(plan))
         _require_token(options.apply, plan.token)
         report = carry_out(plan, process=this_process())
-    code = Exit.INCOMPLETE if report.deleted.refused or report.repacked.damaged else Exit.DONE
+    code = Exit.DONE if report.is_complete else Exit.INCOMPLETE
     return Answer(document | {"done": plans.report_document(report)}, plans.report_text(report), code)
 
 

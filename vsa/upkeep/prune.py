@@ -87,6 +87,11 @@ class PruneReport:
     repacked: Repacked
     packs: int
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was deleted that may be, and every frame that was read was sound."""
+        return not (self.deleted.refused or self.repacked.damaged)
+
 
 @dataclass
 class Survey:
