@@ -13,6 +13,7 @@ from tests.media.making import NOW, a_disk, a_point, an_intent, new_media, noise
 from vsa.media.entries import ForgetEntry, PinEntry, PointEntry, UnforgetEntry
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
+from vsa.media.pack import PackHeader
 from vsa.media.store import Store
 from vsa.model import ProcessName
 from vsa.upkeep.prune import PrunePlan, PruneReport, carry_out, plan_prune
@@ -132,5 +133,9 @@ class Keeping:
     def objects(self) -> set[str]:
         return {str(p.relative_to(self.folder)) for p in (self.folder / "runs").rglob("*") if p.is_file()}
 
-    def pack_bytes(self) -> int:
-        return sum(path.stat().st_size for path in (self.folder / "runs").rglob("*.pack"))
+    def packs(self) -> dict[str, int]:
+        """The sizes of all packs that hold extents."""
+        found = {name: (self.folder / name).read_bytes() for name in self.objects() if name.endswith(".pack")}
+        return {
+            name: len(data) for name, data in found.items() if not PackHeader.decode(data, name).holds_records
+        }

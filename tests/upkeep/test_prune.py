@@ -32,8 +32,8 @@ def test_what_only_a_forgotten_point_needs_goes_when_its_grace_is_over(keeping):
     keeping.now += 2 * DAY
     report = keeping.prune(days=14)
     assert report.points == (old,)
-    # A pack and an index, and the intents of both runs, which are over and old.
-    assert (report.objects, report.deleted.objects) == (4, 4)
+    # A pack, an index and their record, and the intents of both runs, which are over and old.
+    assert (report.objects, report.deleted.objects) == (5, 5)
     assert set(keeping.media.view().points) == {new}
     keeping.require_sound()
 
@@ -43,7 +43,7 @@ def test_a_plan_changes_nothing(keeping):
     keeping.back_up({0: "b"}, full=True)
     before, head = keeping.objects(), keeping.media.view().head
     plan = keeping.plan()
-    assert (plan.objects, plan.points) == (2, (0,))
+    assert (plan.objects, plan.points) == (3, (0,))
     assert (
         plan.size
         == sum((keeping.folder / name).stat().st_size for name in before if "run-1/" in name)
@@ -291,10 +291,10 @@ def test_what_a_store_refuses_to_delete_is_not_yet_deleted(keeping):
         return (Moment.BEFORE, locked) if method == "delete" and name.endswith(".pack") else None
 
     report = keeping.prune(store=FaultyStore(FolderStore(keeping.folder), refuse))
-    assert (report.deleted.refused, report.deleted.objects) == (1, 1)
+    assert (report.deleted.refused, report.deleted.objects) == (2, 1)
     assert "policy" in report.deleted.reason
-    assert keeping.plan().doomed == 1
-    assert keeping.prune().deleted.objects == 1
+    assert keeping.plan().doomed == 2
+    assert keeping.prune().deleted.objects == 2
 
 
 def test_two_prunes_of_one_plan_do_the_work_once(keeping):
@@ -304,7 +304,7 @@ def test_two_prunes_of_one_plan_do_the_work_once(keeping):
     keeping.back_up({at: ("c", at) for at in range(1, 9)})
     plans = [keeping.plan(folder=name) for name in ("one", "two")]
     first, second = (carry_out(plan, process=SELF) for plan in plans)
-    assert (first.objects, second.objects) == (2, 0)
+    assert (first.objects, second.objects) == (3, 0)
     assert (first.points, second.points) == ((0,), ())
     keeping.require_sound()
 
@@ -314,5 +314,5 @@ def test_many_objects_take_several_entries(keeping, monkeypatch):
     for seed in range(4):
         keeping.forget(keeping.back_up({0: seed}, full=True))
     report = keeping.prune()
-    assert (report.entries, report.objects, report.deleted.objects) == (3, 8, 8)
+    assert (report.entries, report.objects, report.deleted.objects) == (4, 12, 12)
     assert not keeping.media.view().points

@@ -35,20 +35,14 @@ def mostly_empty(keeping: Keeping) -> int:
     return new
 
 
-def packs(keeping: Keeping) -> dict[str, int]:
-    return {
-        name: (keeping.folder / name).stat().st_size for name in keeping.objects() if name.endswith(".pack")
-    }
-
-
 def test_a_pack_of_which_a_quarter_is_needed_makes_room(keeping):
     mostly_empty(keeping)
     plan = keeping.plan()
     assert (len(plan.repack.packs), plan.repack.copied, plan.repack.folded) == (1, 4 * EXTENT, 0)
-    before = packs(keeping)
+    before = keeping.packs()
     report = carry_out(plan, process=SELF)
-    assert (report.repacked.copied, report.repacked.tables, report.packs) == (4 * EXTENT, 1, 1)
-    after = packs(keeping)
+    assert (report.repacked.copied, len(report.repacked.slots), report.packs) == (4 * EXTENT, 1, 1)
+    after = keeping.packs()
     assert not after.keys() & set(plan.repack.packs)
     assert sum(before.values()) - sum(after.values()) == plan.repack.freed - _overhead(4)
     keeping.require_sound()
@@ -78,7 +72,7 @@ def test_extents_that_are_stored_twice_are_folded(keeping):
     assert (len(plan.repack.packs), plan.repack.copied, plan.repack.folded) == (1, 0, 16)
     report = carry_out(plan, process=SELF)
     assert (report.repacked.folded, report.repacked.copied) == (16, 0)
-    assert len(packs(keeping)) == 1
+    assert len(keeping.packs()) == 1
     keeping.require_sound()
     assert keeping.plan().is_empty
 
@@ -101,7 +95,7 @@ def test_small_packs_are_joined_once_they_fill_one(keeping):
     keeping.back_up({15: 15})
     report = keeping.prune()
     assert report.packs == 16
-    assert len(packs(keeping)) == 1
+    assert len(keeping.packs()) == 1
     keeping.require_sound()
 
 
@@ -133,7 +127,7 @@ class TestDamage:
         for disk in ("os", "data"):
             keeping.back_up(same, disk=disk)
         plan = keeping.plan()
-        (target,) = packs(keeping).keys() - set(plan.repack.packs)
+        (target,) = keeping.packs().keys() - set(plan.repack.packs)
         _spoil(keeping.folder / target, 64 + 5 * EXTENT)
         report = carry_out(plan, process=SELF)
         assert (report.repacked.damaged, report.repacked.folded, report.repacked.copied) == (1, 15, EXTENT)
@@ -147,17 +141,17 @@ class TestDamage:
         _spoil(keeping.folder / source, 64 + 13 * EXTENT)
         report = carry_out(plan, process=SELF)
         assert (report.repacked.damaged, report.repacked.copied) == (1, 3 * EXTENT)
-        assert source in packs(keeping), "it may be read by somebody better"
+        assert source in keeping.packs(), "it may be read by somebody better"
         assert not _reads(keeping, slot)
 
     def test_packs_that_the_log_calls_damaged_are_left_alone(self, keeping):
         same = {at: ("same", at) for at in range(16)}
         for disk in ("os", "data"):
             keeping.back_up(same, disk=disk)
-        named, other = sorted(packs(keeping))
+        named, other = sorted(keeping.packs())
         keeping.media.append(DamageEntry(objects=(Damaged(name=named, offsets=(64,)),), reason="test"))
         assert keeping.plan().repack.packs == ()
-        assert other in packs(keeping)
+        assert other in keeping.packs()
 
 
 def _spoil(path: Path, at: int) -> None:
@@ -185,7 +179,7 @@ def test_two_prunes_that_move_the_same_frames_both_leave_sound_points(keeping):
     keeping.now += 2 * DAY
     keeping.prune()
     keeping.require_sound()
-    assert len(packs(keeping)) == 2
+    assert len(keeping.packs()) == 2
 
 
 def test_a_prune_between_anothers_moves_and_dooms_breaks_nothing(keeping):
@@ -226,7 +220,7 @@ def test_a_prune_that_dies_at_any_call_is_finished_by_the_next(keeping):
             trial.now += 2 * DAY
             trial.prune()
             trial.require_sound()
-            assert len(packs(trial)) == 2
+            assert len(trial.packs()) == 2
             assert trial.plan().is_empty
         if not died:
             return
@@ -283,7 +277,7 @@ def test_after_any_history_every_point_restores_and_the_media_is_bounded(history
         keeping.require_sound()
         needed = {(digest) for slot in keeping.media.view().points for digest in keeping.held[slot].values()}
         # Half-empty packs at most, and small ones up to a full pack.
-        assert keeping.pack_bytes() <= 2.2 * len(needed) * (EXTENT + 52) + 2 * TARGET
+        assert sum(keeping.packs().values()) <= 2.2 * len(needed) * (EXTENT + 52) + 2 * TARGET
 
 
 def _do(keeping: Keeping, what: str, first: object, second: object) -> None:

@@ -12,7 +12,7 @@ from typing import TextIO
 from vsa.cli import plans, reports
 from vsa.cli.answers import Answer, Command
 from vsa.cli.exits import Exit
-from vsa.cli.reading import media_document
+from vsa.cli.reading import media_document, open_media
 from vsa.errors import BadRequest, MediaConflict
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -72,7 +72,7 @@ def _prune(options: argparse.Namespace, err: TextIO) -> Answer:
 def _open(options: argparse.Namespace) -> Media:
     """For writing only where something will be written: a plan needs the right to read alone."""
     dry = options.command in ("forget", "prune") and not options.apply
-    return Media.open(options.media, write=not dry)
+    return open_media(options, write=not dry)
 
 
 def _request(options: argparse.Namespace, view: View) -> Request:

@@ -19,7 +19,7 @@ def media_document(media: Media) -> Document:
     return {"id": media.id, "location": media.location}
 
 
-def open_media(options: argparse.Namespace, *, from_log: bool = False) -> Media:
+def open_media(options: argparse.Namespace, *, write: bool = False, from_log: bool = False) -> Media:
     """The media that was named, entered with what the environment holds.
 
     With a witness the log itself is read, and must hold it: a checkpoint proves nothing.
@@ -27,6 +27,7 @@ def open_media(options: argparse.Namespace, *, from_log: bool = False) -> Media:
     witness = None if options.witness is None else Witness.parse(options.witness)
     media = Media.open(
         options.media,
+        write=write,
         from_log=from_log or witness is not None,
         access=StoreAccess.from_environment(os.environ),
     )

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from vsa.errors import VsaError
+from vsa.errors import MediaDamaged, VsaError
 from vsa.media import admission, layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
+from vsa.media.pack import HEADER_SIZE, PackHeader
+from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
+from vsa.ranges import ByteRange
 from vsa.upkeep.needs import Needs
 from vsa.upkeep.objects import Objects, numbers_of, set_of
 
@@ -88,6 +91,7 @@ class Dooming:
 
     def __init__(
         self,
+        store: Store,
         needs: Needs,
         objects: Objects,
         runs: Runs,
@@ -97,9 +101,11 @@ class Dooming:
         before: dt.datetime,
         reason: str,
     ) -> None:
+        self._store = store
         self._needs = needs
         self._objects = objects
         self._runs = runs
+        self._records: dict[str, bool] = {}
         self._candidates = candidates
         self._points = points
         self._before = before
@@ -114,7 +120,7 @@ class Dooming:
         runs = {layout.run_of(name) or "" for name in names}
         fenced = sorted(run for run in runs & self._runs.dead if not _is_over(run, view))
         entry = DoomEntry(runs=tuple(fenced), objects=names, points=points, reason=self._reason)
-        admission.admit(view, entry, run=None, needed=lambda _: ())
+        admission.admit(view, entry, run=None, require=lambda _: None)
         return entry
 
     def giving_up(self, view: View) -> tuple[int, ...]:
@@ -132,9 +138,12 @@ class Dooming:
     def names(self, view: View) -> Iterator[str]:
         """What may go and is not doomed yet."""
         needed = self.needed(view)
+        recorded = {layout.run_of(name) for name in self._objects.named(needed) if layout.is_index(name)}
         for number in numbers_of(self._candidates & ~needed):
             name = self._objects.names[number]
-            if name not in view.doomed and self._may_go(name, view):
+            if name in view.doomed or not self._may_go(name, view):
+                continue
+            if layout.run_of(name) not in recorded or not self._holds_records(name):
                 yield name
 
     def _may_go(self, name: str, view: View) -> bool:
@@ -142,6 +151,22 @@ class Dooming:
         if name == layout.intent(run) and name not in self._runs.told:
             return False
         return _is_over(run, view) or run in self._runs.dead
+
+    def _holds_records(self, name: str) -> bool:
+        """Whether an object is a record pack. Those of a run stay as long as a point needs an index of it,
+        though their own point is gone: that index could be made anew from nothing else."""
+        if name not in self._records:
+            self._records[name] = layout.is_pack(name) and _holds_records(self._store, name)
+        return self._records[name]
+
+
+def _holds_records(store: Store, name: str) -> bool:
+    try:
+        header = store.read(name, ByteRange(0, HEADER_SIZE))
+        return PackHeader.decode(header, name).holds_records
+    except MediaDamaged:
+        # Gone, or good for nothing.
+        return False
 
 
 def _is_over(run: str, view: View) -> bool:

@@ -91,7 +91,9 @@ def named(slots: Sequence[int]) -> Request:
     """Forget exactly these points, whatever retention would say of them. BadRequest if one cannot be."""
 
     def decide(view: View) -> Decision:
-        admission.admit(view, ForgetEntry(points=tuple(slots), reason="asked"), run=None, needed=lambda _: ())
+        admission.admit(
+            view, ForgetEntry(points=tuple(slots), reason="asked"), run=None, require=lambda _: None
+        )
         protected = _protected(view)
         wanted = set(slots)
         return Decision(
@@ -160,7 +162,7 @@ def forget(media: Media, plan: ForgetPlan, *, now: dt.datetime) -> int | None:
         if not going:
             return None
         body = ForgetEntry(points=going, reason=again.going[0].reason)
-        admission.admit(view, body, run=None, needed=lambda _: ())
+        admission.admit(view, body, run=None, require=lambda _: None)
         return body
 
     return media.append_planned(entry)
@@ -243,4 +245,4 @@ def _freed(media: Media, view: View, going: set[int], progress: Progress) -> int
     needs = Needs(media, objects)
     wanted = [made.slot for made in view.live if made.slot not in going]
     stays = needs.of_points(view, wanted, progress=progress)
-    return objects.size_of(needs.of_points(view, going) & ~stays)
+    return objects.size_of(needs.of_points(view, going) & ~stays, media.store)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from vsa.errors import ObjectMissing
+from vsa.media.store import Store
 from vsa.model import ObjectRef
 
 
@@ -47,9 +49,16 @@ class Objects:
     def named(self, members: int) -> Iterator[str]:
         return (self.names[number] for number in numbers_of(members))
 
-    def size_of(self, members: int) -> int:
-        """Bytes of all members whose size is known."""
-        return sum(self.sizes[number] or 0 for number in numbers_of(members))
+    def size_of(self, members: int, store: Store) -> int:
+        """Bytes of all members; the store is asked where no reference says it. What is gone has none."""
+        return sum(self._size(number, store) for number in numbers_of(members))
+
+    def _size(self, number: int, store: Store) -> int:
+        known = self.sizes[number]
+        try:
+            return store.size(self.names[number]) if known is None else known
+        except ObjectMissing:
+            return 0
 
 
 def set_of(numbers: Iterable[int]) -> int:

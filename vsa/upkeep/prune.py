@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vsa.errors import BadRequest, ObjectMissing
+from vsa.errors import BadRequest
 from vsa.media.layout import PACK_TARGET, RUNS
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -107,9 +107,11 @@ class Survey:
     now: dt.datetime
     pack_target: int
     progress: Progress
+    view: View
 
     def dooming(self, points: tuple[int, ...], reason: str) -> Dooming:
         return Dooming(
+            self.media.store,
             self.needs,
             self.objects,
             self.runs,
@@ -159,18 +161,18 @@ def plan_prune(
     candidates = listed | named_objects(view, points, objects)
     names = [objects.names[number] for number in numbers_of(candidates)]
     runs = judge_runs(media, view, names, before=now - max(grace, RUN_GRACE), has_ended=has_ended)
-    survey = Survey(media, objects, needs, runs, listed, candidates, before, now, pack_target, progress)
-    return _plan(survey, view, points, repacking, grace, threshold)
+    survey = Survey(media, objects, needs, runs, listed, candidates, before, now, pack_target, progress, view)
+    return _plan(survey, points, repacking, grace, threshold)
 
 
 def _plan(
     survey: Survey,
-    view: View,
     points: tuple[int, ...],
     repack: RepackPlan,
     grace: dt.timedelta,
     threshold: float,
 ) -> PrunePlan:
+    view = survey.view
     dooming = survey.dooming(points, "")
     names = list(dooming.names(view))
     left = [survey.objects.names[number] for number in numbers_of(survey.listed)]
@@ -182,7 +184,7 @@ def _plan(
         points=points,
         waiting=tuple(sorted(slot for slot in view.forgotten if slot not in points)),
         objects=len(names),
-        size=sum(_size(survey, name) for name in names),
+        size=survey.objects.size_of(set_of(map(survey.objects.number, names)), survey.media.store),
         doomed=len(gone),
         dead=tuple(sorted(survey.runs.dead)),
         unknown=tuple(sorted(survey.runs.unknown)),
@@ -226,6 +228,7 @@ def _repack(
         survey.media,
         survey.objects,
         run,
+        planned_on=survey.view,
         random=random,
         pack_target=survey.pack_target,
         progress=survey.progress,
@@ -262,15 +265,6 @@ def _sweep(survey: Survey, points: tuple[int, ...], reason: str) -> _Swept:
     names = [survey.objects.names[number] for number in numbers_of(survey.listed | survey.candidates)]
     gone = doomed_now(view, names, survey.objects.named(dooming.needed(view)))
     return _Swept(entries, len(view.doomed) - before, delete(media.store, gone, survey.progress))
-
-
-def _size(survey: Survey, name: str) -> int:
-    """Bytes of an object; nothing for one that has gone."""
-    known = survey.objects.sizes[survey.objects.number(name)]
-    try:
-        return survey.media.store.size(name) if known is None else known
-    except ObjectMissing:
-        return 0
 
 
 def _intent(run: str, now: dt.datetime, process: ProcessName) -> Intent:

@@ -23,6 +23,7 @@ from vsa.media.moves import MOVE, MovesDescription, store_moves
 from vsa.media.pack import PackBuilder
 from vsa.media.parquet import Rows
 from vsa.media.scratch import scratch_errors
+from vsa.media.view import View
 from vsa.progress import SILENT, Progress
 from vsa.upkeep.proven_frames import Wanted, proven_frames
 from vsa.upkeep.objects import Objects
@@ -37,13 +38,13 @@ Place = tuple[str, int, int]
 
 @dataclass
 class Repacked:
-    """What was moved so far; `stopped` says why the rest was not, `damaged` counts frames that fail their
-    check."""
+    """What was moved so far, by the entries in `slots`. `stopped` says why the rest was not, `damaged` counts
+    frames that fail their check."""
 
     copied: int = 0
     folded: int = 0
     damaged: int = 0
-    tables: int = 0
+    slots: set[int] = field(default_factory=set)
     stopped: str = ""
 
 
@@ -54,6 +55,7 @@ class Repacking:
     media: Media
     objects: Objects
     run: str
+    planned_on: View
     random: Callable[[int], bytes]
     pack_target: int = PACK_TARGET
     progress: Progress = SILENT
@@ -158,8 +160,14 @@ class _Batch:
         name = layout.moves(env.run, env.random(8))
         table = store_moves(env.media.store, name, about, self._rows(goes, about))
         reason = "frames of packs that were mostly empty, small or held elsewhere too"
-        env.media.append(RelocateEntry(table=table, packs=tuple(sources), reason=reason), run=env.run)
-        self._done.tables += 1
+        entry = RelocateEntry(table=table, packs=tuple(sources), reason=reason)
+        self._done.slots.add(env.media.relocate(entry, run=env.run, planned_on=self._planned_on()))
+
+    def _planned_on(self) -> View:
+        """The newest view in which nothing has moved but by this run: its batches concern different packs."""
+        view = self._env.media.view()
+        moved = view.relocations[len(self._env.planned_on.relocations) :]
+        return view if {item.slot for item in moved} <= self._done.slots else self._env.planned_on
 
     def _rows(self, goes: dict[int, Place], about: MovesDescription) -> Rows:
         old = {name: number for number, name in enumerate(about.sources)}

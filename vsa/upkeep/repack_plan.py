@@ -70,8 +70,8 @@ def plan_repack(
 ) -> RepackPlan:
     """Decide by all frames that points lead to. `folder` is a new scratch folder for what is to be moved.
 
-    Packs below the share `threshold` of needed bytes are chosen, and small ones. Packs that the log calls
-    damaged are left alone: what is sound in them is for whoever repairs them to say.
+    Packs below the share `threshold` of needed bytes are chosen, and small ones. A pack with a needed frame
+    that the log calls damaged is left alone: what is sound in it is for whoever repairs it to say.
     """
     packs = _Packs(objects, view)
     for frames in spool.sorted():
@@ -101,11 +101,17 @@ class _Packs:
         self.sizes = np.array([size or 0 for size in objects.sizes], np.int64)
         self.frames = np.zeros(len(objects), np.int64)
         self.sound = np.ones(len(objects), np.bool_)
-        self.sound[[number for name in view.damaged if (number := objects.find(name)) is not None]] = False
+        self._names = objects.names
+        self._view = view
+        found = (objects.find(name) for name in view.damaged)
+        self._suspect = [number for number in found if number is not None]
         self._all = np.zeros(len(objects), np.int64)
         self._alone = np.zeros(len(objects), np.int64)
 
     def count(self, frames: Rows) -> None:
+        for at in np.flatnonzero(np.isin(frames["pack"], self._suspect)).tolist():
+            number, offset = int(frames["pack"][at]), int(frames["offset"][at])
+            self.sound[number] &= not self._view.is_damaged(self._names[number], offset)
         np.add.at(self.frames, frames["pack"], 1)
         np.add.at(self._all, frames["pack"], _weights(frames))
 
