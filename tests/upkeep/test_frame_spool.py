@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vsa.ranges import MIB
 from vsa.upkeep.frame_spool import FrameSpool, group_keys
 from vsa.upkeep.needs import FRAME
 
@@ -37,3 +39,18 @@ def test_every_place_comes_back_once_beside_those_of_the_same_contents(found, fr
             assert len({(key, digest) for key, (digest, *_) in zip(keys, back, strict=True)}) == len(
                 {digest for digest, *_ in back}
             )
+
+
+def test_memory_does_not_grow_with_the_frames(tmp_path):
+    spool = FrameSpool(tmp_path / "spool", bucket_bytes=MIB, buffer_bytes=MIB)
+    rng = np.random.default_rng(7)
+    tracemalloc.start()
+    for _ in range(20):
+        frames = np.zeros(20_000, FRAME)
+        frames["digest"] = np.frombuffer(rng.bytes(20_000 * 32), "V32")
+        spool.add(frames)
+    found = sum(len(piece) for piece in spool.sorted())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == 400_000
+    assert peak < 9 * MIB, f"{peak} bytes for {400_000 * FRAME.itemsize} of frames"

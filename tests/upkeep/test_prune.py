@@ -316,3 +316,29 @@ def test_many_objects_take_several_entries(keeping, monkeypatch):
     report = keeping.prune()
     assert (report.entries, report.objects, report.deleted.objects) == (4, 12, 12)
     assert not keeping.media.view().points
+
+
+class TestRecords:
+    """What a point says is stored once more, in packs that no row leads to."""
+
+    def records(self, keeping, run):
+        mine = {name for name in keeping.objects() if name.startswith(f"runs/{run}/packs/")}
+        return mine - keeping.packs().keys()
+
+    def test_of_points_that_stay_are_kept(self, keeping):
+        keeping.back_up({0: "a"})
+        keeping.prune()
+        assert len(self.records(keeping, "run-1")) == 1
+
+    def test_of_a_point_that_is_gone_are_kept_while_others_need_its_index(self, keeping):
+        old = keeping.back_up({at: ("a", at) for at in range(9)})
+        new = keeping.back_up({0: "b"})
+        assert len(keeping.media.view().points[new].point.disks[0].indexes) == 2
+        keeping.forget(old)
+        for _ in range(2):
+            keeping.prune(threshold=0.0)
+            assert len(self.records(keeping, "run-1")) == 1
+        keeping.back_up({0: "c"}, full=True)
+        keeping.forget(new)
+        keeping.prune(threshold=0.0)
+        assert self.records(keeping, "run-1") == self.records(keeping, "run-2") == set()

@@ -35,7 +35,10 @@ def _forget(options: argparse.Namespace, err: TextIO) -> Answer:
         slot = forget(media, plan, now=now)
     document = {"media": media_document(media), **plans.forget_document(plan), "slot": slot}
     code = Exit.BAD_REQUEST if plan.decision.refusals else Exit.DONE
-    return Answer(document, plans.forget_text(plan, done=bool(options.apply)), code)
+    text = plans.forget_text(plan, done=bool(options.apply))
+    if plan.decision.going and not plan.decision.refusals and not options.apply:
+        text = f"{text}\n{plans.apply_text(plan.token)}"
+    return Answer(document, text, code)
 
 
 def _unforget(options: argparse.Namespace, err: TextIO) -> Answer:
@@ -62,7 +65,8 @@ def _prune(options: argparse.Namespace, err: TextIO) -> Answer:
         )
         document = {"media": media_document(media), "plan": plans.prune_document(plan)}
         if not options.apply:
-            return Answer(document, plans.prune_text(plan))
+            how = "" if plan.is_empty else f"\n{plans.apply_text(plan.token)}"
+            return Answer(document, f"{plans.prune_text(plan)}{how}")
         _require_token(options.apply, plan.token)
         report = carry_out(plan, process=this_process())
     code = Exit.DONE if report.is_complete else Exit.INCOMPLETE

@@ -56,8 +56,7 @@ def _forget_remarks(plan: ForgetPlan, done: bool) -> Iterator[str]:
     elif done:
         yield f"{count} forgotten. A prune frees {size_text(plan.freed)} once the grace is over."
     else:
-        yield f"{count} would be forgotten; {size_text(plan.freed)} could be freed. Nothing was changed."
-        yield f"Do it with: --apply {plan.token}"
+        yield f"{count} would be forgotten; {size_text(plan.freed)} could be freed."
 
 
 def prune_document(plan: PrunePlan) -> Document:
@@ -94,7 +93,11 @@ def prune_text(plan: PrunePlan) -> str:
             ("Packs rewritten", _repack_text(plan) if repack.packs else ""),
         ]
     )
-    return "\n".join([facts, *_waiting(plan), "Nothing was changed.", f"Do it with: --apply {plan.token}"])
+    return "\n".join([facts, *_waiting(plan)])
+
+
+def apply_text(token: str) -> str:
+    return f"Nothing was changed. Do it with: --apply {token}"
 
 
 def _repack_text(plan: PrunePlan) -> str:

@@ -16,9 +16,11 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from vsa.errors import BadRequest
+from vsa.media.entries import DoomEntry
 from vsa.media.layout import PACK_TARGET, RUNS
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -209,6 +211,7 @@ def carry_out(
         repacked = _repack(survey, plan.repack, run, process, random)
         _add_candidates(survey, run, plan.repack)
         swept += _sweep(survey, plan.points, "its frames lie elsewhere now")
+        survey.media.append_planned(partial(_end, run))
     given_up = set(survey.media.view().given_up) - before
     return PruneReport(
         points=tuple(slot for slot in plan.points if slot in given_up),
@@ -241,6 +244,11 @@ def _add_candidates(survey: Survey, run: str, plan: RepackPlan) -> None:
     survey.candidates |= set_of(map(survey.objects.number, plan.packs))
     survey.candidates |= listed_objects(survey.media, survey.objects, below=f"{RUNS}{run}/")
     survey.runs = replace(survey.runs, dead=survey.runs.dead | {run})
+
+
+def _end(run: str, view: View) -> DoomEntry | None:
+    """Say that a repacking run is over: what it moved stays moved, and later prunes need not ask if it lives."""
+    return None if run in view.fenced else DoomEntry(runs=(run,), reason="the prune that it was of has ended")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ the one in the fullest pack. Frames of a chosen pack are led to such a copy else
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,16 +198,12 @@ def _weights(frames: Rows) -> npt.NDArray[np.int64]:
     return weights
 
 
-def _batches(
-    frames: npt.NDArray[np.int64],
-    chosen: npt.NDArray[np.bool_],
-    limits: Sequence[int] = (BATCH_FRAMES, BATCH_PACKS),
-) -> npt.NDArray[np.int64]:
+def _batches(frames: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """The number of each chosen pack's batch: neighbours together, within the limits; -1 for the others."""
     batch = np.full(len(frames), -1, np.int64)
     number, held, packs = 0, 0, 0
     for pack in np.flatnonzero(chosen):
-        if packs and (held + frames[pack] > limits[0] or packs >= limits[1]):
+        if packs and (held + frames[pack] > BATCH_FRAMES or packs >= BATCH_PACKS):
             number, held, packs = number + 1, 0, 0
         batch[pack] = number
         held, packs = held + int(frames[pack]), packs + 1
