@@ -261,8 +261,8 @@ class TestListings:
             super().__init__(store, lambda *_: None)
             self._change = change
 
-        def names(self, prefix):
-            return iter(self._change(list(super().names(prefix))))
+        def names(self, prefix, *, after=""):
+            return iter(self._change(list(super().names(prefix, after=after))))
 
     @pytest.mark.parametrize(
         "change",

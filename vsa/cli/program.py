@@ -165,7 +165,7 @@ def _percent(text: str) -> float:
 
 
 def _add_forget(commands: Commands) -> None:
-    forget = _add(
+    forget = _add_witnessed(
         commands, "forget", "say which recovery points would be forgotten; with --apply, forget them"
     )
     forget.add_argument(
@@ -182,16 +182,18 @@ def _add_forget(commands: Commands) -> None:
 
 
 def _add_marks(commands: Commands) -> None:
-    unforget = _add(commands, "unforget", "call forgotten points back, as long as no prune has given them up")
+    unforget = _add_witnessed(
+        commands, "unforget", "call forgotten points back, as long as no prune has given them up"
+    )
     unforget.add_argument("points", type=int, nargs="+", metavar="POINT")
-    pin = _add(commands, "pin", "keep points whatever retention says")
+    pin = _add_witnessed(commands, "pin", "keep points whatever retention says")
     pin.add_argument("points", type=int, nargs="+", metavar="POINT")
     pin.add_argument("--unpin", action="store_true", help="let retention have them again")
     pin.add_argument("--reason", default="", help="for people who ask later")
 
 
 def _add_prune(commands: Commands) -> None:
-    prune = _add(commands, "prune", "say what a prune would delete and move; with --apply, do it")
+    prune = _add_witnessed(commands, "prune", "say what a prune would delete and move; with --apply, do it")
     prune.add_argument(
         "--grace-days",
         type=_days,

@@ -247,7 +247,7 @@ def _add_candidates(survey: Survey, run: str, plan: RepackPlan) -> None:
 
 
 def _end(run: str, view: View) -> DoomEntry | None:
-    """Say that a repacking run is over: what it moved stays moved, and later prunes need not ask if it lives."""
+    """Say that a repacking run is over: what it moved stays moved, and nobody need ask whether it lives."""
     return None if run in view.fenced else DoomEntry(runs=(run,), reason="the prune that it was of has ended")
 
 
