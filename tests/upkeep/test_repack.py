@@ -242,7 +242,7 @@ def test_a_prune_that_dies_at_any_call_is_finished_by_the_next(keeping):
             assert trial.plan().is_empty
         if not died:
             return
-        number += 1 if SOAK else 5
+        number += 1 if SOAK else 7
 
 
 class Killed(BaseException):

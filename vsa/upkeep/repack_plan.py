@@ -21,8 +21,8 @@ from vsa.upkeep.frame_spool import FrameSpool, group_keys
 from vsa.upkeep.needs import FRAME
 from vsa.upkeep.objects import Objects
 
-BATCH_FRAMES = 400_000
-"""Frames that are moved by one moves table, about: some 64 MiB in memory while they are."""
+BATCH_FRAMES = 100_000
+"""Frames that are moved by one moves table, about: some 100 MiB in memory while they are."""
 BATCH_PACKS = 10_000
 """Packs that one `relocate` entry names at most, so that it fits into a document."""
 SMALL = 4
