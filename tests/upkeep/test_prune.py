@@ -71,6 +71,15 @@ def test_pinned_points_are_never_given_up(keeping):
     keeping.require_sound()
 
 
+def test_a_point_pinned_after_the_plan_stays(keeping):
+    slot = keeping.back_up({0: "a"})
+    keeping.forget(slot)
+    plan = keeping.plan()
+    keeping.pin(slot)
+    assert carry_out(plan, process=SELF).points == ()
+    keeping.require_sound()
+
+
 def test_a_point_called_back_after_the_plan_stays(keeping):
     slot = keeping.back_up({0: "a"})
     keeping.back_up({0: "b"}, full=True)

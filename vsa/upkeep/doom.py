@@ -58,13 +58,15 @@ def judge_runs(
 ) -> Runs:
     """Which runs are over. Of those that the log does not know to be: the ones whose process is known to have
     ended, and those begun before `before`. The fence protects a run that is wrongly held for dead."""
-    runs = {run for name in names if (run := layout.run_of(name)) is not None}
+    listed = frozenset(names)
+    runs = {run for name in listed if (run := layout.run_of(name)) is not None}
     dead: set[str] = set()
     unknown: set[str] = set()
     told: set[str] = set()
     for run in sorted(runs):
-        over = run in view.committed or run in view.fenced
-        intent = _intent(media, run)
+        over = _is_over(run, view)
+        # Most runs ended long ago and their intents are gone: those are not asked for once more.
+        intent = None if over and layout.intent(run) not in listed else _intent(media, run)
         old = intent is not None and intent.started_at <= before
         if not over:
             ended = old or (intent is not None and has_ended(intent.process))
