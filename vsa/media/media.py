@@ -314,7 +314,7 @@ class Media:
         from vsa.media.index import open_index
 
         self._require_writable()
-        file = open_index(self._store, index, media_id=self.id, extent_size=self.extent_size)
+        file: IndexFile = open_index(self._store, index, media_id=self.id, extent_size=self.extent_size)
         healer = Healer(self._store, self.id, run, self._random)
         return self.relocate(healer.entry(file, damaged), run=run, planned_on=planned_on)
 

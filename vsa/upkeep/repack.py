@@ -25,8 +25,8 @@ from vsa.media.parquet import Rows
 from vsa.media.scratch import scratch_errors
 from vsa.media.view import View
 from vsa.progress import SILENT, Progress
-from vsa.upkeep.proven_frames import Wanted, proven_frames
 from vsa.upkeep.objects import Objects
+from vsa.upkeep.proven_frames import Wanted, proven_frames
 from vsa.upkeep.repack_plan import COPY, TASK, RepackPlan
 
 REMEMBERED = 100_000
