@@ -129,7 +129,8 @@ def harm(result: Rebuilt) -> dict[str, list]:
 
 def test_of_a_spoilt_pack_only_the_spoilt_frames_are_lost(folder, tmp_path):
     (path,) = packs_of(folder, "r1")
-    frame = read_frames(path.read_bytes(), "pack")[2]
+    name = str(path.relative_to(folder))
+    frame = read_frames(path.read_bytes(), name, Media.open(str(folder)).codec)[2]
     flip_bit(path, 8 * frame.offset)
     result = rebuilt(folder, tmp_path)
     # Extent 9 is the third; the delta did not replace it.

@@ -30,7 +30,7 @@ class SealedStore:
     def create(self, name: str, parts: Sequence[Buffer]) -> None:
         """As the store does. Repeated, it stores other bytes that open to the same."""
         if not _passes(name):
-            parts = list(self._sealer.sealed(name, parts[0] if len(parts) == 1 else b"".join(parts)))
+            parts = self._sealer.parts(name, parts[0] if len(parts) == 1 else b"".join(parts))
         self._store.create(name, parts)
 
     def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
