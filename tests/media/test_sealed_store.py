@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.media.faulty_store import FaultyStore, no_fault
 from tests.media.making import noise, text
 from tests.media.test_sealing import CHUNK, a_sealer
 from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, WrongKey
@@ -69,6 +70,21 @@ def test_sizes_are_judged_as_in_any_store(store):
         store.read(SLOT, ByteRange(0, 6))
     with pytest.raises(MediaDamaged, match="has 5 bytes, expected at most 4"):
         store.read(SLOT, limit=4)
+
+
+def test_a_whole_object_or_a_range_of_chunks_is_one_request(below):
+    counted = FaultyStore(below, no_fault)
+    store = SealedStore(counted, a_sealer())
+    data = noise(1, 5 * CHUNK + 7)
+    store.create(SLOT, [data])
+    counted.calls.clear()
+    assert store.read(SLOT, limit=len(data)) == data
+    assert counted.calls == [("read", SLOT)]
+    counted.calls.clear()
+    at = ByteRange(CHUNK // 2, 4 * CHUNK)
+    assert store.read(SLOT, at) == data[at.offset : at.end]
+    # Its size, header and last chunk prove the object; then the chunks that were asked for.
+    assert counted.calls == [("size", SLOT), *[("read", SLOT)] * 3]
 
 
 def test_objects_exchanged_below_are_found(store, below, tmp_path):

@@ -10,7 +10,7 @@ of an object can be read without the rest.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self, overload
 
 from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, WrongKey
@@ -97,6 +97,11 @@ class Chunks(NamedTuple):
         return ByteRange(offset, offset + self.plain(number).length + OVERHEAD)
 
 
+def most_sealed(size: int) -> int:
+    """Bytes that no sealed object of so much plaintext exceeds, whatever its chunks."""
+    return HEADER_SIZE + size + OVERHEAD * (size // MIN_CHUNK_SIZE + 2)
+
+
 class Envelope:
     """One object's chunks, sealed and opened one by one."""
 
@@ -175,7 +180,7 @@ class SealedObject:
         if at.length == 0:
             return b""
         first, last = at.offset // self._chunks.chunk_size, (at.end - 1) // self._chunks.chunk_size
-        data = b"".join(self._opened(number) for number in range(first, last + 1))
+        data = self._opened(first) if first == last else b"".join(self._several(first, last))
         start = at.offset - self._chunks.plain(first).offset
         return data[start : start + at.length]
 
@@ -185,6 +190,14 @@ class SealedObject:
             data = self._fetched(number)
             self._latest = (number, data)
         return data
+
+    def _several(self, first: int, last: int) -> Iterator[bytes]:
+        """Neighbours, fetched in one request."""
+        start = self._chunks.sealed(first).offset
+        data = memoryview(self._read(ByteRange(start, self._chunks.sealed(last).end)))
+        for number in range(first, last + 1):
+            at = self._chunks.sealed(number)
+            yield self._envelope.open(data[at.offset - start : at.end - start], number, self._chunks)
 
     def _fetched(self, number: int) -> bytes:
         return self._envelope.open(self._read(self._chunks.sealed(number)), number, self._chunks)

@@ -182,7 +182,7 @@ def interrupted_init(store: Store) -> MediaConflict | None:
         return None
     return MediaConflict(
         f"{store.location} holds {keys.name(0)} and nothing else: an earlier `vsa init` was interrupted "
-        f"before the media existed, so that key opens nothing. Remove {keys.name(0)} and make the media again"
+        f"before the media existed, so that key opens nothing. Remove {layout.KEYS} and make the media again"
     )
 
 
