@@ -133,6 +133,15 @@ def test_a_sealed_pack_shows_neither_contents_nor_what_proves_them():
     assert len(data) < 1024
 
 
+def test_extents_of_sealed_media_are_proven_by_a_digest_that_only_its_key_gives():
+    extent = text("canary", 4096)
+    keyed = SEALED.fingerprint(extent)
+    assert keyed == Sealer(DataKey(bytes(range(32))), MEDIA_ID).fingerprinter.fingerprint(extent)
+    assert keyed.digest != fingerprint(extent).digest
+    (frame,) = read_frames(a_pack(extent, codec=SEALED), NAME, SEALED)
+    assert frame.fingerprint == keyed
+
+
 def test_a_sealed_pack_is_of_one_media_one_name_and_one_key():
     data = a_pack(text(1, 200), codec=SEALED)
     with pytest.raises(WrongKey, match="under another key"):
