@@ -27,6 +27,7 @@ from tests.media.making import (
     text,
     write_disk,
 )
+from tests.media.test_sealing import a_sealer
 from vsa.errors import (
     BadRequest,
     KeyNeeded,
@@ -45,6 +46,7 @@ from vsa.media.folder import FolderStore
 from vsa.media.frames import fingerprint
 from vsa.media.key_ring import seal_new
 from vsa.media.media import Media
+from vsa.media.scratch import joined
 from vsa.media.wrapping import KeyFile
 from vsa.upkeep.rotation import add_key, key_states, plan_rotation, rotate_key
 
@@ -398,8 +400,6 @@ def test_two_who_add_keys_at_once_get_numbers_of_their_own(folder, point):
 
 
 def test_a_large_object_is_sealed_piece_by_piece():
-    from tests.media.test_sealing import a_sealer
-
     plain = bytes(32 << 20)
     parts = a_sealer(chunk_size=1 << 20).parts("runs/r/index/d-0123456789abcdef.parquet", plain)
     tracemalloc.start()
@@ -412,3 +412,22 @@ def test_a_large_object_is_sealed_piece_by_piece():
     assert peak < 4 << 20
     assert len(parts) == 33
     assert bytes(parts[-1]) == bytes(parts[32]) == bytes(parts[32:][0])
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, 101, 5000])
+def test_parts_are_joined_in_memory_or_in_scratch_space(size):
+    parts = [noise(number, size // 5) for number in range(5)]
+    assert bytes(joined(parts, in_memory=100)) == b"".join(parts)
+    assert bytes(joined([b"".join(parts)], in_memory=100)) == b"".join(parts)
+
+
+def test_parts_that_are_many_are_never_in_memory_together():
+    parts = a_sealer(chunk_size=1 << 20).parts("runs/r/index/d-0123456789abcdef.parquet", bytes(32 << 20))
+    tracemalloc.start()
+    try:
+        size = joined(parts, in_memory=4 << 20).nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size == sum(map(len, parts))
+    assert peak < 12 << 20
