@@ -307,6 +307,16 @@ def test_several_keys_count_after_a_rotation(folder, point):
     assert damaged == []
 
 
+def test_a_checkpoint_is_sealed_and_remembers_which_keys_are_retired(folder, point):
+    rotated(opened(folder, write=True), KEY, OTHER)
+    assert opened(folder, OTHER, write=True).checkpoint_if_due(every=1)
+    (name,) = (name for name in objects(folder) if name.startswith("checkpoints/"))
+    assert (folder / name).read_bytes()[:8] == b"AVSASEAL"
+    (folder / "log/000000000000").unlink()
+    assert opened(folder, OTHER).view().key == 1
+    assert not opens(folder, KEY)
+
+
 def test_a_job_that_began_before_a_rotation_ends_in_peace(folder, tmp_path, point):
     media = opened(folder, write=True)
     media.view()
