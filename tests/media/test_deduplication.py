@@ -31,6 +31,7 @@ from tests.media.making import (
 from tests.media.moving import repack
 from vsa.errors import MediaUnusable, TryAgainLater
 from vsa.media import stored_extents
+from vsa.media.coding import PackCodec
 from vsa.media.digests import open_digests, store_digests
 from vsa.media.disk_writer import DiskTarget, DiskWriter, samples_of
 from vsa.media.entries import Damaged, DamageEntry, DoomEntry
@@ -119,6 +120,7 @@ def a_writer(folder: Path, run: str, sharing: Sharing, store=None, pack_target=6
     return DiskWriter(
         store or FolderStore(folder / "media"),
         target,
+        codec=PackCodec(target.media_id, target.extent_size),
         scratch=folder,
         random=os.urandom,
         sharing=sharing.of(run),
