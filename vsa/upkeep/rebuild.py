@@ -216,7 +216,7 @@ class _Rebuilding:
         for name in copy.packs:
             self._keep(name, memoryview(self.source.read(name)))
         self.media.begin_run(self._intent(run, point, now))
-        disks = tuple(disk.model_copy(update={"parent": None, "digests": None}) for disk in point.disks)
+        disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
         body = PointEntry(point=point.model_copy(update={"records": copy.packs, "disks": disks}))
         return self._say(body, run)
 
