@@ -10,6 +10,7 @@ from prefect.blocks.system import Secret as SecretBlock
 from pydantic import Field, SecretStr
 
 from blocks.azure_subscription import AzureSubscription
+from blocks.saved import load_named
 from vsa.azure.key_vault import VaultKey
 from vsa.errors import BadRequest
 from vsa.media.access import StoreAccess
@@ -83,6 +84,11 @@ class BackupMedia(Block):
         title="Key Vault identity",
         description="Whose identity signs in to the vault; the proxy's own, if none is chosen.",
     )
+
+    @classmethod
+    def named(cls, name: str) -> BackupMedia:
+        """The block saved under this name; BadRequest with the names there are if it is not among them."""
+        return load_named(cls, name, "Backup Media")
 
     def open(self, *, write: bool = False) -> Media:
         """Open the media; raises NoMedia, MediaUnusable, MediaDamaged, KeyNeeded, WrongKey or BadRequest."""

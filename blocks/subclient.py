@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect.blocks.core import Block
-from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
-from blocks.saved import saved_names
-from vsa.errors import BadRequest
+from blocks.saved import load_named
 from vsa.subclient import Subclient
 
 
@@ -34,14 +30,4 @@ class BackupSubclient(Block):
     @classmethod
     def named(cls, name: str) -> BackupSubclient:
         """The block saved under this name; BadRequest with the names there are if it is not among them."""
-        try:
-            found: Any = cls.load(name)
-        except ValueError as error:
-            if not isinstance(error.__cause__, ObjectNotFound):
-                raise
-            raise BadRequest(
-                f"there is no subclient {name!r}: expected the name of a Subclient block, "
-                f"and these are saved: {', '.join(saved_names(cls)) or 'none'}"
-            ) from error
-        assert isinstance(found, cls)
-        return found
+        return load_named(cls, name, "Subclient")

@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
     _add_witnessed(commands, "witness", "print the log's last entry, to be kept outside the media")
     _add_key(commands)
+    _add_verify(commands)
     return top
 
 
@@ -135,10 +136,44 @@ def _add_restore(commands: Commands) -> None:
         "--threads", type=_count, default=4, metavar="N", help="disk pieces read at one time (4)"
     )
     restore.add_argument(
+        "--salvage",
+        action="store_true",
+        help="restore what is left of damaged disks; IMAGE.lost names the bytes that are zeros instead",
+    )
+    restore.add_argument(
         "--no-checksum",
         action="store_true",
         help="no SHA-256 of the whole disk; every extent is still checked",
     )
+
+
+def _add_verify(commands: Commands) -> None:
+    verify = _add_witnessed(commands, "verify", "prove that points can be restored, and record damage")
+    verify.add_argument("points", type=int, nargs="*", metavar="POINT", help="only these (all)")
+    verify.add_argument(
+        "--depth",
+        choices=("log", "objects", "bytes", "restore"),
+        default="bytes",
+        help="the log alone; every index, and that packs are there; every byte; whole restores (bytes)",
+    )
+    verify.add_argument(
+        "--sample",
+        type=_percent,
+        default=1.0,
+        metavar="PERCENT",
+        help="read or restore a share, half of it by turns so that all is seen in time (100)",
+    )
+    verify.add_argument("--threads", type=_count, default=4, metavar="N", help="packs read at one time (4)")
+    verify.add_argument(
+        "--no-record", action="store_true", help="leave the media as it is, do not record damage in its log"
+    )
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most 100")
+    return value / 100
 
 
 def _count(text: str) -> int:
@@ -162,6 +197,10 @@ def _command(name: str) -> Command:
         from vsa.cli.keying import key  # noqa: PLC0415
 
         return key
+    if name == "verify":
+        from vsa.cli.verifying import verify  # noqa: PLC0415
+
+        return verify
     from vsa.cli.reading import COMMANDS  # noqa: PLC0415
 
     return COMMANDS[name]

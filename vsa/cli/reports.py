@@ -15,7 +15,7 @@ from vsa.errors import BadRequest
 from vsa.media.entries import ClientEntry, JobEntry, VmOutcome
 from vsa.media.view import CommittedPoint, ReportedJob, View
 from vsa.model import DiskBackup, DiskRole, Point
-from vsa.text import printable, size_text
+from vsa.text import printable, ranges_text, size_text
 
 
 def find_point(view: View, slot: int) -> CommittedPoint:
@@ -57,6 +57,7 @@ def _listed_point(view: View, made: CommittedPoint, point: Point) -> Document:
         "methods": sorted({backup.method.value for backup in point.disks}),
         "excluded": len(point.excluded),
         "doubtful": made.slot in view.doubtful,
+        "damaged": bool(view.harm_of(made.slot)),
     }
 
 
@@ -86,7 +87,8 @@ def _point_row(view: View, made: CommittedPoint, point: Point) -> list[object]:
 
 def remark(view: View, slot: int, point: Point) -> str:
     """What somebody must know before they rely on the point."""
-    remarks = ["DOUBTFUL"] if slot in view.doubtful else []
+    remarks = ["DAMAGED"] if view.harm_of(slot) else []
+    remarks += ["DOUBTFUL"] if slot in view.doubtful else []
     if excluded := len(point.excluded):
         remarks.append(f"{excluded} excluded")
     return ", ".join(remarks)
@@ -104,6 +106,7 @@ def clients_document(view: View) -> list[Document]:
             "key": key,
             **client.model_dump(mode="json", exclude={"type"}),
             "points": points.get(key, []),
+            "damaged": [slot for slot in points.get(key, []) if view.harm_of(slot)],
         }
         for key, client in sorted(view.clients.items(), key=lambda item: item[1].vm.name.casefold())
     ]
@@ -120,11 +123,17 @@ def clients_text(view: View) -> str:
             moment(client.last_seen),
             len(points.get(client.vm.key, [])),
             max(points.get(client.vm.key, []), default="-"),
+            _damaged_text(view, points.get(client.vm.key, [])),
         ]
         for client in sorted(view.clients.values(), key=lambda client: client.vm.name.casefold())
     ]
-    headings = ["CLIENT", "STATE", "RESOURCE GROUP", "REGION", "LAST SEEN", ">POINTS", ">NEWEST"]
+    headings = ["CLIENT", "STATE", "RESOURCE GROUP", "REGION", "LAST SEEN", ">POINTS", ">NEWEST", "REMARK"]
     return table(headings, rows) if rows else "No clients."
+
+
+def _damaged_text(view: View, points: Sequence[int]) -> str:
+    damaged = sum(bool(view.harm_of(slot)) for slot in points)
+    return f"{damaged} DAMAGED" if damaged else ""
 
 
 def jobs_of(view: View, limit: int | None) -> list[ReportedJob]:
@@ -183,6 +192,7 @@ def point_document(view: View, made: CommittedPoint) -> Document:
             {"slot": doubt.slot, "disk_key": doubt.disk_key, "reason": doubt.reason}
             for doubt in view.doubtful.get(made.slot, ())
         ],
+        "harm": [harm.model_dump(mode="json") for harm in view.harm_of(made.slot)],
         **made.point.model_dump(mode="json"),
     }
 
@@ -255,9 +265,24 @@ def _point_remarks(view: View, made: CommittedPoint) -> Iterable[str]:
             yield printable(f"{backup.disk.name}: {backup.detail}")
     for exclusion in made.point.excluded:
         yield printable(f"Not in this point: {exclusion.name}: {exclusion.reason}")
+    yield from _harm_lines(view, made)
     for doubt in view.doubtful.get(made.slot, ()):
         yield printable(
             f"DOUBTFUL: {_disk_name(made, doubt.disk_key)}: {doubt.reason} (log slot {doubt.slot})"
+        )
+
+
+def _harm_lines(view: View, made: CommittedPoint) -> Iterable[str]:
+    """What is lost of each disk, and what can be done about it."""
+    lost: dict[str, list[tuple[int, int]]] = {}
+    for harm in view.harm_of(made.slot):
+        lost.setdefault(harm.disk_key, []).extend(harm.ranges)
+    for key, ranges in lost.items():
+        yield printable(f"DAMAGED: {_disk_name(made, key)}: lost {ranges_text(ranges)}")
+    if lost:
+        yield (
+            "The next backup reads these extents again; such as have not changed are healed in all points.\n"
+            f"Until then `vsa restore {made.slot} --salvage` restores the rest; other points may have it all."
         )
 
 

@@ -113,7 +113,7 @@ class DiskIndex:
         first = number * SEGMENT
         table = SegmentTable.zeros(first, min(SEGMENT, self.extents - first))
         for file, ordinals, rows in layers:
-            _lay_over(table, rows, file, ordinals)
+            lay_over(table, rows, file, ordinals)
         for name, moves in self._moves:
             if follow(moves, self._packs, table.pack, table.offset, table.length):
                 self.used_moves.add(name)
@@ -147,7 +147,8 @@ class DiskIndex:
             )
 
 
-def _lay_over(table: SegmentTable, rows: Rows, file: IndexFile, ordinals: npt.NDArray[np.int32]) -> None:
+def lay_over(table: SegmentTable, rows: Rows, file: IndexFile, ordinals: npt.NDArray[np.int32]) -> None:
+    """Let an index's rows of a segment replace what its table says; `ordinals` number the index's packs."""
     at = rows["extent"] - np.uint32(table.first_extent)
     stored = rows["pack"] != ZEROS
     table.pack[at] = ZEROS

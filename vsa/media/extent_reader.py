@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vsa.errors import MediaDamaged
 from vsa.media.coding import PackCodec, PackSeal
-from vsa.media.disk_index import DiskIndex, SegmentTable
+from vsa.media.disk_index import SegmentTable
 from vsa.media.frames import Fingerprint
 from vsa.media.index import ZEROS
 from vsa.media.pack import Frame, decode_frame
@@ -28,6 +28,19 @@ class _Stored(NamedTuple):
     seal: PackSeal
 
 
+class Contents(Protocol):
+    """What a disk's tables refer to."""
+
+    @property
+    def packs(self) -> Sequence[str]:
+        """The names that SegmentTable.pack counts."""
+        ...
+
+    def length_of(self, extent: int) -> int:
+        """Bytes of the extent on this disk."""
+        ...
+
+
 class ExtentReader:
     """Decoded extents of a disk; safe for many threads."""
 
@@ -36,7 +49,7 @@ class ExtentReader:
         self._codec = codec
 
     def read(
-        self, index: DiskIndex, table: SegmentTable, positions: Sequence[int]
+        self, index: Contents, table: SegmentTable, positions: Sequence[int]
     ) -> Iterator[tuple[int, bytes]]:
         """(position, the extent's bytes) for positions in `table`, in the order given.
 
@@ -48,7 +61,24 @@ class ExtentReader:
             for position in batch:
                 yield position, self._extent(index, table, position, frames)
 
-    def _fetch(self, index: DiskIndex, table: SegmentTable, batch: Sequence[int]) -> dict[int, _Stored]:
+    def read_sound(
+        self, index: Contents, table: SegmentTable, positions: Sequence[int]
+    ) -> Iterator[tuple[int, bytes | MediaDamaged]]:
+        """The same, but one extent that is lost does not keep the others: the error stands in its place."""
+        for batch in _batches(table, positions):
+            try:
+                yield from list(self.read(index, table, batch))
+            except MediaDamaged:
+                for position in batch:
+                    yield position, self._read_one(index, table, position)
+
+    def _read_one(self, index: Contents, table: SegmentTable, position: int) -> bytes | MediaDamaged:
+        try:
+            return next(data for _, data in self.read(index, table, [position]))
+        except MediaDamaged as error:
+            return error
+
+    def _fetch(self, index: Contents, table: SegmentTable, batch: Sequence[int]) -> dict[int, _Stored]:
         """The stored frame of each position that has one."""
         frames: dict[int, _Stored] = {}
         for pack, at, inside in _requests(table, batch):
@@ -60,7 +90,7 @@ class ExtentReader:
         return frames
 
     def _extent(
-        self, index: DiskIndex, table: SegmentTable, position: int, frames: dict[int, _Stored]
+        self, index: Contents, table: SegmentTable, position: int, frames: dict[int, _Stored]
     ) -> bytes:
         extent = table.first_extent + position
         length = index.length_of(extent)

@@ -167,6 +167,10 @@ class IndexFile:
         """Numbers of the segments that have rows, ascending."""
         return tuple(self._groups)
 
+    def has(self, segment: int) -> bool:
+        """Whether it has rows of the segment."""
+        return segment in self._groups
+
     def __len__(self) -> int:
         """Number of rows."""
         return int(self._file.metadata.num_rows)
@@ -261,16 +265,26 @@ class IndexFile:
         )
 
 
-def open_index(store: Store, ref: IndexRef, *, media_id: str, extent_size: int, overhead: int) -> IndexFile:
-    """Prove and describe one index; its rows are fetched when they are asked for. `overhead` is that of the
-    media's `PackCodec`."""
+def open_index(
+    store: Store,
+    ref: IndexRef,
+    *,
+    media_id: str,
+    extent_size: int,
+    overhead: int,
+    by_parts: bool = False,
+) -> IndexFile:
+    """Prove and describe one index; its rows are fetched when they are asked for.
+
+    `overhead` is that of the media's `PackCodec`. With `by_parts` nothing is held but its footer, and rows
+    that are sound are read beside others that are not.
+    """
     if not layout.is_index(ref.name):
         raise MediaDamaged(f"{ref.name!r} is no name of an index")
     if ref.size > MAX_INDEX_SIZE or ref.footer > min(ref.size, MAX_FOOTER_SIZE):
         raise MediaDamaged(f"{ref.name}: no index has {ref.size} bytes with a footer of {ref.footer}")
-    return IndexFile(
-        PinnedParts(store, ref), ref, media_id=media_id, extent_size=extent_size, overhead=overhead
-    )
+    parts = PinnedParts(store, ref, by_parts=by_parts)
+    return IndexFile(parts, ref, media_id=media_id, extent_size=extent_size, overhead=overhead)
 
 
 class _Window(io.RawIOBase):

@@ -17,7 +17,7 @@ docs/media-format.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from vsa.media.index import IndexFile, Offer
     from vsa.media.key_ring import KeyRing, Unlocked
     from vsa.media.moves import Relocations
+    from vsa.media.partial import PartialDisk, Unreadable
     from vsa.media.sharing import SharedExtents, Sharing
     from vsa.media.wrapping import WrappingKey
 
@@ -237,6 +238,12 @@ class Media:
         self._require_writable()
         return recall.write_if_due(self._store, self.view(), self.id, every=every)
 
+    def proven_view(self) -> View:
+        """The same, every entry read and checked anew from slot 0: for those who judge the media."""
+        _, data = read_descriptor(self._store)
+        fresh = Log(self._store, origin=documents.sha256(data), clock=system_clock, random=self._random)
+        return fresh.view()
+
     def append(self, body: EntryBody, *, run: str | None = None) -> int:
         """Commit an entry and return its slot; for a run that has committed its point already, that slot.
 
@@ -353,6 +360,21 @@ class Media:
         )
         return Sharing(offer, recent=RecentExtents(), stored=stored, view=self.view)
 
+    def heal(
+        self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str, planned_on: View
+    ) -> int:
+        """Lead every point from damaged frames (pack and offset, by extent) to those that `index`, just
+        stored by the run, has of the same extents; the slot of the entry.
+
+        `damaged` is where the extents lie under `planned_on`. Errors as in `relocate`.
+        """
+        from vsa.media.heal import Healer
+
+        self._require_writable()
+        file = self.open_index(index)
+        healer = Healer(self._store, self.id, run, self._random)
+        return self.relocate(healer.entry(file, damaged), run=run, planned_on=planned_on)
+
     def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
         """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).
 
@@ -364,22 +386,56 @@ class Media:
         files = [self._index(ref, view) for ref in indexes]
         return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
 
+    def partial_disk(
+        self,
+        indexes: Sequence[IndexRef],
+        disk_size: int,
+        view: View | None = None,
+        *,
+        opened: dict[str, IndexFile | Unreadable] | None = None,
+    ) -> PartialDisk:
+        """The same as far as damaged objects still tell it; what is read of an index is proven as ever.
+
+        `opened` keeps indexes for the next disk that shares them.
+        """
+        from vsa.media.partial import PartialDisk
+
+        view = view or self.view()
+        sound = sound_indexes(view)
+        cache = {} if opened is None else opened
+        layers = [self._layer(sound.get(ref.name, ref), cache) for ref in indexes]
+        return PartialDisk(layers, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
+
+    def _layer(self, ref: IndexRef, opened: dict[str, IndexFile | Unreadable]) -> IndexFile | Unreadable:
+        from vsa.media.partial import Unreadable
+
+        if ref.name not in opened:
+            try:
+                opened[ref.name] = self.open_index(ref, by_parts=True)
+            except MediaDamaged as error:
+                opened[ref.name] = Unreadable(ref.name, str(error))
+        return opened[ref.name]
+
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
 
         return ExtentReader(self._store, self.codec)
 
-    def _index(self, ref: IndexRef, view: View) -> IndexFile:
+    def open_index(self, ref: IndexRef, *, by_parts: bool = False) -> IndexFile:
+        """One index, proven as far as it is read; with `by_parts` at first only its footer."""
         from vsa.media.index import open_index
 
-        sound = _sound_indexes(view).get(ref.name, ref)
         return open_index(
             self._store,
-            sound,
+            ref,
             media_id=self.id,
             extent_size=self.extent_size,
             overhead=self.codec.overhead,
+            by_parts=by_parts,
         )
+
+    def _index(self, ref: IndexRef, view: View) -> IndexFile:
+        return self.open_index(sound_indexes(view).get(ref.name, ref))
 
     def _require_writable(self) -> None:
         if not self._writable:
@@ -458,6 +514,6 @@ def _nothing(_: View) -> None:
     """Most entries need nothing but the log."""
 
 
-def _sound_indexes(view: View) -> dict[str, IndexRef]:
+def sound_indexes(view: View) -> dict[str, IndexRef]:
     """Copies that stand in for damaged indexes."""
     return {moved.name: moved.ref for item in view.relocations for moved in item.entry.indexes}

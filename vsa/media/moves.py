@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -155,13 +155,27 @@ class Relocations:
         """The tables, by name, in the order in which they apply to rows in `packs`: also those that concern
         packs to which an earlier one of them leads."""
         found: list[tuple[str, MovesTable]] = []
+        for name, _, table in self.examined(packs):
+            if isinstance(table, MediaDamaged):
+                raise table
+            found.append((name, table))
+        return found
+
+    def examined(
+        self, packs: frozenset[str]
+    ) -> Iterator[tuple[str, frozenset[str], MovesTable | MediaDamaged]]:
+        """The same with the packs that each table is about, and in place of one that cannot be read, why."""
         reached = packs
         for sources, ref in self._refs:
-            if not sources.isdisjoint(reached):
+            if sources.isdisjoint(reached):
+                continue
+            try:
                 table = self._open(ref)
-                found.append((ref.name, table))
-                reached |= {item.name for item in table.description.packs}
-        return found
+            except MediaDamaged as error:
+                yield ref.name, sources, error
+                continue
+            yield ref.name, sources, table
+            reached |= {item.name for item in table.description.packs}
 
     def _open(self, ref: ObjectRef) -> MovesTable:
         with self._lock:

@@ -169,19 +169,33 @@ class View:
 
     def harm_of(self, slot: int) -> tuple[Harm, ...]:
         """What of a point is lost to damage that has not been healed."""
-        return tuple(
-            harm
+        found = [
+            self._left_of(harm, damage.entry)
             for damage in self.damages
             if not all(self._is_healed(item) for item in damage.entry.objects)
             for harm in damage.entry.harm
             if slot in harm.points
-        )
+        ]
+        return tuple(harm for harm in found if harm.ranges)
+
+    def _left_of(self, harm: Harm, entry: DamageEntry) -> Harm:
+        """The ranges of it whose frames have not been replaced."""
+        healed = self.healed.get(entry.objects[0].name, WHOLE) if len(entry.objects) == 1 else WHOLE
+        if healed.isdisjoint(harm.offsets):
+            return harm
+        left = [pair for pair in zip(harm.ranges, harm.offsets, strict=True) if pair[1] not in healed]
+        ranges, offsets = zip(*left, strict=True) if left else ((), ())
+        return harm.model_copy(update={"ranges": ranges, "offsets": offsets})
 
     def _is_healed(self, item: Damaged) -> bool:
         healed = self.healed.get(item.name)
         if healed is None or healed == WHOLE:
             return healed is not None
         return bool(item.offsets) and healed.issuperset(item.offsets)
+
+    def is_lost(self, name: str) -> bool:
+        """Whether an object was found damaged as a whole, and no copy has taken its place."""
+        return self.damaged.get(name) == WHOLE and self.healed.get(name) != WHOLE
 
     def is_damaged(self, name: str, offset: int) -> bool:
         """Whether a frame was found damaged, by itself or with the whole of its pack."""

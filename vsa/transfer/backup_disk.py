@@ -24,6 +24,7 @@ from vsa.text import size_text
 from vsa.transfer.audit import AuditPolicy, choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
 from vsa.transfer.doubts import mark_doubtful
+from vsa.transfer.healing import Healing, unless_parent_is_damaged
 from vsa.transfer.methods import Decision, Known, Wish, crc, decide
 from vsa.transfer.pump import Pump
 from vsa.transfer.reads import LONGEST_READ, READ
@@ -79,6 +80,7 @@ def backup_disk(
         now=env.now(),
         base_exists=lambda base: again(lambda: exists(base), stop=env.stop),
     )
+    decision = unless_parent_is_damaged(decision, env.media, stream.snapshot.size)
     began = time.monotonic()
     source = open_source(
         env.connection,
@@ -101,6 +103,7 @@ def backup_disk(
         whole = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
         # What made this disk build on nothing still holds.
         decision = whole if decision.parent else replace(whole, parent=None)
+        decision = unless_parent_is_damaged(decision, env.media, stream.snapshot.size)
         planned, decision = _plan(source, decision, known)
         backup = transfer.run(planned, decision)
     known_now = {
@@ -148,6 +151,7 @@ class _Transfer:
             size_text(plan.disk_size),
         )
         older = env.media.disk_index(parent.indexes, stream.snapshot.size) if parent else None
+        healing = Healing(older, env.media.view().damaged)
         audited = choose_audit(plan, self._audit, turn=self._known.turn, rng=env.rng)
         comparison = Comparison(
             plan,
@@ -163,6 +167,7 @@ class _Transfer:
                 sharing=env.sharing.of(stream.client) if env.sharing else None,
             ),
             progress=env.progress,
+            healing=healing,
         )
         env.progress.started(stream.disk.name, plan.bytes_of(plan.marked(READ)))
         try:
@@ -177,6 +182,7 @@ class _Transfer:
                     env.stop.check()
                     comparison.segment(segment, audited.get(segment, []), pump)
             written = comparison.finish()
+            healing.commit(written.index, run=stream.run, media=env.media)
         except BaseException:
             comparison.abandon()
             raise

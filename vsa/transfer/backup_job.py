@@ -39,6 +39,7 @@ from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
 from vsa.transfer.bases import Estate, bases_to_release
 from vsa.transfer.clients import client_entries
+from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
 from vsa.transfer.methods import Wish
@@ -282,6 +283,12 @@ class BackupJob:
             for doubt in doubts
             if doubt.slot >= self._first_slot
         )
+
+    def harms(self, identified: Sequence[VmDisks]) -> tuple[str, ...]:
+        """What points of this job's disks have lost to damage of the media that this job could not heal."""
+        view = self.media.view()
+        told = (harm_to(view, disk) for item in identified for disk in item.disks)
+        return tuple(text for text in told if text)
 
     # Stage 8
 

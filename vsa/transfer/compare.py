@@ -12,6 +12,7 @@ from vsa.media.disk_writer import DiskWriter, WrittenDisk
 from vsa.media.layout import SEGMENT
 from vsa.progress import Progress
 from vsa.ranges import ByteRange
+from vsa.transfer.healing import Healing
 from vsa.transfer.pump import Pump
 from vsa.transfer.reads import CLEARED, READ, ReadPlan, reads_of
 
@@ -45,8 +46,10 @@ class Comparison:
         parent: DiskIndex | None,
         writer: DiskWriter,
         progress: Progress,
+        healing: Healing | None = None,
     ) -> None:
         self._plan = plan
+        self._healing = healing or Healing(None, {})
         self._unplanned_is_zero = unplanned_is_zero
         self._parent = parent
         self._writer = writer
@@ -61,7 +64,11 @@ class Comparison:
         marks = self._plan.marks(segment)
         parent = self._parent.segment(segment) if self._parent else None
         wanted = np.flatnonzero(marks == READ).tolist() if marks is not None else []
-        work = _Segment(self, segment, parent, frozenset(audited))
+        damaged = {at for at in self._healing.positions(parent) if not self.expects_zero(segment, at)}
+        damaged |= self._healing.positions(parent).intersection(wanted)
+        # What is read for its damage alone should not have changed: that is an audit, too.
+        audited = sorted(damaged.difference(wanted).union(audited))
+        work = _Segment(self, segment, parent, frozenset(audited), damaged=frozenset(damaged))
         if wanted or audited:
             pump.run(reads_of(self._plan, segment, sorted([*wanted, *audited])), work.handle)
         for position in self._to_clear(segment, parent):
@@ -96,6 +103,11 @@ class Comparison:
         self._writer.put(extent, data, crc, digest)
         self.count(new=len(data))
 
+    def store_again(self, extent: int, data: memoryview, found: tuple[int, bytes], was: SegmentTable) -> None:
+        """Store what the parent has already, but in a frame that is damaged."""
+        self._writer.put(extent, data, *found)
+        self._healing.stored_again(was, extent - was.first_extent, len(data))
+
     def clear(self, extent: int, length: int) -> None:
         self._writer.clear(extent)
         self.count(new=length)
@@ -123,9 +135,16 @@ class _Segment:
     """The extents of one segment as they arrive, from several threads."""
 
     def __init__(
-        self, comparison: Comparison, segment: int, parent: SegmentTable | None, audited: frozenset[int]
+        self,
+        comparison: Comparison,
+        segment: int,
+        parent: SegmentTable | None,
+        audited: frozenset[int],
+        *,
+        damaged: frozenset[int],
     ) -> None:
         self._comparison = comparison
+        self._damaged = damaged
         self._segment = segment
         self._parent = parent
         self._audited = audited
@@ -139,7 +158,7 @@ class _Segment:
             if first + index in self._audited:
                 self._audit(first + index, extent)
                 audited += len(extent)
-            else:
+            if first + index not in self._audited or first + index in self._damaged:
                 self._compare(first + index, extent)
         self._comparison.count(read=len(data), audited=audited)
 
@@ -152,6 +171,8 @@ class _Segment:
         crc, digest = self._comparison.fingerprint(data)
         if not self._holds(position, data, (crc, digest)):
             self._comparison.store(extent, data, crc, digest)
+        elif position in self._damaged and self._parent is not None:
+            self._comparison.store_again(extent, data, (crc, digest), self._parent)
 
     def _audit(self, position: int, data: memoryview) -> None:
         zero = is_zero(data)
