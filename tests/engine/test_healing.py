@@ -43,7 +43,7 @@ def damage(world: World, *extents: int) -> None:
     """Flip a bit in the frames that the full backup wrote for these extents."""
     path = first_pack(world)
     data = bytearray(path.read_bytes())
-    frames = read_frames(bytes(data), path.name)
+    frames = read_frames(bytes(data), path.name, world.media.codec)
     original = world.points[min(world.points)]["os"]
     for extent in extents:
         wanted = original[extent * EXTENT : (extent + 1) * EXTENT]

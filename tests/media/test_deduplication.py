@@ -31,6 +31,7 @@ from tests.media.making import (
 from tests.media.moving import repack
 from vsa.errors import MediaUnusable, TryAgainLater
 from vsa.media import stored_extents
+from vsa.media.coding import PackCodec
 from vsa.media.digests import open_digests, store_digests
 from vsa.media.disk_writer import DiskTarget, DiskWriter, samples_of
 from vsa.media.entries import Damaged, DamageEntry, DoomEntry
@@ -119,6 +120,7 @@ def a_writer(folder: Path, run: str, sharing: Sharing, store=None, pack_target=6
     return DiskWriter(
         store or FolderStore(folder / "media"),
         target,
+        codec=PackCodec(target.media_id, target.extent_size),
         scratch=folder,
         random=os.urandom,
         sharing=sharing.of(run),
@@ -209,7 +211,7 @@ class TestOneProcess:
             frame
             for name in objects(tmp_path / "media")
             if name.endswith(".pack")
-            for frame in read_frames((tmp_path / "media" / name).read_bytes(), name)
+            for frame in read_frames((tmp_path / "media" / name).read_bytes(), name, media.codec)
         ]
         assert len(frames) == len(extents)
         assert sum(written.stored for written in finished) == len(extents) * EXTENT
@@ -460,7 +462,7 @@ class TestOneClient:
             client="one" if same else "two",
         )
         assert len(written.indexes) == 1
-        index = open_index(media.store, written.index, media_id=media.id, extent_size=EXTENT)
+        index = open_index(media.store, written.index, media_id=media.id, extent_size=EXTENT, overhead=0)
         assert index.description.offer is expected
         assert (written.digests is None) == (expected is Offer.OFF)
 
@@ -484,7 +486,7 @@ class TestDoomedDamagedAndMoved:
 
     def test_nothing_refers_to_a_damaged_frame_and_everything_to_the_sound_ones(self, estate, first):
         (pack,) = first
-        frames = read_frames(Path(estate.media.location, pack).read_bytes(), pack)
+        frames = read_frames(Path(estate.media.location, pack).read_bytes(), pack, estate.media.codec)
         bad = [frame.offset for frame in frames[500:510]]
         estate.media.append(DamageEntry(objects=(Damaged(name=pack, offsets=tuple(bad)),), reason="test"))
         estate.back_up("b", IMAGE)
@@ -615,7 +617,7 @@ class TestDigestsObjects:
         _, rows = open_digests(media.store, written.digests, media_id=media.id)
         Path(media.location, written.digests.name).unlink()
         index = written.index
-        about = open_index(media.store, index, media_id=media.id, extent_size=EXTENT).description
+        about = open_index(media.store, index, media_id=media.id, extent_size=EXTENT, overhead=0).description
         if lie == "segment":
             rows["segment"] = 1
         elif lie == "index":

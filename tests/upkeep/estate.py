@@ -145,7 +145,7 @@ class Estate:
 
     def frames(self, pack: str) -> dict[Frame, bytes]:
         """The frames of a sound pack with the digest of what they hold, by the pack's own table."""
-        found = read_frames(self.path(pack).read_bytes(), pack)
+        found = read_frames(self.path(pack).read_bytes(), pack, self.media.codec)
         return {(item.offset, item.offset + item.length): item.fingerprint.digest for item in found}
 
     def holding(self, digests: set[bytes]) -> dict[int, list[ByteRange]]:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.restore.backups import EXTENT
 from tests.upkeep.estate import OS, Estate, fresh
-from vsa.media.index import IndexFile, open_index
+from vsa.media.frames import fingerprint
+from vsa.media.index import IndexFile
 from vsa.ranges import ByteRange
 from vsa.restore.copying import Lost
 from vsa.upkeep.drill import Judge
@@ -23,16 +24,14 @@ def files(tmp_path: Path) -> list[IndexFile]:
     slot = estate.back_up(OS, NEWER | {2: None})
     media = estate.media
     refs = media.view().points[slot].point.disks[0].indexes
-    return [
-        open_index(media.store, ref, media_id=media.id, extent_size=EXTENT, by_parts=True) for ref in refs
-    ]
+    return [media.open_index(ref, by_parts=True) for ref in refs]
 
 
 RESTORED = {0: BASE[0], 1: NEWER[1], 5: NEWER[5], 39: BASE[39]}
 
 
 def verdict(files: list[IndexFile], restored: dict[int, bytes], *lost: Lost) -> str:
-    judge = Judge(files, EXTENT)
+    judge = Judge(files, EXTENT, fingerprint)
     for extent, data in sorted(restored.items()):
         judge.take(extent * EXTENT, data)
     return judge.verdict(lost)

@@ -12,7 +12,8 @@ from typing import TextIO
 from vsa.cli import plans, reports
 from vsa.cli.answers import Answer, Command
 from vsa.cli.exits import Exit
-from vsa.cli.reading import media_document, open_media
+from vsa.cli.keys import open_media
+from vsa.cli.reading import media_document
 from vsa.errors import BadRequest, MediaConflict
 from vsa.media.media import Media
 from vsa.media.view import View

@@ -12,6 +12,7 @@ from typing import TextIO, TypeAlias
 
 from vsa.cli.answers import Command, complain
 from vsa.cli.exits import Exit, exit_of, exit_table
+from vsa.cli.keys import add_key_options, add_new_key_options
 from vsa.errors import VsaError
 
 LOCATIONS = "a folder's path, file:///PATH, azure://ACCOUNT/CONTAINER[/PREFIX] or s3://BUCKET[/PREFIX]"
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     init = _add(commands, "init", "create backup media in an absent or empty place")
     init.add_argument("--extent-size", default="64KiB", metavar="SIZE", help="the unit of change (64KiB)")
+    init.add_argument("--seal", action="store_true", help="encrypt it, with the key given or asked for")
     points = _add_witnessed(commands, "points", "list the recovery points, oldest first")
     points.add_argument("--vm", metavar="NAME", help="only those of the VM of this name, resource id or key")
     _add_witnessed(commands, "clients", "list the protected VMs")
@@ -72,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     rebuild = _add(commands, "rebuild", "make media anew from packs alone")
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
     _add_witnessed(commands, "witness", "print the log's last entry, to be kept outside the media")
+    _add_key(commands)
     _add_verify(commands)
     _add_forget(commands)
     _add_marks(commands)
@@ -92,6 +95,7 @@ def _add(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser
     )
     added.add_argument("--media", required=True, metavar="LOCATION", help=LOCATIONS)
     added.add_argument("--json", action="store_true", help="answer with a JSON document")
+    add_key_options(added)
     return added
 
 
@@ -103,6 +107,17 @@ def _add_witnessed(commands: Commands, name: str, purpose: str) -> argparse.Argu
         help="an entry that the log must have, as `vsa witness` printed it; all of the log is read then",
     )
     return added
+
+
+def _add_key(commands: Commands) -> None:
+    key = commands.add_parser("key", help="see, add or exchange what opens sealed media")
+    keys = key.add_subparsers(title="commands", dest="key_command", required=True, metavar="COMMAND")
+    _add(keys, "check", "prove that a key opens the media, and list all that do")
+    add_new_key_options(_add(keys, "add", "let one more key open the media"))
+    rotate = _add(keys, "rotate", "let a new key open the media in place of those that do")
+    add_new_key_options(rotate)
+    rotate.add_argument("--all", action="store_true", help="retire keys of other people, too")
+    rotate.add_argument("--reason", default="", metavar="TEXT", help="why, for the log")
 
 
 def _add_restore(commands: Commands) -> None:
@@ -253,6 +268,10 @@ def _command(name: str) -> Command:
         from vsa.cli.rebuilding import rebuild  # noqa: PLC0415
 
         return rebuild
+    if name == "key":
+        from vsa.cli.keying import key  # noqa: PLC0415
+
+        return key
     if name == "verify":
         from vsa.cli.verifying import verify  # noqa: PLC0415
 

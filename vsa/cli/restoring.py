@@ -13,7 +13,8 @@ from typing import TextIO
 from vsa.cli import reports
 from vsa.cli.answers import Answer, Document, complain
 from vsa.cli.exits import Exit, exit_of
-from vsa.cli.reading import media_document, open_media
+from vsa.cli.keys import open_media
+from vsa.cli.reading import media_document
 from vsa.cli.reports import role_text
 from vsa.cli.tables import fields
 from vsa.errors import BadRequest, VsaError

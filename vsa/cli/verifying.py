@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import os
 import tempfile
 from pathlib import Path
 from typing import TextIO
 
 from vsa.cli.answers import Answer, complain
 from vsa.cli.exits import Exit
-from vsa.cli.reading import open_media
+from vsa.cli.keys import open_media
 from vsa.errors import MediaUnusable
-from vsa.media.access import StoreAccess
-from vsa.media.media import Media
 from vsa.progress import SILENT, watched_on
 from vsa.upkeep.record import record_damage
 from vsa.upkeep.report import Depth, VerifyReport
@@ -33,17 +30,16 @@ def verify(options: argparse.Namespace, err: TextIO) -> Answer:
             threads=options.threads,
             progress=SILENT if options.json else watched_on(err),
         )
-    slots = () if options.no_record or not report.findings else _record(options.media, report, err)
+    slots = () if options.no_record or not report.findings else _record(options, report, err)
     document = report.model_dump(mode="json") | {"sound": report.is_sound, "recorded": slots}
     text = report.text() + "".join(f"\nRecorded in log slot {slot}." for slot in slots)
     return Answer(document, text, Exit.DONE if report.is_sound else Exit.DAMAGED)
 
 
-def _record(location: str, report: VerifyReport, err: TextIO) -> tuple[int, ...]:
+def _record(options: argparse.Namespace, report: VerifyReport, err: TextIO) -> tuple[int, ...]:
     """The slots of what was news; none, and a word of warning, where the media cannot be written."""
     try:
-        access = StoreAccess.from_environment(os.environ)
-        return record_damage(Media.open(location, write=True, access=access), report)
+        return record_damage(open_media(options, write=True), report)
     except MediaUnusable as error:
         complain(err, f"warning: the damage is not recorded: {error}")
         return ()

@@ -48,7 +48,9 @@ def admit(view: View, body: EntryBody, *, run: str | None, require: Requirement)
         case PinEntry(points=points):
             _require_points(view, points)
         case RotateEntry(key=key) if key <= view.key:
-            raise MediaConflict(f"key {key} is not newer than key {view.key}, which opens the media already")
+            raise MediaConflict(
+                f"keys/{key} is not newer than keys/{view.key}: all documents before that are retired already"
+            )
     return None
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from vsa.errors import BadRequest, TryAgainLater, VsaError
 from vsa.media import layout
+from vsa.media.coding import PackCodec
 from vsa.media.digests import SampleSpool, offer_of, store_digests
 from vsa.media.disk_index import DiskIndex
-from vsa.media.frames import Codec, Fingerprint
+from vsa.media.frames import Fingerprint
 from vsa.media.index import ZEROS, IndexDescription, IndexFile, Offer, PackRef, write_index
 from vsa.media.layout import PACK_TARGET, IndexKind
 from vsa.media.merge import Absorbed, layers_to_absorb
@@ -90,6 +91,7 @@ class DiskWriter:
         store: Store,
         target: DiskTarget,
         *,
+        codec: PackCodec,
         scratch: Path,
         random: Callable[[int], bytes],
         parent: DiskIndex | None = None,
@@ -109,7 +111,7 @@ class DiskWriter:
         self._parent = parent
         self._relocations = relocations or Relocations(store, (), media_id=target.media_id)
         self._pack_target = pack_target
-        self._codec = Codec()
+        self._codec = codec
         self._spool = RowSpool(scratch / f"{target.run}-{target.disk_key}-{random(8).hex()}")
         self._sharing = sharing
         self._changed = threading.Condition()
@@ -122,9 +124,13 @@ class DiskWriter:
         self._shared = 0
         self._failure: BaseException | None = None
 
+    def fingerprint(self, data: Buffer) -> Fingerprint:
+        """CRC32C and digest as this media has them: on sealed media the digest is keyed."""
+        return self._codec.fingerprint(data)
+
     def put(self, extent: int, data: memoryview, crc: int, digest: bytes) -> None:
         """Store one extent, unless it is stored already. `data` is exactly the extent's bytes (the disk's
-        last may be short); `crc` is its CRC32C, `digest` its BLAKE3. It may be reused once this returns.
+        last may be short); `crc` and `digest` are its `fingerprint`. It may be reused once this returns.
         Blocks while too many packs are being stored."""
         self._require(extent)
         if len(data) != self._target.length_of(extent):
@@ -136,7 +142,7 @@ class DiskWriter:
             self._refer(extent, place, len(data), proof)
             return
         try:
-            pack, frame, full = self._place(extent, self._codec.encode(data), len(data), proof)
+            pack, frame, full = self._place(extent, self._codec.compress(data), len(data), proof)
         except BaseException:
             if sharing:
                 sharing.withdraw(proof)
@@ -224,12 +230,7 @@ class DiskWriter:
 
     def _open_pack(self) -> PendingPack:
         pack_id = self._random(16)
-        builder = PackBuilder(
-            media_id=bytes.fromhex(self._target.media_id),
-            pack_id=pack_id,
-            extent_size=self._target.extent_size,
-            target=self._pack_target,
-        )
+        builder = PackBuilder(self._codec, pack_id, target=self._pack_target)
         pack = PendingPack(self._store, layout.pack(self._target.run, pack_id), builder, owner=self._sharing)
         self._own.append(pack)
         return pack

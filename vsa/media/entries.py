@@ -218,7 +218,8 @@ class RelocateEntry(Noun):
 
 
 class RotateEntry(Noun):
-    """From here on only the key object `keys/<key>` opens the media; older ones may be deleted."""
+    """From here on key documents with a lower number than `key` open the media no longer and may be deleted;
+    `keys/<key>` and later ones do."""
 
     type: Literal["rotate"] = "rotate"
     key: Annotated[int, Field(ge=1, lt=10**6)]

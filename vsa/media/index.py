@@ -141,8 +141,11 @@ def write_index(
 class IndexFile:
     """An index whose bytes are those the log names; every row is checked as it is read. Thread-safe."""
 
-    def __init__(self, parts: PinnedParts, ref: IndexRef, *, media_id: str, extent_size: int) -> None:
-        """MediaDamaged if it is no index of this media."""
+    def __init__(
+        self, parts: PinnedParts, ref: IndexRef, *, media_id: str, extent_size: int, overhead: int
+    ) -> None:
+        """MediaDamaged if it is no index of this media. `overhead` is what seals add to a stored frame."""
+        self._overhead = overhead
         self.ref = ref
         self._parts = parts
         self._lock = threading.Lock()
@@ -252,7 +255,7 @@ class IndexFile:
     def _misplaced(self, rows: Rows) -> str:
         offset, length = rows["offset"].astype(np.int64), rows["length"].astype(np.int64)
         outside = (offset < pack.HEADER_SIZE) | (offset + length > self._pack_ends[rows["pack"]])
-        impossible = (length < 1) | (length > self.raw_lengths(rows))
+        impossible = (length <= self._overhead) | (length > self.raw_lengths(rows) + self._overhead)
         wrong = np.flatnonzero(outside | impossible)
         if not wrong.size:
             return ""
@@ -271,20 +274,21 @@ def open_index(
     *,
     media_id: str,
     extent_size: int,
+    overhead: int,
     by_parts: bool = False,
     kind: type[File] = IndexFile,  # type: ignore[assignment]
 ) -> File:
     """Prove and describe one index; its rows are fetched when they are asked for.
 
-    With `by_parts` nothing is held but its footer, and rows that are sound are read beside others that
-    are not.
+    `overhead` is that of the media's `PackCodec`. With `by_parts` nothing is held but its footer, and rows
+    that are sound are read beside others that are not.
     """
     if not layout.is_index(ref.name):
         raise MediaDamaged(f"{ref.name!r} is no name of an index")
     if ref.size > MAX_INDEX_SIZE or ref.footer > min(ref.size, MAX_FOOTER_SIZE):
         raise MediaDamaged(f"{ref.name}: no index has {ref.size} bytes with a footer of {ref.footer}")
     parts = PinnedParts(store, ref, by_parts=by_parts)
-    return kind(parts, ref, media_id=media_id, extent_size=extent_size)
+    return kind(parts, ref, media_id=media_id, extent_size=extent_size, overhead=overhead)
 
 
 class _Window(io.RawIOBase):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from vsa.errors import TryAgainLater, VsaError
-from vsa.media.frames import Codec, Fingerprint
+from vsa.media.frames import Fingerprint
 from vsa.media.index import PackRef
 from vsa.media.pack import Frame, PackBuilder
 from vsa.media.store import Buffer, Store
@@ -105,8 +105,7 @@ class PendingPack:
             builder, self._builder = self._builder, None
         assert builder is not None
         try:
-            # The codec of a stream is used by its threads, and this may be a thread of another one.
-            closed = builder.close(Codec())
+            closed = builder.close()
             self._store.create(self.name, [closed.data])
         except BaseException as error:
             with self._lock:

@@ -129,7 +129,7 @@ class View:
     healed: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """The part of `damaged` that no row leads to any more."""
     key: int = 0
-    """Number of the key object that opens the media, if it is sealed."""
+    """Of sealed media: key documents with a lower number are retired, they open it no longer."""
     _history: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _bases: Mapping[str, tuple[int, SnapshotRef]] = field(default_factory=dict, repr=False)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-from blake3 import blake3
-from crc32c import crc32c
 
 from vsa.errors import VsaError
 from vsa.media.disk_index import DiskIndex, SegmentTable
@@ -97,6 +95,10 @@ class Comparison:
         marks = self._plan.marks(segment)
         return self._unplanned_is_zero or (marks is not None and bool(marks[position] == CLEARED))
 
+    def fingerprint(self, data: memoryview) -> tuple[int, bytes]:
+        """CRC and digest as the media has them."""
+        return self._writer.fingerprint(data)
+
     def store(self, extent: int, data: memoryview, crc: int, digest: bytes) -> None:
         self._writer.put(extent, data, crc, digest)
         self.count(new=len(data))
@@ -166,7 +168,7 @@ class _Segment:
             if self._parent is not None and self._parent.pack[position] >= 0:
                 self._comparison.clear(extent, len(data))
             return
-        crc, digest = _fingerprint(data)
+        crc, digest = self._comparison.fingerprint(data)
         if not self._holds(position, data, (crc, digest)):
             self._comparison.store(extent, data, crc, digest)
         elif position in self._damaged and self._parent is not None:
@@ -177,7 +179,7 @@ class _Segment:
         if self._comparison.expects_zero(self._segment, position) or self._is_zero_in_parent(position):
             same = zero
         else:
-            same = not zero and self._holds(position, data, _fingerprint(data))
+            same = not zero and self._holds(position, data, self._comparison.fingerprint(data))
         if not same:
             raise AuditMismatch(
                 f"extent {self._segment * SEGMENT + position} was reported unchanged and is not"
@@ -196,9 +198,5 @@ class _Segment:
             # The disk's last extent was stored short and the disk has grown: behind it there are zeros.
             if not is_zero(data[stored:]):
                 return False
-            found = _fingerprint(data[:stored])
+            found = self._comparison.fingerprint(data[:stored])
         return found == (int(parent.crc[position]), parent.digest[position].tobytes())
-
-
-def _fingerprint(data: memoryview) -> tuple[int, bytes]:
-    return crc32c(data), blake3(data).digest()

@@ -9,13 +9,14 @@ of the point, made elsewhere, earlier or later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vsa.errors import MediaDamaged
-from vsa.media.frames import fingerprint
-from vsa.media.index import ZEROS, IndexFile, open_index
+from vsa.media.frames import Fingerprint
+from vsa.media.index import ZEROS, IndexFile
 from vsa.media.layout import SEGMENT
 from vsa.media.media import Media, sound_indexes
+from vsa.media.store import Buffer
 from vsa.media.view import View
 from vsa.model import DiskBackup
 from vsa.progress import Progress
@@ -40,7 +41,10 @@ class Drill:
         """The disk's SHA-256; None if something is lost or wrong."""
         size = self._backup.snapshot.size
         disk = self._media.partial_disk(self._backup.indexes, size, self._view)
-        checksum, judge = DiskChecksum(), Judge(self._files(), disk.extent_size)
+        checksum, judge = (
+            DiskChecksum(),
+            Judge(self._files(), disk.extent_size, self._media.codec.fingerprint),
+        )
 
         def take(offset: int, data: bytes) -> None:
             checksum.add(offset, data)
@@ -65,16 +69,7 @@ class Drill:
         """The disk's indexes; none if one cannot be read: the restore itself names what is lost by that."""
         sound, media = sound_indexes(self._view), self._media
         try:
-            return [
-                open_index(
-                    media.store,
-                    sound.get(ref.name, ref),
-                    media_id=media.id,
-                    extent_size=media.extent_size,
-                    by_parts=True,
-                )
-                for ref in self._backup.indexes
-            ]
+            return [media.open_index(sound.get(ref.name, ref), by_parts=True) for ref in self._backup.indexes]
         except MediaDamaged:
             return []
 
@@ -82,7 +77,11 @@ class Drill:
 class Judge:
     """Holds restored extents, which come in the disk's order, against its indexes."""
 
-    def __init__(self, files: Sequence[IndexFile], extent_size: int) -> None:
+    def __init__(
+        self, files: Sequence[IndexFile], extent_size: int, fingerprint: Callable[[Buffer], Fingerprint]
+    ) -> None:
+        """`fingerprint` is that of the media's codec."""
+        self._fingerprint = fingerprint
         self._files = files
         self._extent_size = extent_size
         self._waiting = sorted({number for file in files for number in file.segments}, reverse=True)
@@ -99,7 +98,7 @@ class Judge:
         expected = self._expected.pop(extent, None)
         if odd or expected is None:
             self.complaint = f"data was restored at byte {offset}, where zeros belong"
-        elif fingerprint(data[: expected[1]]).digest != expected[0] or any(data[expected[1] :]):
+        elif self._fingerprint(data[: expected[1]]).digest != expected[0] or any(data[expected[1] :]):
             self.complaint = f"extent {extent} was restored with other contents than its index states"
 
     def verdict(self, lost: Sequence[Lost]) -> str:

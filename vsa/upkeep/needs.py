@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vsa.media.disk_index import DiskIndex, SegmentTable
-from vsa.media.index import ROW, ZEROS, IndexFile, open_index
+from vsa.media.index import ROW, ZEROS, IndexFile
 from vsa.media.layout import SEGMENT
 from vsa.media.media import Media
 from vsa.media.parquet import Rows
@@ -206,8 +205,7 @@ class _Group:
 
     def _open(self, ref: IndexRef) -> IndexFile:
         if ref.name not in self._files:
-            opened = partial(open_index, media_id=self._media.id, extent_size=self._media.extent_size)
-            self._files[ref.name] = opened(self._media.store, ref, kind=_Remembering)
+            self._files[ref.name] = self._media.open_index(ref, kind=_Remembering)
         return self._files[ref.name]
 
 

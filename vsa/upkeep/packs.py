@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 
 from vsa.errors import MediaDamaged, ObjectMissing
-from vsa.media.frames import Codec, Fingerprint
+from vsa.media.coding import PackCodec
+from vsa.media.frames import Fingerprint
 from vsa.media.index import PackRef
+from vsa.media.pack import Frame, decode_frame
 from vsa.media.parquet import Rows
 from vsa.media.pinned import pieces
 from vsa.media.store import Store
@@ -35,7 +37,7 @@ def misfit(store: Store, ref: PackRef) -> str:
     return "" if size == ref.size else f"it has {size} bytes, {ref.size} were stored"
 
 
-def check_pack(store: Store, ref: PackRef, frames: Rows, codec: Codec) -> CheckedPack:
+def check_pack(store: Store, ref: PackRef, frames: Rows, codec: PackCodec) -> CheckedPack:
     """Read the pack once, some MiB at a time. `frames` are FRAMEs, ascending by offset."""
     done = CheckedPack(ref, reason=misfit(store, ref))
     done.whole = bool(done.reason)
@@ -74,10 +76,11 @@ def _beginning(store: Store, name: str, at: ByteRange) -> bytes:
 class _Reading:
     """Frames decoded as the pack passes; of the pack only what a frame still lacks is held."""
 
-    def __init__(self, done: CheckedPack, frames: Rows, codec: Codec) -> None:
+    def __init__(self, done: CheckedPack, frames: Rows, codec: PackCodec) -> None:
         self._done = done
         self._frames = frames
         self._codec = codec
+        self._seal = codec.seal_of(done.ref.name)
         self._next = 0
         self._held = b""
         self._first = 0
@@ -110,7 +113,8 @@ class _Reading:
             if start < 0:
                 raise MediaDamaged(f"{where}: the bytes before were lost")
             stored = memoryview(self._held)[start : start + length]
-            self._codec.decode(stored, int(frame["size"]), expected, where)
+            place = Frame(int(frame["offset"]), length, int(frame["size"]), expected)
+            decode_frame(stored, place, self._codec, self._seal, where)
             self._done.proven += 1
         except MediaDamaged as error:
             self._done.reason = self._done.reason or str(error)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vsa.errors import MediaDamaged
+from vsa.media.coding import PackCodec, PackSeal
 from vsa.media.extent_reader import BATCH, GAP
-from vsa.media.frames import Codec, Fingerprint
-from vsa.media.store import Store
+from vsa.media.frames import Fingerprint
+from vsa.media.store import Buffer, Store
 from vsa.ranges import ByteRange
 
 
@@ -25,26 +26,29 @@ class Wanted(NamedTuple):
 
 
 def proven_frames(
-    store: Store, codec: Codec, wanted: Sequence[Wanted]
-) -> Iterator[tuple[Wanted, memoryview | None]]:
-    """Each frame's stored bytes in the order of packs and offsets; None if they are not what they must be."""
+    store: Store, codec: PackCodec, wanted: Sequence[Wanted]
+) -> Iterator[tuple[Wanted, Buffer | None]]:
+    """Each frame as it would be added to another pack, in the order of packs and offsets; None if it is not
+    what it must be."""
     for pack, at, inside in _requests(wanted):
         try:
             data = memoryview(store.read(pack, at))
         except MediaDamaged:
             yield from ((item, None) for item in inside)
             continue
+        seal = codec.seal_of(pack)
         for item in inside:
             start = item.offset - at.offset
-            yield item, _proven(data[start : start + item.length], item, codec)
+            yield item, _proven(data[start : start + item.length], item, codec, seal)
 
 
-def _proven(stored: memoryview, item: Wanted, codec: Codec) -> memoryview | None:
+def _proven(stored: memoryview, item: Wanted, codec: PackCodec, seal: PackSeal) -> Buffer | None:
     try:
-        codec.decode(stored, item.size, item.fingerprint, item.pack)
+        opened = seal.open_frame(stored, offset=item.offset, raw_length=item.size, where=item.pack)
+        codec.decode(opened, item.size, item.fingerprint, item.pack)
     except MediaDamaged:
         return None
-    return stored
+    return opened
 
 
 def _requests(wanted: Sequence[Wanted]) -> Iterator[tuple[str, ByteRange, list[Wanted]]]:

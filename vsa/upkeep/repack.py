@@ -15,7 +15,7 @@ import numpy as np
 from vsa.errors import MediaConflict, RunStopped
 from vsa.media import layout
 from vsa.media.entries import RelocateEntry
-from vsa.media.frames import Codec, Fingerprint
+from vsa.media.frames import Fingerprint
 from vsa.media.index import PackRef
 from vsa.media.layout import PACK_TARGET
 from vsa.media.media import Media
@@ -23,6 +23,7 @@ from vsa.media.moves import MOVE, MovesDescription, store_moves
 from vsa.media.pack import PackBuilder
 from vsa.media.parquet import Rows
 from vsa.media.scratch import scratch_errors
+from vsa.media.store import Buffer
 from vsa.media.view import View
 from vsa.progress import SILENT, Progress
 from vsa.upkeep.objects import Objects
@@ -59,7 +60,6 @@ class Repacking:
     random: Callable[[int], bytes]
     pack_target: int = PACK_TARGET
     progress: Progress = SILENT
-    codec: Codec = field(default_factory=Codec)
 
 
 def repack(plan: RepackPlan, env: Repacking) -> Repacked:
@@ -110,7 +110,7 @@ class _Batch:
 
     def _proven(self, wanted: Iterable[Wanted]) -> set[Place]:
         proven: set[Place] = set()
-        for item, stored in proven_frames(self._env.media.store, self._env.codec, list(wanted)):
+        for item, stored in proven_frames(self._env.media.store, self._env.media.codec, list(wanted)):
             if stored is None:
                 self._done.damaged += 1
             else:
@@ -135,7 +135,7 @@ class _Batch:
         unknown = [at for at in rows if self._contents(at) not in self._known]
         places = {self._contents(at): self._known.get(self._contents(at)) for at in rows}
         wanted = [self._wanted(at, *self._place(at)) for at in unknown]
-        for item, stored in proven_frames(self._env.media.store, self._env.codec, wanted):
+        for item, stored in proven_frames(self._env.media.store, self._env.media.codec, wanted):
             if stored is None:
                 self._done.damaged += 1
                 continue
@@ -217,7 +217,7 @@ class _PackWriter:
         self._filling: PackBuilder | None = None
         self.stored: dict[str, PackRef] = {}
 
-    def put(self, stored: memoryview, item: Wanted) -> Place:
+    def put(self, stored: Buffer, item: Wanted) -> Place:
         """Where the frame will lie once its pack is stored."""
         builder = self._filling or self._open()
         frame = builder.add(stored, item.size, item.fingerprint)
@@ -230,7 +230,7 @@ class _PackWriter:
         """Store what is left."""
         if self._filling is None:
             return
-        closed = self._filling.close(self._env.codec)
+        closed = self._filling.close()
         self._filling = None
         self._env.media.store.create(self._name, [closed.data])
         ref = PackRef(name=self._name, size=len(closed.data), sha256=closed.sha256)
@@ -241,10 +241,5 @@ class _PackWriter:
         env = self._env
         pack_id = env.random(16)
         self._name = layout.pack(env.run, pack_id)
-        self._filling = PackBuilder(
-            media_id=bytes.fromhex(env.media.id),
-            pack_id=pack_id,
-            extent_size=env.media.extent_size,
-            target=env.pack_target,
-        )
+        self._filling = PackBuilder(env.media.codec, pack_id, target=env.pack_target)
         return self._filling

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from vsa.errors import BadRequest, MediaDamaged, VsaError
 from vsa.media import layout
-from vsa.media.frames import Codec
 from vsa.media.index import PackRef
 from vsa.media.media import Media, sound_indexes
 from vsa.media.parquet import Rows
@@ -95,7 +94,7 @@ class _Verification:
 
     def run(self, points: Collection[int] | None) -> VerifyReport:
         try:
-            view = self._media.proven_view()
+            view = self._media.read_anew().view()
         except MediaDamaged as error:
             return self._report(error=str(error))
         slots = _chosen(view, points)
@@ -147,7 +146,7 @@ class _Verification:
         try:
             size = store.size(name)
             if self._depth.includes(Depth.BYTES) and self._sample.has(name):
-                read_record(store.read(name, limit=min(size, _LARGEST_RECORD)), name)
+                read_record(store.read(name, limit=min(size, _LARGEST_RECORD)), name, self._media.codec)
         except VsaError as error:
             return f"a rebuild would have to do without {name}: {error}"
         return ""
@@ -212,7 +211,7 @@ class _Verification:
         return self._depth.includes(Depth.BYTES) and self._sample.has(ref.name)
 
     def _read_packs(self, spool: FrameSpool) -> None:
-        codec = Codec()
+        codec = self._media.codec
 
         def check(ref: PackRef, frames: Rows) -> tuple[CheckedPack, Rows]:
             done = check_pack(self._media.store, ref, frames, codec)
@@ -254,7 +253,7 @@ class _Verification:
         """Everything wrong, with the harm that it does as the log is now: a prune may have been at work."""
         if not self._wrong:
             return ()
-        view = self._media.proven_view()
+        view = self._media.read_anew().view()
         losses = assess(self._media, view, self._lost, self._wrong.keys())
         self._names = losses.names
         for name in losses.harm.keys() - self._wrong.keys():
