@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from prefect.blocks.core import Block
-from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
-from blocks.saved import saved_names
+from blocks.saved import load_named, saved_names
 from vsa.errors import BadRequest
+from vsa.retention import Retention
 from vsa.subclient import Subclient
 
 
@@ -34,14 +34,20 @@ class BackupSubclient(Block):
     @classmethod
     def named(cls, name: str) -> BackupSubclient:
         """The block saved under this name; BadRequest with the names there are if it is not among them."""
-        try:
-            found: Any = cls.load(name)
-        except ValueError as error:
-            if not isinstance(error.__cause__, ObjectNotFound):
-                raise
-            raise BadRequest(
-                f"there is no subclient {name!r}: expected the name of a Subclient block, "
-                f"and these are saved: {', '.join(saved_names(cls)) or 'none'}"
-            ) from error
-        assert isinstance(found, cls)
-        return found
+        return load_named(cls, name, "Subclient")
+
+
+def retention_policies(media: BackupMedia) -> Mapping[str, Retention | None]:
+    """The retention of every saved subclient whose points go to this media, by its name in their reports.
+
+    BadRequest if two of them share a name but not their retention.
+    """
+    found: dict[str, Retention | None] = {}
+    for name in saved_names(BackupSubclient):
+        block = BackupSubclient.named(name)
+        if block.media.location != media.location:
+            continue
+        settings = block.settings
+        if found.setdefault(settings.name, settings.retention) != settings.retention:
+            raise BadRequest(f"several subclients are called {settings.name!r}, with different retention")
+    return found

@@ -7,7 +7,7 @@ from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.ranges import total
 from vsa.text import printable, size_text
 
-_WIDTH = 118
+_WIDTH = 128
 _HEADS = (
     "disk",
     "method",
@@ -16,11 +16,12 @@ _HEADS = (
     "allocated",
     "changed",
     "read",
+    "shared",
     "stored",
     "time",
     "read of allocated",
 )
-_ROW = "  {:<17} {:<6} {:<14} {:>9} {:>10} {:>10} {:>10} {:>10} {:>7}  {}"
+_ROW = "  {:<17} {:<6} {:<14} {:>9} {:>10} {:>10} {:>10} {:>9} {:>10} {:>7}  {}"
 _BAR = 14
 
 
@@ -62,6 +63,7 @@ def _line(disk: DiskOutcome) -> str:
         size_text(figures.allocated),
         size_text(figures.changed),
         size_text(figures.read),
+        size_text(figures.shared),
         size_text(figures.stored),
         f"{figures.elapsed:.1f} s",
         _bar(figures.read / max(figures.allocated, 1)),

@@ -156,7 +156,7 @@ class _Story:
         job = self._job
         job.stop.set()
         self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
-        self._alarms += job.doubts()
+        self._alarms += [*job.doubts(), *job.harms(self._disks)]
         released = self._release_bases()
         outcomes = [vm_run.outcome() for vm_run in self._runs]
         outcomes += [vm_outcome(item.vm, error=item.error) for item in self._disks if item.error]

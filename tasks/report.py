@@ -12,7 +12,20 @@ from tasks.policy import STAGE
 from vsa.media.entries import DiskOutcome, JobEntry, VmOutcome
 from vsa.text import printable, size_text
 
-_HEADINGS = ("VM", "disk", "proxy", "method", "reason", "size", "changed", "read", "stored", "rate", "result")
+_HEADINGS = (
+    "VM",
+    "disk",
+    "proxy",
+    "method",
+    "reason",
+    "size",
+    "changed",
+    "read",
+    "shared",
+    "stored",
+    "rate",
+    "result",
+)
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
@@ -30,10 +43,10 @@ def markdown(report: JobEntry, proxies: Mapping[str, str]) -> str:
     done = sum(vm.point is not None for vm in report.vms)
     seconds = (report.ended_at - report.started_at).total_seconds()
     parts = [
-        f"# {_cell(report.subclient)}: {report.result}",
+        f"# {escaped(report.subclient)}: {report.result}",
         f"{done} of {len(report.vms)} VMs have a recovery point, after {seconds:.0f} s.",
-        *_section("Needs attention", [*report.alarms, *_errors(report.vms)]),
-        *_section("Left out", [f"{item.name}: {item.reason}" for item in report.excluded]),
+        *section("Needs attention", [*report.alarms, *_errors(report.vms)]),
+        *section("Left out", [f"{item.name}: {item.reason}" for item in report.excluded]),
     ]
     rows = [_row(vm, disk, proxies) for vm in report.vms for disk in vm.disks]
     if rows:
@@ -45,25 +58,28 @@ def _errors(vms: Iterable[VmOutcome]) -> list[str]:
     return [f"{vm.name}: {vm.error}" for vm in vms if vm.error]
 
 
-def _section(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"## {title}", "\n".join(f"- {_cell(line)}" for line in lines)] if lines else []
+def section(title: str, lines: Sequence[str]) -> list[str]:
+    """A heading and a list; nothing if there are no lines."""
+    return [f"## {title}", "\n".join(f"- {escaped(line)}" for line in lines)] if lines else []
 
 
 def _row(vm: VmOutcome, disk: DiskOutcome, proxies: Mapping[str, str]) -> list[str]:
     figures = disk.figures
-    start = [_cell(vm.name), _cell(disk.name), _cell(proxies.get(disk.key, ""))]
+    start = [escaped(vm.name), escaped(disk.name), escaped(proxies.get(disk.key, ""))]
     if figures is None or disk.method is None or disk.reason is None:
-        return [*start, *[""] * 7, "failed"]
-    moved = [size_text(n) for n in (figures.size, figures.changed, figures.read, figures.stored)]
+        return [*start, *[""] * 8, "failed"]
+    moved = [
+        size_text(n) for n in (figures.size, figures.changed, figures.read, figures.shared, figures.stored)
+    ]
     rate = f"{size_text(round(figures.read / figures.elapsed))}/s" if figures.elapsed else ""
     point = f"point {vm.point}" if vm.point is not None else "read, but the VM has no point"
-    return [*start, disk.method.value, _cell(disk.reason.value), *moved, rate, point]
+    return [*start, disk.method.value, escaped(disk.reason.value), *moved, rate, point]
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(text: str) -> str:
+def escaped(text: str) -> str:
     """Names come from outside: they are shown as they are and never become markup."""
     return _MARKUP.sub(r"\\\1", printable(text))

@@ -10,6 +10,7 @@ VsaError
 │   ├── AccessDenied     wrong or expired credential, missing right
 │   └── DiffRefused      no change list can be had: read by CRC instead
 ├── BadRequest           fix the input; repeating cannot help
+│   ├── KeyNeeded        the media is sealed and no key was given
 │   └── WrongKey         the key given is not the one that the media was sealed with
 ├── NoMedia              there is no backup media at that place
 ├── MediaConflict        another writer was first, or the media would have to be overwritten
@@ -77,6 +78,10 @@ class NoPoint(VsaError):
 
 class BadRequest(VsaError):
     """The request cannot be met as it stands."""
+
+
+class KeyNeeded(BadRequest):
+    """The media is sealed and no key was given; the message says what opens it."""
 
 
 class WrongKey(BadRequest):

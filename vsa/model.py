@@ -44,6 +44,7 @@ class Reason(StrEnum):
     FULL_REQUESTED = "FULL_REQUESTED"
     FULL_LINEAGE = "FULL_LINEAGE"
     FULL_RESIZED_4TB = "FULL_RESIZED_4TB"
+    FULL_PARENT_DAMAGED = "FULL_PARENT_DAMAGED"
     CRC_REQUESTED = "CRC_REQUESTED"
     CRC_NO_BASE = "CRC_NO_BASE"
     CRC_BASE_GONE = "CRC_BASE_GONE"
@@ -191,7 +192,7 @@ class DiskFigures(Noun):
     `allocated`: what Azure says is allocated. `changed`: what the method calls changed (CBT: Azure's change
     list; CRC: extents that differ; full: everything allocated). `read`: bytes
     fetched, audit included. `new`: extents that differ from the previous point.
-    `stored`: bytes added to packs.
+    `shared`: those of them that were stored already, for whichever disk. `stored`: bytes added to packs.
     """
 
     size: Bytes
@@ -199,6 +200,7 @@ class DiskFigures(Noun):
     changed: Bytes = 0
     read: Bytes = 0
     new: Bytes = 0
+    shared: Bytes = 0
     stored: Bytes = 0
     audited: Bytes = 0
     elapsed: float = 0.0
@@ -209,8 +211,8 @@ class DiskBackup(Noun):
 
     `turn` counts the disk's earlier backups on this media, `since_full` those since it was last read whole
     by a full; `parent` is the slot of the point whose indexes this one builds on. `packs` are those that this
-    backup wrote: the rest of what it needs is in the pack tables of its indexes. `digests` is the shard by
-    which later backups find what this one stored; nothing but their economy depends on it.
+    backup wrote: the rest of what it needs is in the pack tables of its indexes. `digests` are samples of
+    `indexes`, by which later backups find what is stored; nothing but their economy depends on them.
     """
 
     disk: SourceDisk
@@ -223,7 +225,7 @@ class DiskBackup(Noun):
     since_full: int = Field(default=0, ge=0)
     indexes: tuple[IndexRef, ...]
     packs: tuple[ObjectName, ...] = ()
-    digests: ObjectRef | None = None
+    digests: tuple[ObjectRef, ...] = ()
     figures: DiskFigures
     proxy: str
 

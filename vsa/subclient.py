@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from vsa.model import AttachedDisk, Deployment, DiskRole, Exclusion, Noun, SourceDisk, Vm
 from vsa.ranges import GIB
+from vsa.retention import Retention
 from vsa.text import printable
 
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]
@@ -186,6 +187,11 @@ class Subclient(Noun):
     consistency: Literal["crash-consistent per disk"] = Field(
         default="crash-consistent per disk", description="What the snapshots of one VM promise together."
     )
+    deduplication: Literal["media", "client", "off"] = Field(
+        default="media",
+        description="Among whom the same data is stored once: 'media' all clients of the backup media, "
+        "'client' the disks and recovery points of one client, 'off' nobody.",
+    )
     allow_incomplete_points: bool = Field(
         default=False,
         description="Keep a recovery point, labelled so, when a disk of the VM could not be backed up.",
@@ -203,6 +209,10 @@ class Subclient(Noun):
     )
     max_base_age_days: int = Field(
         default=30, ge=1, description="A base snapshot older than this is released, and CRC used instead."
+    )
+    retention: Retention | None = Field(
+        default=None,
+        description="Which recovery points to keep when media is pruned; without it all of them are kept.",
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from vsa.errors import BadRequest
+from vsa.ranges import ByteRange, merge, total
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _SIZE = re.compile(r"(\d{1,15})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
@@ -27,6 +29,14 @@ def parse_size(text: str) -> int:
     unit = (found[2] or "B").lower()
     power = [name.lower() for name in _UNITS].index(unit)
     return int(found[1]) << (10 * power)
+
+
+def ranges_text(ranges: Iterable[tuple[int, int]], *, at_most: int = 20) -> str:
+    """`128 KiB: bytes 0 to 65536, 131072 to 196608`, neighbours joined."""
+    found = list(merge(ByteRange(*item) for item in ranges))
+    listed = ", ".join(f"{item.offset} to {item.end}" for item in found[:at_most])
+    more = f" and {len(found) - at_most} ranges more" if len(found) > at_most else ""
+    return f"{size_text(total(found))}: bytes {listed}{more}"
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,7 @@ def run_job(job: BackupJob) -> JobEntry:
     proxies = {a.disk_key: a.proxy for a in job.assign_streams(ready, targets.proxies)}
     outcomes = [run_vm(job, item, proxies, alarms) for item in ready]
     outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
-    alarms += job.doubts()
+    alarms += [*job.doubts(), *job.harms(disks)]
     released = job.release_bases(discovery, disks)
     return job.complete(outcomes, excluded=targets.excluded, released=released, alarms=alarms)
 

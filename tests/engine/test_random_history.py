@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,9 @@ from hypothesis import strategies as st
 
 from azsim.control import Control
 from tests.engine.world import EXTENT, KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
+from tests.media.making import a_key
 from vsa.media.entries import Result
+from vsa.media.wrapping import Passphrase
 from vsa.model import Method, Reason
 
 SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
@@ -212,8 +213,13 @@ def half_empty(size: int, seed: object) -> bytes:
 
 @pytest.mark.timeout(7200 if SOAK else 300)
 @pytest.mark.parametrize(
-    ("kind", "extent_size"),
-    [(MANAGED, EXTENT), (MANAGED, SMALL_EXTENT), (STANDARD_VHD, EXTENT), (PREMIUM_VHD, SMALL_EXTENT)],
+    ("kind", "extent_size", "key"),
+    [
+        (MANAGED, EXTENT, None),
+        (MANAGED, SMALL_EXTENT, a_key()),
+        (STANDARD_VHD, EXTENT, a_key()),
+        (PREMIUM_VHD, SMALL_EXTENT, None),
+    ],
 )
 @HISTORIES
 @given(size=sizes, history=histories)
@@ -222,21 +228,15 @@ def test_every_point_of_any_history_is_the_disks_of_its_moment(
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,
     extent_size: int,
+    key: Passphrase | None,
     size: int,
     history: list[tuple[list[Any], BackUp]],
 ) -> None:
-    with_world(control, tmp_path_factory.mktemp("world"), kind, extent_size, size * SECTOR, history)
+    world = World(control, tmp_path_factory.mktemp("world"), extent_size=extent_size, key=key)
+    with_world(world, kind, size * SECTOR, history)
 
 
-def with_world(
-    control: Control,
-    folder: Path,
-    kind: str,
-    extent_size: int,
-    size: int,
-    history: list[tuple[list[Any], BackUp]],
-) -> None:
-    world = World(control, folder, extent_size=extent_size)
+def with_world(world: World, kind: str, size: int, history: list[tuple[list[Any], BackUp]]) -> None:
     try:
         disks = {"os": bytearray(half_empty(size, "os"))}
         vm = world.add_vm({"os": bytes(disks["os"])}, kind=kind)

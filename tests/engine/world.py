@@ -23,6 +23,7 @@ from tests.engine.story import run_job
 from vsa.azure.connection import AzureConnection
 from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.media.media import Media
+from vsa.media.wrapping import WrappingKey
 from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Method, Reason, SnapshotRef
 from vsa.progress import SILENT, Progress
 from vsa.restore.disk import Format, restore_disk
@@ -72,6 +73,8 @@ class World:
     control: Control
     folder: Path
     extent_size: int = EXTENT
+    key: WrappingKey | None = None
+    """What seals the media; None: it is not sealed."""
     media: Media = field(init=False)
     connection: AzureConnection = field(init=False)
     vms: list[str] = field(default_factory=list)
@@ -84,7 +87,10 @@ class World:
         self.number = next(_numbers)
         self.group = f"group-{self.number}"
         self.media = Media.create(
-            str(self.folder / "media"), extent_size=self.extent_size, now=dt.datetime.now(dt.UTC)
+            str(self.folder / "media"),
+            extent_size=self.extent_size,
+            now=dt.datetime.now(dt.UTC),
+            wrapping=self.key,
         )
         self.connection = connection_to(self.control.endpoint)
         self._kinds: dict[str, str] = {}

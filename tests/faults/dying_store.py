@@ -64,7 +64,9 @@ class DyingStore:
             number, self._calls = self._calls, self._calls + 1
         if number == self._death.number and self._death.moment is Moment.BEFORE:
             os.kill(os.getpid(), signal.SIGKILL)
-        result = call()
-        if number == self._death.number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return call()
+        finally:
+            # Also after a refusal: an object that is not there is an answer, too.
+            if number == self._death.number:
+                os.kill(os.getpid(), signal.SIGKILL)

@@ -7,13 +7,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from vsa.upkeep.forgetting import forget, named, plan_forgetting
-from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
-
 from tests.media.making import NOW, a_disk, back_up, new_media, noise, read_point
 from vsa.media.media import Media
 from vsa.model import SourceDisk
 from vsa.transfer.liveness import has_ended, this_process
+from vsa.upkeep.forgetting import forget, named, plan_forgetting
+from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
 
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
 """When upkeep is done: every point is older than any grace."""
@@ -22,7 +21,7 @@ Contents = dict[int, bytes]
 
 
 def grown_media(folder: Path, scratch: Path) -> dict[str, Contents]:
-    """Four points of one disk and one of another, which leave packs half empty; what each run's point holds."""
+    """Four points of one disk and one of another, packs half empty; what each run's point holds."""
     media = new_media(folder)
     held: dict[str, Contents] = {}
     contents: Contents = {}
@@ -48,7 +47,7 @@ def grow(
     parent: int | None = None,
     started_at: dt.datetime = NOW,
 ) -> int:
-    """One more point, on the point `parent` of the same disk. By its start a prune judges whether it lives."""
+    """One more point, on the point `parent` of the same disk. A prune judges by its start if it lives."""
     base = ()
     if parent is not None:
         base = media.view().points[parent].point.disks[0].indexes

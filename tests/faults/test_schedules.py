@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vsa.upkeep.forgetting import unforget
 
 from tests.faults.scheduled_store import Coverage, Schedule
 from tests.faults.small_media import (
@@ -31,6 +31,7 @@ from vsa.errors import MediaConflict, MediaDamaged, TryAgainLater, VsaError
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 from vsa.media.store import Store
+from vsa.upkeep.forgetting import unforget
 
 Act = Callable[[Store], Any]
 
@@ -79,6 +80,10 @@ class Writer:
         )
 
 
+def a_writer(name: str, disk: str, *, held: dict[str, Contents], scratch: Path, slow: bool) -> Writer:
+    return Writer(name, disk, held, scratch, slow=slow)
+
+
 def pruner(*slots: int) -> Act:
     def act(store: Store) -> None:
         media = Media(store, write=True)
@@ -114,40 +119,43 @@ def reader(held: dict[str, Contents]) -> Act:
     return act
 
 
-def actors(scene: str, held: dict[str, Contents], scratch: Path, *, slow: bool) -> dict[str, Act]:
-    def writer(name: str, disk: str) -> Writer:
-        return Writer(name, disk, held, scratch, slow=slow)
-
-    match scene:
-        case "a writer and a prune":
-            return {"a": writer("a", "os"), "prune": pruner(0, 1, 2)}
-        case "two writers of one disk and a prune":
-            return {"a": writer("a", "os"), "b": writer("b", "os"), "prune": pruner(0, 1)}
-        case "two prunes and a writer":
-            return {"a": writer("a", "os"), "prune": pruner(0, 1), "other prune": pruner(2)}
-        case "a repacking, a prune and a writer":
-            return {"a": writer("a", "os"), "prune": pruner(0), "repack": repacker}
-        case "two repackings":
-            return {"one": repacker, "other": repacker, "a": writer("a", "data")}
-        case "a prune and somebody who calls back":
-            return {"prune": pruner(0, 1), "hesitant": hesitant(1)}
-        case "a prune of everything and a writer":
-            return {"a": writer("a", "os"), "prune": pruner(0, 1, 2, 3)}
-        case "a restore, a prune and a writer":
-            return {"a": writer("a", "os"), "prune": pruner(0, 1, 2), "restore": reader(held)}
-    raise AssertionError(scene)
-
-
-SCENES = [
-    "a writer and a prune",
-    "two writers of one disk and a prune",
-    "two prunes and a writer",
-    "a repacking, a prune and a writer",
-    "two repackings",
-    "a prune and somebody who calls back",
-    "a prune of everything and a writer",
-    "a restore, a prune and a writer",
-]
+Casting = Callable[[dict[str, Contents], Callable[[str, str], Writer]], dict[str, Act]]
+SCENES: dict[str, Casting] = {
+    "a writer and a prune": lambda held, writer: {"a": writer("a", "os"), "prune": pruner(0, 1, 2)},
+    "two writers of one disk and a prune": lambda held, writer: {
+        "a": writer("a", "os"),
+        "b": writer("b", "os"),
+        "prune": pruner(0, 1),
+    },
+    "two prunes and a writer": lambda held, writer: {
+        "a": writer("a", "os"),
+        "prune": pruner(0, 1),
+        "other prune": pruner(2),
+    },
+    "a repacking, a prune and a writer": lambda held, writer: {
+        "a": writer("a", "os"),
+        "prune": pruner(0),
+        "repack": repacker,
+    },
+    "two repackings and a writer": lambda held, writer: {
+        "one": repacker,
+        "other": repacker,
+        "a": writer("a", "data"),
+    },
+    "a prune and somebody who calls back": lambda held, writer: {
+        "prune": pruner(0, 1),
+        "hesitant": hesitant(1),
+    },
+    "a prune of everything and a writer": lambda held, writer: {
+        "a": writer("a", "os"),
+        "prune": pruner(0, 1, 2, 3),
+    },
+    "a restore, a prune and a writer": lambda held, writer: {
+        "a": writer("a", "os"),
+        "prune": pruner(0, 1, 2),
+        "restore": reader(held),
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +174,8 @@ def test_no_order_of_calls_loses_a_point(scene: str, grown, tmp_path: Path) -> N
         held = dict(grown[1])
         faults = play % 4
         schedule = Schedule(FolderStore(folder), choose, faults=faults)
-        cast = actors(scene, held, tmp_path, slow=play % 3 == 2)
+        slow = play % 3 == 2
+        cast = SCENES[scene](held, partial(a_writer, held=held, scratch=tmp_path, slow=slow))
         coverage.add(schedule.play(cast))
         require_whole(folder, held, tmp_path, play)
     sys.stdout.write(f"{scene}: {coverage}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,6 +22,7 @@ from flows.backup_subclient import backup_subclient
 from tests.engine.world import MIB, random_bytes
 from vsa.media.entries import JobEntry
 from vsa.media.media import Media
+from vsa.media.wrapping import WrappingKey
 from vsa.model import name_key
 from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import Rule, RuleGroup, Subclient, VmField
@@ -62,6 +64,11 @@ class Site:
         self.media_folder = self.folder / "media"
         self.media = Media.create(str(self.media_folder), now=dt.datetime.now(dt.UTC))
 
+    def seal(self, wrapping: WrappingKey) -> None:
+        """Sealed media in the place of that which nobody used yet."""
+        shutil.rmtree(self.media_folder)
+        self.media = Media.create(str(self.media_folder), now=dt.datetime.now(dt.UTC), wrapping=wrapping)
+
     @property
     def group(self) -> str:
         return f"{self.name}-group"
@@ -91,8 +98,18 @@ class Site:
         source.write_bytes(data)
         self.control.write_at(self.disk_id(disk), offset, source)
 
-    def save_blocks(self, *, location: str | None = None, secret: str | None = None, **settings: Any) -> None:
-        """Save what an operator would enter in the UI; every block bears the site's name."""
+    def save_blocks(
+        self,
+        *,
+        location: str | None = None,
+        secret: str | None = None,
+        opened_by: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Save what an operator would enter in the UI; every block bears the site's name.
+
+        `opened_by` says what opens sealed media, in the fields of its block.
+        """
         endpoint = self.control.endpoint
         subscription = AzureSubscription(
             subscription_id=endpoint["subscription"],
@@ -104,8 +121,11 @@ class Site:
             ca_file=endpoint["ca_file"],
             polling_seconds=0.02,
         )
-        media = BackupMedia(location=location or str(self.media_folder))
         subscription.save(self.name, overwrite=True)
+        opening = dict(opened_by or {})
+        if "key_vault" in opening:
+            opening["key_vault_identity"] = subscription
+        media = BackupMedia(location=location or str(self.media_folder), **opening)
         media.save(self.name, overwrite=True)
         for name in PROXIES:
             BackupProxy(proxy_name=name, region="westeurope").save(name, overwrite=True)

@@ -88,6 +88,17 @@ def test_the_nightly_deployment_waits_to_be_activated(deployed: PrefectServer) -
     assert nightly.parameters == {"subclient": "production"}
 
 
+def test_the_weekly_prune_waits_to_be_activated_and_explains_its_form(deployed: PrefectServer) -> None:
+    with get_client(sync_client=True) as client:
+        weekly = client.read_deployment_by_name("prune-media/weekly")
+    (planned,) = weekly.schedules
+    assert not planned.active
+    assert weekly.parameters == {"media": "production"}
+    schema: dict[str, Any] = weekly.parameter_openapi_schema
+    assert schema["required"] == ["media"]
+    assert all(field["description"].endswith(".") for field in schema["properties"].values())
+
+
 def test_the_form_explains_every_parameter_and_asks_for_no_secret(deployed: PrefectServer) -> None:
     ad_hoc = deployment("ad-hoc")
     assert ad_hoc.description

@@ -46,13 +46,26 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_each_disk_has_a_row_with_its_proxy_method_amounts_and_result() -> None:
-    moved = disk("web-os", changed=8 * MIB, read=10 * MIB, stored=4 * MIB, elapsed=2.0)
+    moved = disk("web-os", changed=8 * MIB, read=10 * MIB, shared=2 * MIB, stored=4 * MIB, elapsed=2.0)
     text = markdown(report(vm(moved)), {"key-of-web-os": "proxy-a"})
     assert text.startswith(
         "# production: completed\n\n1 of 1 VMs have a recovery point, after 90 s.\n\n| VM | disk | proxy |"
     )
     assert rows(text) == [
-        ["web", "web-os", "proxy-a", "cbt", "CBT", "64 MiB", "8 MiB", "10 MiB", "4 MiB", "5 MiB/s", "point 7"]
+        [
+            "web",
+            "web-os",
+            "proxy-a",
+            "cbt",
+            "CBT",
+            "64 MiB",
+            "8 MiB",
+            "10 MiB",
+            "2 MiB",
+            "4 MiB",
+            "5 MiB/s",
+            "point 7",
+        ]
     ]
 
 

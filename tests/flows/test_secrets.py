@@ -16,6 +16,8 @@ from tests.azsim_process import AzsimProcess
 from tests.flows.job_process import Job
 from tests.flows.prefect_server import PrefectServer
 from tests.flows.site import Site, managed, unmanaged
+from vsa.media.wrapping import Passphrase
+from vsa.secret import Secret
 
 EVERYTHING = {
     "PREFECT_LOGGING_LEVEL": "DEBUG",
@@ -23,6 +25,8 @@ EVERYTHING = {
     # These go to the server as well, so that its database holds what they say.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "azure,msal,urllib3",
 }
+
+PASSPHRASE = "canary of a passphrase"
 
 # Every bearer token of the simulation begins with this, the base64 of {"typ": "JWT", "alg": "HS256"}.
 TOKEN = "eyJ0eXAiOiAiSldUIiwgImFsZyI6ICJIUzI1NiJ9"
@@ -43,7 +47,8 @@ def finished(
     site.add_account(account, "Premium_LRS")
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.add_vm("legacy", [unmanaged("legacy-os", account)])
-    site.save_blocks()
+    site.seal(Passphrase(Secret(PASSPHRASE)))
+    site.save_blocks(opened_by={"passphrase": PASSPHRASE})
     control = site.control
     control.add_fault("expire_access", plane="blob", header="x-ms-range")
     control.add_fault(
@@ -59,7 +64,7 @@ def finished(
     finally:
         job.end()
     assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\nweb: ")
-    yield job, {simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
+    yield job, {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
 
 
 def _grants_and_keys(state: Path) -> Iterator[str]:

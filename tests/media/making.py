@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vsa.media.descriptor import read_descriptor
 from vsa.media.disk_index import DiskIndex
 from vsa.media.disk_writer import WrittenDisk
 from vsa.media.entries import PointEntry
-from vsa.media.frames import fingerprint
 from vsa.media.index import ZEROS
+from vsa.media.key_ring import unlock
 from vsa.media.layout import SEGMENT, IndexKind
 from vsa.media.media import Media
+from vsa.media.sharing import Sharing
+from vsa.media.store import Store
+from vsa.media.wrapping import Passphrase, ScryptCost, WrappingKey
 from vsa.model import (
     DiskBackup,
     DiskFigures,
@@ -25,6 +30,7 @@ from vsa.model import (
     IndexRef,
     Intent,
     Method,
+    ObjectRef,
     Point,
     ProcessName,
     Reason,
@@ -32,6 +38,7 @@ from vsa.model import (
     SourceDisk,
     Vm,
 )
+from vsa.secret import Secret
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 EXTENT = 4096
@@ -40,8 +47,29 @@ Contents = Mapping[int, bytes | None]
 """Bytes of extents by number; None clears."""
 
 
-def new_media(folder: Path, *, extent_size: int = EXTENT) -> Media:
-    return Media.create(str(folder), extent_size=extent_size, now=NOW)
+def a_key(words: str = "correct horse battery staple") -> Passphrase:
+    """A passphrase that costs a test nothing."""
+    return Passphrase(Secret(words), cost=ScryptCost(log2_n=10))
+
+
+KEYS: list[Passphrase | None] = [None, a_key()]
+"""For tests of what is the same on unsealed and on sealed media."""
+
+
+def named_key(key: Passphrase | None) -> str:
+    return "sealed" if key else "unsealed"
+
+
+def new_media(folder: Path, *, extent_size: int = EXTENT, key: WrappingKey | None = None) -> Media:
+    return Media.create(str(folder), extent_size=extent_size, now=NOW, wrapping=key)
+
+
+def media_in(store: Store, *, key: WrappingKey | None = None) -> Media:
+    """Existing media in a store of the test's own, open for writing."""
+    if key is None:
+        return Media(store, write=True)
+    unlocked = unlock(store, *read_descriptor(store), key, random=os.urandom)
+    return Media(store, write=True, unlocked=unlocked)
 
 
 def an_intent(run: str, **given: Any) -> Intent:
@@ -102,6 +130,7 @@ def a_point(
     indexes: Sequence[IndexRef],
     *,
     packs: Sequence[str] = (),
+    digests: Sequence[ObjectRef] = (),
     bases: Sequence[SnapshotRef] = (),
     vm: str = "web",
     parent: int | None = None,
@@ -114,6 +143,7 @@ def a_point(
         parent=parent,
         indexes=tuple(indexes),
         packs=tuple(packs),
+        digests=tuple(digests),
         figures=DiskFigures(size=disk.size),
         proxy="proxy-1",
     )
@@ -131,16 +161,24 @@ def write_disk(
     scratch: Path,
     kind: IndexKind = IndexKind.BASE,
     parent: DiskIndex | None = None,
+    sharing: Sharing | None = None,
+    client: str = "vm",
 ) -> WrittenDisk:
     """One attempt that gives every extent in `contents`, segment by segment."""
     writer = media.disk_writer(
-        run=run, disk_key=disk.key, disk_size=disk.size, kind=kind, scratch=scratch, parent=parent
+        run=run,
+        disk_key=disk.key,
+        disk_size=disk.size,
+        kind=kind,
+        scratch=scratch,
+        parent=parent,
+        sharing=sharing.of(client) if sharing else None,
     )
     for extent, data in sorted(contents.items()):
         if data is None:
             writer.clear(extent)
         else:
-            writer.put(extent, memoryview(data), *fingerprint(data))
+            writer.put(extent, memoryview(data), *writer.fingerprint(data))
     for segment in sorted({extent // SEGMENT for extent in contents}):
         writer.end_segment(segment)
     return writer.finish()
@@ -156,6 +194,7 @@ def back_up(
     base: Sequence[IndexRef] = (),
     parent: int | None = None,
     started_at: dt.datetime = NOW,
+    sharing: Sharing | None = None,
 ) -> int:
     """A whole run, from its intent to its committed point; a delta if a base is given.
 
@@ -164,7 +203,7 @@ def back_up(
     disk = disk or a_disk()
     media.begin_run(an_intent(run, started_at=started_at))
     kind = IndexKind.DELTA if base else IndexKind.BASE
-    written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind)
+    written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind, sharing=sharing)
     indexes = (*base, *([written.index] if written.index else []))
     return media.append(a_point(disk, indexes, packs=written.packs, parent=parent), run=run)
 

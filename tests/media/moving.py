@@ -11,7 +11,6 @@ import numpy as np
 
 from vsa.media import layout
 from vsa.media.entries import RelocateEntry
-from vsa.media.frames import Codec
 from vsa.media.index import PackRef
 from vsa.media.media import Media
 from vsa.media.moves import MOVE, MovesDescription, store_moves
@@ -35,19 +34,24 @@ def places_in(media: Media, path: Path) -> list[Place]:
     data = path.read_bytes()
     name = str(path.relative_to(media.location))
     ref = PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    return [(ref, frame) for frame in read_frames(data, name)]
+    return [(ref, frame) for frame in read_frames(data, name, media.codec)]
 
 
 def copied(media: Media, places: Iterable[Place], *, run: str) -> list[Place]:
     """The same frames stored once more, in a pack of `run`."""
     pack_id = os.urandom(16)
-    builder = PackBuilder(media_id=bytes.fromhex(media.id), pack_id=pack_id, extent_size=media.extent_size)
+    builder = PackBuilder(media.codec, pack_id)
     frames = []
     for ref, frame in places:
         data = media.store.read(ref.name)
-        stored = data[frame.offset : frame.offset + frame.length]
+        stored = media.codec.seal_of(ref.name).open_frame(
+            data[frame.offset : frame.offset + frame.length],
+            offset=frame.offset,
+            raw_length=frame.raw_length,
+            where=ref.name,
+        )
         frames.append(builder.add(stored, frame.raw_length, frame.fingerprint))
-    closed = builder.close(Codec())
+    closed = builder.close()
     new = PackRef(name=layout.pack(run, pack_id), size=len(closed.data), sha256=closed.sha256)
     media.store.create(new.name, [closed.data])
     return [(new, frame) for frame in frames]

@@ -62,7 +62,7 @@ class Log:
     def __init__(self, entries: list[dict]) -> None:
         self.points: dict[int, dict] = {}
         self.given_up: set[int] = set()
-        self.moves: list[dict] = []
+        self.moves: list[tuple[dict, set[str]]] = []
         self.copies: dict[str, dict] = {}
         forgotten: set[int] = set()
         committed: set[str] = set()
@@ -81,7 +81,7 @@ class Log:
                 case "unforget":
                     forgotten -= set(body["points"]) - self.given_up
                 case "relocate" if run not in fenced:
-                    self.moves += [body["table"]] if body["table"] else []
+                    self.moves += [(body["table"], set(body["packs"]))] if body["table"] else []
                     self.copies |= {moved["name"]: moved["ref"] for moved in body["indexes"]}
                 case "point" | "relocate" | "client" | "job" | "doubt" | "damage" | "pin":
                     pass
@@ -164,8 +164,10 @@ def contents(media: Path, disk: dict, about_media: dict, log: Log) -> dict[int, 
                     row,
                     raw_length(row["extent"], about),
                 )
-    for table in log.moves:
-        moves = read_moves(media, table, about_media)
+    for table, sources in log.moves:
+        # Tables that concern no pack of the disk may have been deleted.
+        leaves = not sources.isdisjoint(pack for pack, _, _ in found.values())
+        moves = read_moves(media, table, about_media) if leaves else {}
         for extent, (pack, row, raw) in found.items():
             if (pack, row["offset"]) in moves:
                 name, offset, length = moves[pack, row["offset"]]

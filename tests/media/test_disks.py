@@ -15,6 +15,7 @@ from tests.media.faulty_store import FaultyStore, Moment, no_fault
 from tests.media.making import EXTENT, a_disk, new_media, noise, objects, read_disk, text, write_disk
 from vsa.errors import BadRequest, MediaDamaged, MediaUnusable
 from vsa.media import disk_writer
+from vsa.media.coding import PackCodec
 from vsa.media.disk_writer import DiskTarget, DiskWriter
 from vsa.media.folder import FolderStore
 from vsa.media.frames import fingerprint
@@ -40,7 +41,8 @@ def a_writer(folder, scratch, store=None, pack_target=64 * KIB, **given) -> Disk
     fields = {"media_id": media_id, "run": "r1", "disk_key": "d", "disk_size": SIZE, "extent_size": EXTENT}
     target = DiskTarget(**{**fields, "kind": IndexKind.BASE, **given})
     store = store or FolderStore(folder)
-    return DiskWriter(store, target, scratch=scratch, random=os.urandom, pack_target=pack_target)
+    codec = PackCodec(media_id, EXTENT)
+    return DiskWriter(store, target, codec=codec, scratch=scratch, random=os.urandom, pack_target=pack_target)
 
 
 def put(writer: DiskWriter, extent: int, data: bytes) -> None:
@@ -294,7 +296,7 @@ class TestReading:
 
         disk = media.disk_index([index], SIZE)
         store = FaultyStore(FolderStore(tmp_path / "media"), no_fault)
-        list(ExtentReader(store).read(disk, disk.segment(0), range(600)))
+        list(ExtentReader(store, media.codec).read(disk, disk.segment(0), range(600)))
         assert len(store.calls) == len(disk.packs)
 
     def test_zeros_are_not_read(self, media, index, tmp_path):
@@ -302,7 +304,7 @@ class TestReading:
 
         disk = media.disk_index([index], SIZE)
         store = FaultyStore(FolderStore(tmp_path / "media"), no_fault)
-        read = dict(ExtentReader(store).read(disk, disk.segment(0), [0, 7, 14]))
+        read = dict(ExtentReader(store, media.codec).read(disk, disk.segment(0), [0, 7, 14]))
         assert read == dict.fromkeys([0, 7, 14], bytes(EXTENT))
         assert store.calls == []
 

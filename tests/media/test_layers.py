@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import EXTENT, Contents, a_disk, new_media, noise, read_disk, write_disk
 from vsa.media import layout
+from vsa.media.coding import PackCodec
 from vsa.media.disk_index import DiskIndex
 from vsa.media.disk_writer import DiskTarget, DiskWriter
 from vsa.media.entries import RelocateEntry
@@ -136,11 +137,17 @@ def test_a_layer_that_is_absorbed_takes_its_frames_from_where_they_have_moved(tm
     for item in old.description.packs:
         (tmp_path / "media" / item.name).unlink()
 
-    opened = [open_index(disk.media.store, old.ref, media_id=disk.media.id, extent_size=EXTENT)]
+    opened = [open_index(disk.media.store, old.ref, media_id=disk.media.id, extent_size=EXTENT, overhead=0)]
     parent = DiskIndex(opened, relocations, disk_size=disk.size, extent_size=EXTENT)
     target = DiskTarget(disk.media.id, "r9", a_disk().key, disk.size, EXTENT, IndexKind.DELTA)
     writer = DiskWriter(
-        disk.media.store, target, scratch=tmp_path, random=os.urandom, parent=parent, relocations=relocations
+        disk.media.store,
+        target,
+        codec=disk.media.codec,
+        scratch=tmp_path,
+        random=os.urandom,
+        parent=parent,
+        relocations=relocations,
     )
     changed = {3: noise("new"), **{at: noise(at) for at in range(10, 14)}}
     for extent, data in changed.items():
@@ -216,12 +223,14 @@ def a_base_over(folder: Path, segments: int, *, rows: int, every: int) -> tuple[
 def incremental(folder: Path, media_id: str, base: IndexRef, size: int, changed: int) -> tuple[int, int, int]:
     """Bytes of a new index of so many extents; bytes read to open the disk, and then to write the index."""
     store = CountingStore(folder / "media")
-    files = [open_index(store, base, media_id=media_id, extent_size=64 * KIB)]
+    files = [open_index(store, base, media_id=media_id, extent_size=64 * KIB, overhead=0)]
     moved = Relocations(store, (), media_id=media_id)
     parent = DiskIndex(files, moved, disk_size=size, extent_size=64 * KIB)
     opening = store.read_bytes
     target = DiskTarget(media_id, f"i{changed}", "d", size, 64 * KIB, IndexKind.DELTA)
-    writer = DiskWriter(store, target, scratch=folder, random=os.urandom, parent=parent)
+    writer = DiskWriter(
+        store, target, codec=PackCodec(media_id, 64 * KIB), scratch=folder, random=os.urandom, parent=parent
+    )
     for number in range(changed):
         data = memoryview(number.to_bytes(8, "big") * (8 * KIB))
         writer.put((number % 2) * SEGMENT + number, data, *fingerprint(data))
@@ -250,7 +259,7 @@ def test_reading_a_segment_reads_that_row_group_alone(tmp_path):
     media_id, base, size = a_base_over(tmp_path, 64, rows=4096, every=1)
     assert base.size > 8 * MIB
     store = CountingStore(tmp_path / "media")
-    file = open_index(store, base, media_id=media_id, extent_size=64 * KIB)
+    file = open_index(store, base, media_id=media_id, extent_size=64 * KIB, overhead=0)
     index = DiskIndex([file], Relocations(store, (), media_id=media_id), disk_size=size, extent_size=64 * KIB)
     opened = store.read_bytes
     assert opened == base.footer

@@ -108,7 +108,7 @@ def rewrite(folder, **changes):
     "changes",
     [
         {"version": 2},
-        {"required_features": ["sealed"]},
+        {"required_features": ["striped"]},
         {"version": 2, "other": {"shape": []}},
         {"colour": "red"},
     ],

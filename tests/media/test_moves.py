@@ -67,7 +67,11 @@ class Moving:
             media_id=self.media.id,
         )
         file = open_index(
-            self.media.store, self._index(rows), media_id=self.media.id, extent_size=self.media.extent_size
+            self.media.store,
+            self._index(rows),
+            media_id=self.media.id,
+            extent_size=self.media.extent_size,
+            overhead=0,
         )
         return DiskIndex([file], relocations, disk_size=SIZE, extent_size=self.media.extent_size)
 

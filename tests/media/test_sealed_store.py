@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.media.making import back_up, new_media, noise, read_point, text
+from tests.media.faulty_store import FaultyStore, no_fault
+from tests.media.making import noise, text
 from tests.media.test_sealing import CHUNK, a_sealer
 from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, WrongKey
 from vsa.media.folder import FolderStore
-from vsa.media.media import Media
 from vsa.media.sealed_store import SealedStore
 from vsa.ranges import ByteRange
 
@@ -72,6 +72,21 @@ def test_sizes_are_judged_as_in_any_store(store):
         store.read(SLOT, limit=4)
 
 
+def test_a_whole_object_or_a_range_of_chunks_is_one_request(below):
+    counted = FaultyStore(below, no_fault)
+    store = SealedStore(counted, a_sealer())
+    data = noise(1, 5 * CHUNK + 7)
+    store.create(SLOT, [data])
+    counted.calls.clear()
+    assert store.read(SLOT, limit=len(data)) == data
+    assert counted.calls == [("read", SLOT)]
+    counted.calls.clear()
+    at = ByteRange(CHUNK // 2, 4 * CHUNK)
+    assert store.read(SLOT, at) == data[at.offset : at.end]
+    # Its size, header and last chunk prove the object; then the chunks that were asked for.
+    assert counted.calls == [("size", SLOT), *[("read", SLOT)] * 3]
+
+
 def test_objects_exchanged_below_are_found(store, below, tmp_path):
     store.create(SLOT, [b"entry"])
     below.create("log/000000000001", [below.read(SLOT)])
@@ -79,18 +94,6 @@ def test_objects_exchanged_below_are_found(store, below, tmp_path):
         store.read("log/000000000001")
     with pytest.raises(WrongKey):
         SealedStore(below, a_sealer(key=bytes(32))).size(SLOT)
-
-
-def test_media_works_on_it_as_on_any_store(tmp_path):
-    new_media(tmp_path / "media")
-    below = FolderStore(tmp_path / "media")
-    media = Media(SealedStore(below, a_sealer()), write=True)
-    contents = {0: text("words"), 3: noise(2)}
-    slot = back_up(media, contents, run="r1", scratch=tmp_path)
-    again = Media(SealedStore(below, a_sealer()), write=False)
-    assert read_point(again, slot) == contents
-    clear = {name for name in below.names("") if below.read(name)[:8] != b"AVSASEAL"}
-    assert all(name == "media.json" or name.endswith(".pack") for name in clear)
 
 
 def test_a_sealed_object_is_deleted_and_the_store_below_is_probed(below):

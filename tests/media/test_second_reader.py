@@ -15,6 +15,7 @@ from tests.media import second_reader
 from tests.media.making import EXTENT, a_disk, back_up, flip_bit, new_media, noise, text
 from tests.media.moving import packs_of, repack
 from vsa.media.entries import DoomEntry, DoubtEntry, ForgetEntry
+from vsa.media.index import Offer
 from vsa.media.layout import SEGMENT
 from vsa.media.media import Media
 from vsa.ranges import MIB
@@ -71,6 +72,18 @@ def test_it_restores_every_point(folder, stored, tmp_path):
         subprocess.run([sys.executable, READER, folder, str(slot), "os", target], check=True, cwd=tmp_path)
         assert hashlib.sha256(target.read_bytes()).hexdigest() == digest
     assert target.stat().st_blocks * 512 < MIB
+
+
+def test_it_restores_a_disk_whose_extents_others_stored(folder, tmp_path):
+    media, contents = new_media(folder), {extent: noise(extent) for extent in range(50)}
+    sharing = media.sharing(Offer.MEDIA)
+    for name in ("image", "clone"):
+        disk = a_disk(name, size=50 * EXTENT)
+        slot = back_up(media, contents, run=name, scratch=tmp_path, disk=disk, sharing=sharing)
+    assert media.view().points[slot].point.disks[0].packs == ()
+    target = tmp_path / "clone.img"
+    subprocess.run([sys.executable, READER, folder, str(slot), "clone", target], check=True, cwd=tmp_path)
+    assert target.read_bytes() == b"".join(contents.values())
 
 
 def test_it_shares_no_code_with_the_engine():

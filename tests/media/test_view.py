@@ -12,16 +12,21 @@ from tests.media.making import NOW, a_disk, a_point, a_snapshot, a_vm
 from vsa.media.entries import (
     ClientEntry,
     ClientState,
+    Damaged,
+    DamageEntry,
     DoomEntry,
     DoubtEntry,
     Entry,
     EntryBody,
+    Harm,
     JobEntry,
+    MovedIndex,
     ReleasedBase,
+    RelocateEntry,
     Result,
     SeenName,
 )
-from vsa.media.view import View
+from vsa.media.view import WHOLE, View
 from vsa.model import IndexRef, Method
 
 DISK = a_disk()
@@ -164,3 +169,57 @@ def test_folding_in_two_parts_is_folding_at_once(said, cut):
     frozen = repr(half)
     assert half.extended(numbered(said[cut:], cut)) == view_of(*said)
     assert repr(half) == frozen
+
+
+PACK, OTHER = "runs/r/packs/0.pack", "runs/r/packs/1.pack"
+
+
+def damage(name: str, *offsets: int, harm: tuple[Harm, ...] = ()) -> DamageEntry:
+    return DamageEntry(objects=(Damaged(name=name, offsets=offsets),), harm=harm, reason="a bad disk")
+
+
+def healed(name: str, *offsets: int) -> tuple[str, EntryBody]:
+    return "healer", RelocateEntry(healed=(Damaged(name=name, offsets=offsets),), reason="read again")
+
+
+def harm(*frames: tuple[int, int], points: tuple[int, ...] = (0,)) -> Harm:
+    """Extents of 100 bytes by their number, each in the frame at an offset."""
+    ranges = tuple((extent * 100, extent * 100 + 100) for extent, _ in frames)
+    return Harm(points=points, disk_key="d", ranges=ranges, offsets=tuple(offset for _, offset in frames))
+
+
+def lost(view: View, slot: int = 0) -> list[tuple[int, int]]:
+    return [item for found in view.harm_of(slot) for item in found.ranges]
+
+
+def test_of_a_damaged_pack_only_frames_that_have_not_moved_harm_a_point() -> None:
+    said = (point("r"), damage(PACK, 64, 164, harm=(harm((1, 64), (2, 164), (7, 164)),)))
+    assert lost(view_of(*said)) == [(100, 200), (200, 300), (700, 800)]
+    assert lost(view_of(*said), slot=1) == []
+    after = view_of(*said, healed(PACK, 164))
+    assert lost(after) == [(100, 200)] and after.healed == {PACK: frozenset({164})}
+    assert lost(view_of(*said, healed(OTHER, 64, 164))) == lost(view_of(*said))
+    whole = view_of(*said, healed(PACK, 164), healed(PACK, 64))
+    assert lost(whole) == [] and whole.damaged == {PACK: frozenset({64, 164})}, "nothing is led there again"
+
+
+def test_a_pack_that_is_damaged_as_a_whole_stays_so_but_harms_nobody_once_its_frames_have_moved() -> None:
+    said = (point("r"), damage(PACK, harm=(harm((1, 64), (2, 164)),)))
+    after = view_of(*said, healed(PACK, 64, 164))
+    assert after.damaged == {PACK: WHOLE} and lost(after) == []
+    assert lost(view_of(*said, healed(PACK, 64))) == [(200, 300)]
+
+
+def test_harm_by_an_index_stands_until_a_copy_takes_its_place() -> None:
+    index = INDEX.name
+    said = (point("r"), damage(index, harm=(Harm(points=(0,), disk_key="d", ranges=((0, 500),)),)))
+    assert lost(view_of(*said, healed(PACK, 64))) == [(0, 500)]
+    copied = RelocateEntry(
+        indexes=(MovedIndex(name=index, ref=INDEX),), healed=(Damaged(name=index),), reason="rebuilt"
+    )
+    assert lost(view_of(*said, copied)) == []
+
+
+def test_harm_names_a_frame_for_each_range_or_for_none() -> None:
+    with pytest.raises(ValueError, match="one frame for each range"):
+        Harm(points=(0,), disk_key="d", ranges=((0, 1), (2, 3)), offsets=(64,))

@@ -10,21 +10,26 @@ import pytest
 
 from tests.media.making import (
     EXTENT,
+    KEYS,
     NOW,
     a_disk,
+    a_key,
     back_up,
     flip_bit,
+    named_key,
     new_media,
     noise,
     read_point,
     text,
 )
 from tests.media.moving import packs_of, repack
-from vsa.errors import MediaConflict, MediaDamaged, NoMedia
+from vsa.errors import BadRequest, KeyNeeded, MediaConflict, MediaDamaged, NoMedia, WrongKey
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 from vsa.media.pack import read_frames
+from vsa.media.wrapping import Passphrase, WrappingKey
 from vsa.upkeep.rebuild import Rebuilt, rebuild
+from vsa.upkeep.rotation import add_key
 
 FIRST = {0: noise(0), 5: text(5), 9: noise(9)}
 CHANGES = {0: None, 5: noise("new"), 7: text(7)}
@@ -33,9 +38,20 @@ OTHER = {1: text("other"), 2: noise(0)}
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def key(request) -> Passphrase | None:
+    """What seals the media; nothing, but for tests that ask for both."""
+    found: Passphrase | None = getattr(request, "param", None)
+    return found
+
+
+sealed_or_not = pytest.mark.parametrize("key", KEYS, indirect=True, ids=named_key)
+sealed = pytest.mark.parametrize("key", KEYS[1:], indirect=True, ids=named_key)
+
+
+@pytest.fixture
+def folder(tmp_path, key) -> Path:
     """Media with two points of one disk and one of another."""
-    media = new_media(tmp_path / "media")
+    media = new_media(tmp_path / "media", key=key)
     slot = back_up(media, FIRST, run="r1", scratch=tmp_path)
     base = media.view().points[slot].point.disks[0].indexes
     back_up(media, CHANGES, run="r2", scratch=tmp_path, base=base)
@@ -43,19 +59,23 @@ def folder(tmp_path) -> Path:
     return tmp_path / "media"
 
 
-def rebuilt(folder: Path, tmp_path: Path, name: str = "rebuilt") -> Rebuilt:
+def rebuilt(
+    folder: Path, tmp_path: Path, name: str = "rebuilt", *, key: WrappingKey | None = None
+) -> Rebuilt:
     return rebuild(
         FolderStore(folder),
         FolderStore.make(tmp_path / name),
         scratch=tmp_path,
         now=NOW,
         random=os.urandom,
+        wrapping=key,
     )
 
 
 def lose_all_but_packs(folder: Path) -> None:
+    """And key documents, of which sealed media has a copy elsewhere."""
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".pack":
+        if path.is_file() and path.suffix != ".pack" and path.parent.name != "keys":
             path.unlink()
 
 
@@ -67,24 +87,26 @@ def contents(media: Media) -> dict[str, dict[int, bytes]]:
 EXPECTED = {"r1": FIRST, "r2": SECOND, "r3": OTHER}
 
 
-def test_packs_alone_are_enough(folder, tmp_path):
-    original = Media.open(str(folder))
+@sealed_or_not
+def test_packs_alone_are_enough(folder, tmp_path, key):
+    original = Media.open(str(folder), wrapping=key)
     lose_all_but_packs(folder)
-    result = rebuilt(folder, tmp_path)
-    media = Media.open(str(tmp_path / "rebuilt"))
+    result = rebuilt(folder, tmp_path, key=key)
+    media = Media.open(str(tmp_path / "rebuilt"), wrapping=key)
     assert (media.id, media.extent_size) == (original.id, EXTENT)
     assert contents(media) == EXPECTED
     assert result.lost == ()
     assert [client.vm.name for client in media.view().clients.values()] == ["web"]
 
 
-def test_rebuilt_media_is_media_and_can_be_rebuilt_again(folder, tmp_path):
-    media = rebuilt(folder, tmp_path).media
+@sealed_or_not
+def test_rebuilt_media_is_media_and_can_be_rebuilt_again(folder, tmp_path, key):
+    media = rebuilt(folder, tmp_path, key=key).media
     latest = media.view().latest_point_of_disk(a_disk().key)
     slot = back_up(media, {0: text("later")}, run="r9", scratch=tmp_path, base=latest[1].indexes)
     assert read_point(media, slot) == SECOND | {0: text("later")}
     lose_all_but_packs(tmp_path / "rebuilt")
-    again = rebuilt(tmp_path / "rebuilt", tmp_path, "again").media
+    again = rebuilt(tmp_path / "rebuilt", tmp_path, "again", key=key).media
     assert contents(again) == EXPECTED | {"r9": SECOND | {0: text("later")}}
 
 
@@ -127,11 +149,13 @@ def harm(result: Rebuilt) -> dict[str, list]:
     }
 
 
-def test_of_a_spoilt_pack_only_the_spoilt_frames_are_lost(folder, tmp_path):
+@sealed_or_not
+def test_of_a_spoilt_pack_only_the_spoilt_frames_are_lost(folder, tmp_path, key):
     (path,) = packs_of(folder, "r1")
-    frame = read_frames(path.read_bytes(), "pack")[2]
+    name = str(path.relative_to(folder))
+    frame = read_frames(path.read_bytes(), name, Media.open(str(folder), wrapping=key).codec)[2]
     flip_bit(path, 8 * frame.offset)
-    result = rebuilt(folder, tmp_path)
+    result = rebuilt(folder, tmp_path, key=key)
     # Extent 9 is the third; the delta did not replace it.
     assert harm(result) == {"r1": [(9, 10)], "r2": [(9, 10)], "r3": []}
     assert contents_but(result, "r3") == OTHER
@@ -152,15 +176,52 @@ def test_a_missing_pack_is_made_good_by_the_same_bytes_elsewhere(folder, tmp_pat
     assert result.moved == 1
 
 
-def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_path):
+@sealed_or_not
+def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_path, key):
     (path,) = packs_of(folder, "r1")
-    repack(Media.open(str(folder), write=True), path, run="repack")
+    repack(Media.open(str(folder), write=True, wrapping=key), path, run="repack")
     path.unlink()
-    assert contents(Media.open(str(folder))) == EXPECTED
+    assert contents(Media.open(str(folder), wrapping=key)) == EXPECTED
     lose_all_but_packs(folder)
-    result = rebuilt(folder, tmp_path)
+    result = rebuilt(folder, tmp_path, key=key)
     assert contents(result.media) == EXPECTED
     assert (result.moved, result.lost) == (3, ())
+
+
+@sealed
+def test_sealed_packs_are_of_no_use_without_a_key_document_and_its_key(folder, tmp_path, key):
+    with pytest.raises(KeyNeeded, match="this media is sealed"):
+        rebuilt(folder, tmp_path, "a")
+    with pytest.raises(WrongKey):
+        rebuilt(folder, tmp_path, "b", key=a_key("other words entirely"))
+    (folder / "keys/0").unlink()
+    with pytest.raises(KeyNeeded, match=r"no key document beside it.*media\.json is not needed"):
+        rebuilt(folder, tmp_path, "c", key=key)
+
+
+def test_a_key_is_refused_where_nothing_is_sealed(folder, tmp_path):
+    with pytest.raises(BadRequest, match="nothing there is sealed"):
+        rebuilt(folder, tmp_path, key=a_key())
+
+
+@sealed
+def test_unsealed_packs_among_sealed_ones_are_not_believed(folder, tmp_path, key):
+    other = new_media(tmp_path / "other")
+    back_up(other, FIRST, run="r7", scratch=tmp_path)
+    (tmp_path / "other/runs/r7").rename(folder / "runs/r7")
+    result = rebuilt(folder, tmp_path, key=key)
+    assert contents(result.media) == EXPECTED
+    assert sum("an unsealed pack of media" in line for line in result.lost) == 2
+
+
+@sealed
+def test_rebuilt_media_is_opened_by_the_key_that_rebuilt_it_alone(folder, tmp_path, key):
+    second = a_key("the words in the safe")
+    media = Media.open(str(folder), write=True, wrapping=key)
+    add_key(media, key, second, now=NOW, random=os.urandom)
+    assert contents(rebuilt(folder, tmp_path, key=second).media) == EXPECTED
+    with pytest.raises(WrongKey):
+        Media.open(str(tmp_path / "rebuilt"), wrapping=key)
 
 
 def test_the_command_makes_media_and_says_what_is_lost(folder, tmp_path, capsys):

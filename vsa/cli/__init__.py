@@ -1,4 +1,4 @@
-"""The command `vsa`: look at backup media and restore from it, on a bare machine, without Prefect."""
+"""The command `vsa`: look at backup media, restore from it, keep it; on a bare machine, without Prefect."""
 
 from vsa.cli.program import main
 

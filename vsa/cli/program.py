@@ -12,6 +12,7 @@ from typing import TextIO, TypeAlias
 
 from vsa.cli.answers import Command, complain
 from vsa.cli.exits import Exit, exit_of, exit_table
+from vsa.cli.keys import add_key_options, add_new_key_options
 from vsa.errors import VsaError
 
 LOCATIONS = "a folder's path, file:///PATH, azure://ACCOUNT/CONTAINER[/PREFIX] or s3://BUCKET[/PREFIX]"
@@ -54,13 +55,14 @@ def run(arguments: Sequence[str] | None, out: TextIO, err: TextIO) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="vsa",
-        description="Look at the backup media of azure-vsa, and restore from it.",
+        description="Look at the backup media of azure-vsa, restore from it, and keep it in order.",
         epilog=exit_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     init = _add(commands, "init", "create backup media in an absent or empty place")
     init.add_argument("--extent-size", default="64KiB", metavar="SIZE", help="the unit of change (64KiB)")
+    init.add_argument("--seal", action="store_true", help="encrypt it, with the key given or asked for")
     points = _add_witnessed(commands, "points", "list the recovery points, oldest first")
     points.add_argument("--vm", metavar="NAME", help="only those of the VM of this name, resource id or key")
     _add_witnessed(commands, "clients", "list the protected VMs")
@@ -72,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     rebuild = _add(commands, "rebuild", "make media anew from packs alone")
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
     _add_witnessed(commands, "witness", "print the log's last entry, to be kept outside the media")
+    _add_key(commands)
+    _add_verify(commands)
+    _add_forget(commands)
+    _add_marks(commands)
+    _add_prune(commands)
     return top
 
 
@@ -88,6 +95,7 @@ def _add(commands: Commands, name: str, purpose: str) -> argparse.ArgumentParser
     )
     added.add_argument("--media", required=True, metavar="LOCATION", help=LOCATIONS)
     added.add_argument("--json", action="store_true", help="answer with a JSON document")
+    add_key_options(added)
     return added
 
 
@@ -99,6 +107,17 @@ def _add_witnessed(commands: Commands, name: str, purpose: str) -> argparse.Argu
         help="an entry that the log must have, as `vsa witness` printed it; all of the log is read then",
     )
     return added
+
+
+def _add_key(commands: Commands) -> None:
+    key = commands.add_parser("key", help="see, add or exchange what opens sealed media")
+    keys = key.add_subparsers(title="commands", dest="key_command", required=True, metavar="COMMAND")
+    _add(keys, "check", "prove that a key opens the media, and list all that do")
+    add_new_key_options(_add(keys, "add", "let one more key open the media"))
+    rotate = _add(keys, "rotate", "let a new key open the media in place of those that do")
+    add_new_key_options(rotate)
+    rotate.add_argument("--all", action="store_true", help="retire keys of other people, too")
+    rotate.add_argument("--reason", default="", metavar="TEXT", help="why, for the log")
 
 
 def _add_restore(commands: Commands) -> None:
@@ -120,10 +139,116 @@ def _add_restore(commands: Commands) -> None:
         "--threads", type=_count, default=4, metavar="N", help="disk pieces read at one time (4)"
     )
     restore.add_argument(
+        "--salvage",
+        action="store_true",
+        help="restore what is left of damaged disks; IMAGE.lost names the bytes that are zeros instead",
+    )
+    restore.add_argument(
         "--no-checksum",
         action="store_true",
         help="no SHA-256 of the whole disk; every extent is still checked",
     )
+
+
+def _add_verify(commands: Commands) -> None:
+    verify = _add_witnessed(commands, "verify", "prove that points can be restored, and record damage")
+    verify.add_argument("points", type=int, nargs="*", metavar="POINT", help="only these (all)")
+    verify.add_argument(
+        "--depth",
+        choices=("log", "objects", "bytes", "restore"),
+        default="bytes",
+        help="the log alone; every index, and that packs are there; every byte; whole restores (bytes)",
+    )
+    verify.add_argument(
+        "--sample",
+        type=_percent,
+        default=1.0,
+        metavar="PERCENT",
+        help="read or restore a share, half of it by turns so that all is seen in time (100)",
+    )
+    verify.add_argument("--threads", type=_count, default=4, metavar="N", help="packs read at one time (4)")
+    verify.add_argument(
+        "--no-record", action="store_true", help="leave the media as it is, do not record damage in its log"
+    )
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most 100")
+    return value / 100
+
+
+def _add_forget(commands: Commands) -> None:
+    forget = _add_witnessed(
+        commands, "forget", "say which recovery points would be forgotten; with --apply, forget them"
+    )
+    forget.add_argument(
+        "points", type=int, nargs="*", metavar="POINT", help="exactly these; or else a rule below"
+    )
+    for period in ("last", "daily", "weekly", "monthly", "yearly"):
+        of = "the newest N" if period == "last" else f"the first of each of N {_PERIODS[period]}"
+        forget.add_argument(f"--keep-{period}", type=_count, metavar="N", help=f"keep {of}")
+    forget.add_argument("--vm", metavar="NAME", help="judge only the points of the VM of this name or key")
+    forget.add_argument(
+        "--override-share", action="store_true", help="also if it is more than half of a VM's points"
+    )
+    _add_apply(forget)
+
+
+def _add_marks(commands: Commands) -> None:
+    unforget = _add_witnessed(
+        commands, "unforget", "call forgotten points back, as long as no prune has given them up"
+    )
+    unforget.add_argument("points", type=int, nargs="+", metavar="POINT")
+    pin = _add_witnessed(commands, "pin", "keep points whatever retention says")
+    pin.add_argument("points", type=int, nargs="+", metavar="POINT")
+    pin.add_argument("--unpin", action="store_true", help="let retention have them again")
+    pin.add_argument("--reason", default="", help="for people who ask later")
+
+
+def _add_prune(commands: Commands) -> None:
+    prune = _add_witnessed(commands, "prune", "say what a prune would delete and move; with --apply, do it")
+    prune.add_argument(
+        "--grace-days",
+        type=_days,
+        default=14.0,
+        metavar="N",
+        help="for so long forgotten points can be called back (14)",
+    )
+    prune.add_argument(
+        "--threshold",
+        type=_part,
+        default=0.5,
+        metavar="PART",
+        help="rewrite packs of which less than this is needed; 0: none (0.5)",
+    )
+    prune.add_argument("--scratch", metavar="FOLDER", help="where to work, about 60 bytes for each extent")
+    _add_apply(prune)
+
+
+def _add_apply(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--apply", metavar="TOKEN", help="do it, if it still is what had this token")
+    command.add_argument(
+        "--trust-clock", action="store_true", help="this machine's clock is right, whatever the log says"
+    )
+
+
+_PERIODS = {"daily": "days", "weekly": "weeks", "monthly": "months", "yearly": "years"}
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days from 0 to 36500")
+    return value
+
+
+def _part(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
 
 
 def _count(text: str) -> int:
@@ -143,6 +268,18 @@ def _command(name: str) -> Command:
         from vsa.cli.rebuilding import rebuild  # noqa: PLC0415
 
         return rebuild
+    if name == "key":
+        from vsa.cli.keying import key  # noqa: PLC0415
+
+        return key
+    if name == "verify":
+        from vsa.cli.verifying import verify  # noqa: PLC0415
+
+        return verify
+    if name in ("forget", "unforget", "pin", "prune"):
+        from vsa.cli.keeping import KEEPING  # noqa: PLC0415
+
+        return KEEPING[name]
     from vsa.cli.reading import COMMANDS  # noqa: PLC0415
 
     return COMMANDS[name]

@@ -5,34 +5,22 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from vsa.cli import reports
 from vsa.cli.answers import Answer, Command, Document
+from vsa.cli.keys import PASSPHRASE, chosen_passphrase, given_key, open_media
+from vsa.errors import BadRequest
 from vsa.media.access import StoreAccess
 from vsa.media.media import Media
-from vsa.media.witness import Witness
 from vsa.text import parse_size, printable
+
+if TYPE_CHECKING:
+    from vsa.media.wrapping import WrappingKey
 
 
 def media_document(media: Media) -> Document:
     return {"id": media.id, "location": media.location}
-
-
-def open_media(options: argparse.Namespace, *, from_log: bool = False) -> Media:
-    """The media that was named, entered with what the environment holds.
-
-    With a witness the log itself is read, and must hold it: a checkpoint proves nothing.
-    """
-    witness = None if options.witness is None else Witness.parse(options.witness)
-    media = Media.open(
-        options.media,
-        from_log=from_log or witness is not None,
-        access=StoreAccess.from_environment(os.environ),
-    )
-    if witness is not None:
-        media.require_witness(witness)
-    return media
 
 
 def _init(options: argparse.Namespace, err: TextIO) -> Answer:
@@ -41,16 +29,31 @@ def _init(options: argparse.Namespace, err: TextIO) -> Answer:
         extent_size=parse_size(options.extent_size),
         now=dt.datetime.now(dt.UTC),
         access=StoreAccess.from_environment(os.environ),
+        wrapping=_key_of_new(options),
     )
-    text = printable(f"Created backup media {media.id} at {media.location}.")
-    return Answer({"media": media_document(media)}, text)
+    kind = "sealed backup media" if media.sealed else "backup media"
+    text = printable(f"Created {kind} {media.id} at {media.location}.")
+    return Answer({"media": media_document(media) | {"sealed": media.sealed}}, text)
+
+
+def _key_of_new(options: argparse.Namespace) -> WrappingKey | None:
+    given = given_key(options)
+    if given is not None and not options.seal:
+        raise BadRequest("a key was given, but not --seal: nothing was made, for it would be readable")
+    if not options.seal:
+        return None
+    return given or chosen_passphrase(f"--key-file, --passphrase-file, --key-vault or {PASSPHRASE}")
 
 
 def _points(options: argparse.Namespace, err: TextIO) -> Answer:
     media = open_media(options)
     view = media.view()
     points = reports.points_of(view, options.vm)
-    document = {"media": media_document(media), "points": reports.points_document(view, points)}
+    document = {
+        "media": media_document(media),
+        "points": reports.points_document(view, points),
+        "given_up": sorted(view.given_up),
+    }
     return Answer(document, reports.points_text(view, points))
 
 

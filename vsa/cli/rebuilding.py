@@ -11,8 +11,10 @@ from typing import TextIO
 
 from vsa.cli.answers import Answer, complain
 from vsa.cli.exits import Exit
+from vsa.cli.keys import asked_key, given_key
 from vsa.cli.reading import media_document
 from vsa.cli.tables import fields
+from vsa.media import layout
 from vsa.media.access import StoreAccess
 from vsa.media.places import make_store, open_store
 from vsa.progress import SILENT, watched_on
@@ -23,13 +25,17 @@ from vsa.upkeep.rebuild import rebuild as rebuild_media
 
 def rebuild(options: argparse.Namespace, err: TextIO) -> Answer:
     access = StoreAccess.from_environment(os.environ)
+    source, key = open_store(options.media, access, random=os.urandom), given_key(options)
+    if key is None and any(source.names(layout.KEYS)):
+        key = asked_key("Passphrase of the media: ")
     with tempfile.TemporaryDirectory(prefix="vsa-rebuild-") as scratch:
         result = rebuild_media(
-            open_store(options.media, access, random=os.urandom),
+            source,
             make_store(options.to, access, random=os.urandom),
             scratch=Path(scratch),
             now=dt.datetime.now(dt.UTC),
             random=os.urandom,
+            wrapping=key,
             progress=SILENT if options.json else watched_on(err),
         )
     for line in result.lost:

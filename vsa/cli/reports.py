@@ -15,11 +15,13 @@ from vsa.errors import BadRequest
 from vsa.media.entries import ClientEntry, JobEntry, VmOutcome
 from vsa.media.view import CommittedPoint, ReportedJob, View
 from vsa.model import DiskBackup, DiskRole, Point
-from vsa.text import printable, size_text
+from vsa.text import printable, ranges_text, size_text
 
 
 def find_point(view: View, slot: int) -> CommittedPoint:
     """The recovery point of that slot; BadRequest if there is none."""
+    if slot in view.given_up:
+        raise BadRequest(f"recovery point {slot} was forgotten, and a prune has given up its data")
     if slot not in view.points:
         raise BadRequest(f"there is no recovery point {slot}: `vsa points` lists those of this media")
     return view.points[slot]
@@ -52,20 +54,23 @@ def _listed_point(view: View, made: CommittedPoint, point: Point) -> Document:
         "job": point.job,
         "disks": len(point.disks),
         "size": sum(backup.snapshot.size for backup in point.disks),
+        "shared": sum(backup.figures.shared for backup in point.disks),
         "stored": sum(backup.figures.stored for backup in point.disks),
         "methods": sorted({backup.method.value for backup in point.disks}),
         "excluded": len(point.excluded),
         "doubtful": made.slot in view.doubtful,
+        "damaged": bool(view.harm_of(made.slot)),
+        "pinned": made.slot in view.pinned,
+        "forgotten_at": view.forgotten[made.slot].isoformat() if made.slot in view.forgotten else None,
     }
 
 
 def points_text(view: View, points: Sequence[CommittedPoint]) -> str:
     headings = [">POINT", "TAKEN", "VM", "SUBCLIENT", "METHOD", ">DISKS", ">SIZE", ">STORED", "REMARK"]
-    return (
-        table(headings, [_point_row(view, made, made.point) for made in points])
-        if points
-        else "No recovery points."
-    )
+    rows = [_point_row(view, made, made.point) for made in points]
+    shown = table(headings, rows) if rows else "No recovery points."
+    given_up = ", ".join(map(str, sorted(view.given_up)))
+    return f"{shown}\nForgotten and given up to a prune: {given_up}." if given_up else shown
 
 
 def _point_row(view: View, made: CommittedPoint, point: Point) -> list[object]:
@@ -85,7 +90,12 @@ def _point_row(view: View, made: CommittedPoint, point: Point) -> list[object]:
 
 def remark(view: View, slot: int, point: Point) -> str:
     """What somebody must know before they rely on the point."""
-    remarks = ["DOUBTFUL"] if slot in view.doubtful else []
+    remarks = ["DAMAGED"] if view.harm_of(slot) else []
+    remarks += ["DOUBTFUL"] if slot in view.doubtful else []
+    if slot in view.forgotten:
+        remarks.append(f"forgotten {moment(view.forgotten[slot])}")
+    if slot in view.pinned:
+        remarks.append("pinned")
     if excluded := len(point.excluded):
         remarks.append(f"{excluded} excluded")
     return ", ".join(remarks)
@@ -103,6 +113,7 @@ def clients_document(view: View) -> list[Document]:
             "key": key,
             **client.model_dump(mode="json", exclude={"type"}),
             "points": points.get(key, []),
+            "damaged": [slot for slot in points.get(key, []) if view.harm_of(slot)],
         }
         for key, client in sorted(view.clients.items(), key=lambda item: item[1].vm.name.casefold())
     ]
@@ -119,11 +130,17 @@ def clients_text(view: View) -> str:
             moment(client.last_seen),
             len(points.get(client.vm.key, [])),
             max(points.get(client.vm.key, []), default="-"),
+            _damaged_text(view, points.get(client.vm.key, [])),
         ]
         for client in sorted(view.clients.values(), key=lambda client: client.vm.name.casefold())
     ]
-    headings = ["CLIENT", "STATE", "RESOURCE GROUP", "REGION", "LAST SEEN", ">POINTS", ">NEWEST"]
+    headings = ["CLIENT", "STATE", "RESOURCE GROUP", "REGION", "LAST SEEN", ">POINTS", ">NEWEST", "REMARK"]
     return table(headings, rows) if rows else "No clients."
+
+
+def _damaged_text(view: View, points: Sequence[int]) -> str:
+    damaged = sum(bool(view.harm_of(slot)) for slot in points)
+    return f"{damaged} DAMAGED" if damaged else ""
 
 
 def jobs_of(view: View, limit: int | None) -> list[ReportedJob]:
@@ -182,6 +199,7 @@ def point_document(view: View, made: CommittedPoint) -> Document:
             {"slot": doubt.slot, "disk_key": doubt.disk_key, "reason": doubt.reason}
             for doubt in view.doubtful.get(made.slot, ())
         ],
+        "harm": [harm.model_dump(mode="json") for harm in view.harm_of(made.slot)],
         **made.point.model_dump(mode="json"),
     }
 
@@ -218,6 +236,7 @@ def _disks_table(made: CommittedPoint) -> str:
         "REASON",
         "SNAPSHOT",
         ">READ",
+        ">SHARED",
         ">STORED",
         ">INDEXES",
         "BASE KEPT",
@@ -235,6 +254,7 @@ def _disk_row(backup: DiskBackup, base_kept: bool) -> list[object]:
         backup.reason.value,
         moment(backup.snapshot.taken_at),
         size_text(backup.figures.read),
+        size_text(backup.figures.shared),
         size_text(backup.figures.stored),
         f"{len(backup.indexes)}, {size_text(sum(index.size for index in backup.indexes))}",
         "yes" if base_kept else "no",
@@ -252,9 +272,24 @@ def _point_remarks(view: View, made: CommittedPoint) -> Iterable[str]:
             yield printable(f"{backup.disk.name}: {backup.detail}")
     for exclusion in made.point.excluded:
         yield printable(f"Not in this point: {exclusion.name}: {exclusion.reason}")
+    yield from _harm_lines(view, made)
     for doubt in view.doubtful.get(made.slot, ()):
         yield printable(
             f"DOUBTFUL: {_disk_name(made, doubt.disk_key)}: {doubt.reason} (log slot {doubt.slot})"
+        )
+
+
+def _harm_lines(view: View, made: CommittedPoint) -> Iterable[str]:
+    """What is lost of each disk, and what can be done about it."""
+    lost: dict[str, list[tuple[int, int]]] = {}
+    for harm in view.harm_of(made.slot):
+        lost.setdefault(harm.disk_key, []).extend(harm.ranges)
+    for key, ranges in lost.items():
+        yield printable(f"DAMAGED: {_disk_name(made, key)}: lost {ranges_text(ranges)}")
+    if lost:
+        yield (
+            "The next backup reads these extents again; such as have not changed are healed in all points.\n"
+            f"Until then `vsa restore {made.slot} --salvage` restores the rest; other points may have it all."
         )
 
 

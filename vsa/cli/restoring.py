@@ -13,14 +13,17 @@ from typing import TextIO
 from vsa.cli import reports
 from vsa.cli.answers import Answer, Document, complain
 from vsa.cli.exits import Exit, exit_of
-from vsa.cli.reading import media_document, open_media
+from vsa.cli.keys import open_media
+from vsa.cli.reading import media_document
 from vsa.cli.reports import role_text
 from vsa.cli.tables import fields
 from vsa.errors import BadRequest, VsaError
 from vsa.media.media import Media
 from vsa.model import DiskBackup, DiskRole, Point
 from vsa.progress import SILENT, Progress, watched_on
+from vsa.restore.copying import Lost
 from vsa.restore.disk import Format, RestoredDisk, restore_disk
+from vsa.restore.losses import SUFFIX, ContentsLost, summary, told
 from vsa.text import printable, size_text
 
 ALL = "all"
@@ -41,6 +44,22 @@ class Outcome:
     step: Step
     image: RestoredDisk | None
     error: VsaError | OSError | None
+
+    @property
+    def lost(self) -> Sequence[Lost]:
+        """What of the disk could not be had."""
+        if isinstance(self.error, ContentsLost):
+            return self.error.lost
+        return self.image.lost if self.image else ()
+
+
+def _lost_document(lost: Lost) -> Document:
+    return {
+        "offset": lost.range.offset,
+        "end": lost.range.end,
+        "object": lost.object,
+        "reason": lost.reason,
+    }
 
 
 def restore(options: argparse.Namespace, err: TextIO) -> Answer:
@@ -93,6 +112,7 @@ def carry_out(
                 threads=options.threads,
                 progress=progress,
                 checksum=not options.no_checksum,
+                salvage=options.salvage,
             )
             yield Outcome(step, image, None)
         except (VsaError, OSError) as error:
@@ -102,7 +122,8 @@ def carry_out(
 def exit_of_restore(outcomes: Sequence[Outcome]) -> Exit:
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if not errors:
-        return Exit.DONE
+        salvaged = any(outcome.image and outcome.image.lost for outcome in outcomes)
+        return Exit.INCOMPLETE if salvaged else Exit.DONE
     return exit_of(errors[0]) if len(errors) == len(outcomes) else Exit.INCOMPLETE
 
 
@@ -114,6 +135,7 @@ def restore_document(outcomes: Iterable[Outcome]) -> list[Document]:
             "path": str(outcome.step.target),
             "error": str(outcome.error) if outcome.error else None,
             **({} if outcome.image is None else asdict(outcome.image) | {"path": str(outcome.image.path)}),
+            "lost": [_lost_document(lost) for lost in outcome.lost],
         }
         for outcome in outcomes
     ]
@@ -131,6 +153,8 @@ def _image_text(step: Step, image: RestoredDisk) -> str:
             ("size", f"{size_text(image.size)}, {size_text(image.bytes_written)} of it written"),
             ("sha256", image.sha256 or ""),
             *(("warning", warning) for warning in image.warnings),
+            ("LOST", f"{summary(image.lost)}: {told(image.lost)}" if image.lost else ""),
+            ("listed in", f"{image.path}{SUFFIX}" if image.lost else ""),
         ]
     )
 

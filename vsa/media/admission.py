@@ -29,10 +29,7 @@ def admit(view: View, body: EntryBody, *, run: str | None, require: Requirement)
     RunStopped if the run is fenced, MediaConflict if the entry contradicts the log or needs what is doomed,
     BadRequest for what makes no sense.
     """
-    if run is not None and run in view.fenced:
-        raise RunStopped(
-            f"run {run} was fenced: another process holds it for dead and may delete its snapshots"
-        )
+    require_unfenced(view, run)
     match body:
         case PointEntry():
             if run is not None and run in view.committed:
@@ -51,8 +48,17 @@ def admit(view: View, body: EntryBody, *, run: str | None, require: Requirement)
         case PinEntry(points=points):
             _require_points(view, points)
         case RotateEntry(key=key) if key <= view.key:
-            raise MediaConflict(f"key {key} is not newer than key {view.key}, which opens the media already")
+            raise MediaConflict(
+                f"keys/{key} is not newer than keys/{view.key}: all documents before that are retired already"
+            )
     return None
+
+
+def require_unfenced(view: View, run: str | None) -> None:
+    if run is not None and run in view.fenced:
+        raise RunStopped(
+            f"run {run} was fenced: another process holds it for dead and may delete its snapshots"
+        )
 
 
 def _admit_doom(view: View, doom: DoomEntry) -> None:

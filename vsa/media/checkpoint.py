@@ -88,7 +88,7 @@ _DOUBTS = TypeAdapter(tuple[Doubt, ...])
 
 class CheckpointDescription(Noun):
     """What a checkpoint says of itself. `entry` is the sha256 of the log's entry in `slot`; `blake3` that of
-    the whole object without these 64 digits; `key` the number of the key object in force."""
+    the whole object without these 64 digits; `key` as in `View`."""
 
     blake3: Sha256
     format: Literal[1] = 1

@@ -31,9 +31,7 @@ class Closure:
         self._names: set[str] = set()
         self._names.update(point.records)
         for disk in point.disks:
-            parent = _parent(disk, view)
-            inherited = frozenset(parent.indexes) if parent else frozenset()
-            self._add(store, disk, opened(disk.indexes, disk.disk.size, view), inherited)
+            self._add(store, disk, opened(disk.indexes, disk.disk.size, view), view)
 
     def require(self, view: View) -> None:
         """ObjectsDoomed if the point may not follow this view: something it needs is doomed, or its run has
@@ -65,14 +63,16 @@ class Closure:
                 if view.is_damaged(*place) and not carried:
                     yield place[0]
 
-    def _add(self, store: Store, disk: DiskBackup, index: DiskIndex, inherited: frozenset[IndexRef]) -> None:
+    def _add(self, store: Store, disk: DiskBackup, index: DiskIndex, view: View) -> None:
+        parent = _parent(disk, view)
+        inherited = frozenset(parent.indexes) if parent else frozenset()
         for file in index.files:
             _require_disk(disk, file)
             # What an earlier point needs was proven for that point, and is there as long as it is not doomed.
             if file.ref not in inherited:
                 require_stored(store, file.ref)
                 for pack in file.description.packs:
-                    _require_pack(store, pack, index)
+                    _require_pack(store, pack, index, view)
         listed = {pack.name for file in index.files for pack in file.description.packs}
         if stray := set(disk.packs) - listed:
             raise BadRequest(f"disk {disk.disk.name} lists {min(stray)}, which none of its indexes refers to")
@@ -103,13 +103,14 @@ def _require_disk(disk: DiskBackup, file: IndexFile) -> None:
         )
 
 
-def _require_pack(store: Store, pack: PackRef, index: DiskIndex) -> None:
+def _require_pack(store: Store, pack: PackRef, index: DiskIndex, view: View) -> None:
     """A pack may be gone, if all that the disk has of it lies elsewhere now."""
     try:
         found = store.size(pack.name)
     except ObjectMissing:
-        if pack.name in index.needs():
-            raise
-        return
+        if pack.name not in index.needs():
+            return
+        require_undoomed({pack.name} & view.doomed)
+        raise
     if found != pack.size:
         raise MediaDamaged(f"{store.location}: {pack.name} has {found} bytes, expected {pack.size}")

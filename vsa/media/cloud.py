@@ -20,6 +20,7 @@ import obstore
 from vsa.errors import MediaConflict, MediaDamaged, MediaUnusable, ObjectMissing, TryAgainLater, VsaError
 from vsa.media import layout
 from vsa.media.cloud_errors import FAILURES, Action, answer_in, asking, meaning
+from vsa.media.scratch import joined
 from vsa.media.store import Buffer
 from vsa.ranges import MIB, ByteRange
 
@@ -154,17 +155,15 @@ class CloudStore:
         return True
 
     def _put(self, name: str, parts: Sequence[Buffer]) -> None:
-        views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-        size = sum(view.nbytes for view in views)
+        body = joined(parts)
+        size = body.nbytes
         if size > self._service.largest:
             raise MediaUnusable(
                 f"{self.location}: cannot store {name}: it has {size} bytes, and the service takes at most "
                 f"{self._service.largest} in one request"
             )
-        # One buffer is sent from where it lies; several are joined by the library, outside the interpreter.
-        body = views[0] if len(views) == 1 else views or b""
         try:
-            obstore.put(self._writer(size), name, body, mode="create", use_multipart=False)
+            obstore.put(self._writer(size), name, body or b"", mode="create", use_multipart=False)
         except FAILURES as error:
             raise self._not_stored(error, name) from error
 

@@ -29,6 +29,28 @@ class MediaDescriptor(Noun):
     required_features: tuple[str, ...] = ()
     software: str
 
+    @property
+    def sealed(self) -> bool:
+        return layout.SEALED in self.required_features
+
+
+def new_descriptor(
+    *,
+    extent_size: int,
+    now: datetime,
+    random: Callable[[int], bytes],
+    media_id: bytes | None = None,
+    sealed: bool = False,
+) -> MediaDescriptor:
+    """What new media is. `media_id` is that of media which is made again; else it has a new one."""
+    return MediaDescriptor(
+        id=(media_id or random(16)).hex(),
+        created=utc(now),
+        extent_size=extent_size,
+        required_features=(layout.SEALED,) if sealed else (),
+        software=software(),
+    )
+
 
 def describe_new(
     store: Store,
@@ -38,13 +60,11 @@ def describe_new(
     random: Callable[[int], bytes],
     media_id: bytes | None = None,
 ) -> None:
-    """Write media.json into an empty store; MediaConflict if somebody else just did.
+    """Write media.json of unsealed media into an empty store; MediaConflict if somebody else just did.
 
-    `media_id` is that of the media which is made again here; new media has a new one.
+    For sealed media it is `key_ring.seal_new` that begins.
     """
-    about = MediaDescriptor(
-        id=(media_id or random(16)).hex(), created=utc(now), extent_size=extent_size, software=software()
-    )
+    about = new_descriptor(extent_size=extent_size, now=now, random=random, media_id=media_id)
     store.create(layout.MEDIA, [documents.encode(about)])
 
 

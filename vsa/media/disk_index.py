@@ -72,7 +72,6 @@ class DiskIndex:
         self._ordinals = [self._packs.ordinals(file.description.packs) for file in indexes]
         self._moves = relocations.concerning(frozenset(self.packs))
         self._segments = sorted({number for file in indexes for number in file.segments})
-        self.used_moves: set[str] = set()
 
     @property
     def packs(self) -> Sequence[str]:
@@ -113,10 +112,9 @@ class DiskIndex:
         first = number * SEGMENT
         table = SegmentTable.zeros(first, min(SEGMENT, self.extents - first))
         for file, ordinals, rows in layers:
-            _lay_over(table, rows, file, ordinals)
-        for name, moves in self._moves:
-            if follow(moves, self._packs, table.pack, table.offset, table.length):
-                self.used_moves.add(name)
+            lay_over(table, rows, file, ordinals)
+        for _, moves in self._moves:
+            follow(moves, self._packs, table.pack, table.offset, table.length)
         return table
 
     def length_of(self, extent: int) -> int:
@@ -124,7 +122,8 @@ class DiskIndex:
         return layout.extent_length(extent, self.disk_size, self.extent_size)
 
     def needs(self) -> frozenset[str]:
-        """Every object that the contents depend on: indexes, packs of visible rows, the moves leading there.
+        """Every object that the contents depend on: indexes, packs of visible rows, and all moves tables that
+        a reader has to ask about the packs that the indexes list.
 
         Reads all rows.
         """
@@ -132,7 +131,7 @@ class DiskIndex:
         for table in self.tables():
             used.update(np.unique(table.pack).tolist())
         packs = {self.packs[ordinal] for ordinal in used if ordinal != ZEROS}
-        return frozenset(packs | self.used_moves | {file.ref.name for file in self.files})
+        return frozenset(packs | self.moves | {file.ref.name for file in self.files})
 
     def _check(self, file: IndexFile, disk_key: str, kind: IndexKind) -> None:
         about = file.description
@@ -147,7 +146,8 @@ class DiskIndex:
             )
 
 
-def _lay_over(table: SegmentTable, rows: Rows, file: IndexFile, ordinals: npt.NDArray[np.int32]) -> None:
+def lay_over(table: SegmentTable, rows: Rows, file: IndexFile, ordinals: npt.NDArray[np.int32]) -> None:
+    """Let an index's rows of a segment replace what its table says; `ordinals` number the index's packs."""
     at = rows["extent"] - np.uint32(table.first_extent)
     stored = rows["pack"] != ZEROS
     table.pack[at] = ZEROS

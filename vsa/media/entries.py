@@ -6,9 +6,9 @@ An entry is a fact: it is never changed, only followed by a later one. Every bod
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from vsa.model import (
     Bytes,
@@ -135,11 +135,22 @@ class Damaged(Noun):
 
 
 class Harm(Noun):
-    """What damage means for one disk of some points: the disk's bytes `[start, end)` that are lost."""
+    """What damage means for one disk of some points: the disk's bytes `[start, end)` that are lost.
+
+    `offsets` says of each range which frame of the entry's object held it; none if it was no frame that was
+    lost.
+    """
 
     points: tuple[Slot, ...] = Field(min_length=1)
     disk_key: Identifier
     ranges: tuple[tuple[Bytes, Bytes], ...]
+    offsets: tuple[Offset, ...] = ()
+
+    @model_validator(mode="after")
+    def _frames_match_ranges(self) -> Self:
+        if self.offsets and len(self.offsets) != len(self.ranges):
+            raise ValueError("offsets name one frame for each range, or none at all")
+        return self
 
 
 class DamageEntry(Noun):
@@ -207,7 +218,8 @@ class RelocateEntry(Noun):
 
 
 class RotateEntry(Noun):
-    """From here on only the key object `keys/<key>` opens the media; older ones may be deleted."""
+    """From here on key documents with a lower number than `key` open the media no longer and may be deleted;
+    `keys/<key>` and later ones do."""
 
     type: Literal["rotate"] = "rotate"
     key: Annotated[int, Field(ge=1, lt=10**6)]

@@ -10,8 +10,8 @@ of an object can be read without the rest.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self, overload
 
 from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, WrongKey
 from vsa.media import layout
@@ -97,33 +97,63 @@ class Chunks(NamedTuple):
         return ByteRange(offset, offset + self.plain(number).length + OVERHEAD)
 
 
+def most_sealed(size: int) -> int:
+    """Bytes that no sealed object of so much plaintext exceeds, whatever its chunks."""
+    return HEADER_SIZE + size + OVERHEAD * (size // MIN_CHUNK_SIZE + 2)
+
+
 class Envelope:
     """One object's chunks, sealed and opened one by one."""
 
     def __init__(self, header: Header, cipher: Cipher, name: str) -> None:
         self.header = header
         self._cipher = cipher
-        self._name = name
+        self.name = name
         self._context = header.encode()
 
-    def seal(self, plaintext: Buffer) -> Iterator[Buffer]:
-        """The sealed object, piece by piece; BadRequest if it is larger than any reader accepts."""
-        if len(plaintext) > MAX_OBJECT_SIZE:
-            raise BadRequest(f"{self._name}: {len(plaintext)} bytes, at most {MAX_OBJECT_SIZE} can be sealed")
-        chunks = Chunks(len(plaintext), self.header.chunk_size)
-        view = memoryview(plaintext)
-        yield self._context
-        for number in range(chunks.last + 1):
-            at = chunks.plain(number)
-            yield self._cipher.seal(view[at.offset : at.end], self._aad(number, chunks))
+    def seal(self, chunk: Buffer, number: int, chunks: Chunks) -> Buffer:
+        """One chunk's plaintext, sealed for its place; the same again if it is asked for again."""
+        return self._cipher.seal(chunk, self._aad(number, chunks))
 
     def open(self, chunk: Buffer, number: int, chunks: Chunks) -> bytes:
         """One chunk's plaintext; MediaDamaged if it is not the one that was sealed there."""
-        where = f"{self._name}, chunk {number} of {chunks.last + 1}"
+        where = f"{self.name}, chunk {number} of {chunks.last + 1}"
         return self._cipher.open(chunk, self._aad(number, chunks), where)
 
     def _aad(self, number: int, chunks: Chunks) -> bytes:
-        return self._context + _POSITION.pack(number, number == chunks.last) + self._name.encode()
+        return self._context + _POSITION.pack(number, number == chunks.last) + self.name.encode()
+
+
+class SealedParts(Sequence[Buffer]):
+    """A sealed object as the header and its chunks, each of them sealed when it is asked for."""
+
+    def __init__(self, envelope: Envelope, plaintext: Buffer) -> None:
+        """BadRequest if the plaintext is larger than any reader accepts."""
+        if len(plaintext) > MAX_OBJECT_SIZE:
+            raise BadRequest(
+                f"{envelope.name}: {len(plaintext)} bytes, at most {MAX_OBJECT_SIZE} can be sealed"
+            )
+        self._envelope = envelope
+        self._plaintext = memoryview(plaintext)
+        self._chunks = Chunks(len(plaintext), envelope.header.chunk_size)
+
+    def __len__(self) -> int:
+        return self._chunks.last + 2
+
+    @overload
+    def __getitem__(self, part: int) -> Buffer: ...
+
+    @overload
+    def __getitem__(self, part: slice) -> Sequence[Buffer]: ...
+
+    def __getitem__(self, part: int | slice) -> Buffer | Sequence[Buffer]:
+        if isinstance(part, slice):
+            return [self[number] for number in range(*part.indices(len(self)))]
+        number = range(len(self))[part] - 1
+        if number < 0:
+            return self._envelope.header.encode()
+        at = self._chunks.plain(number)
+        return self._envelope.seal(self._plaintext[at.offset : at.end], number, self._chunks)
 
 
 class SealedObject:
@@ -150,7 +180,7 @@ class SealedObject:
         if at.length == 0:
             return b""
         first, last = at.offset // self._chunks.chunk_size, (at.end - 1) // self._chunks.chunk_size
-        data = b"".join(self._opened(number) for number in range(first, last + 1))
+        data = self._opened(first) if first == last else b"".join(self._several(first, last))
         start = at.offset - self._chunks.plain(first).offset
         return data[start : start + at.length]
 
@@ -160,6 +190,14 @@ class SealedObject:
             data = self._fetched(number)
             self._latest = (number, data)
         return data
+
+    def _several(self, first: int, last: int) -> Iterator[bytes]:
+        """Neighbours, fetched in one request."""
+        start = self._chunks.sealed(first).offset
+        data = memoryview(self._read(ByteRange(start, self._chunks.sealed(last).end)))
+        for number in range(first, last + 1):
+            at = self._chunks.sealed(number)
+            yield self._envelope.open(data[at.offset - start : at.end - start], number, self._chunks)
 
     def _fetched(self, number: int) -> bytes:
         return self._envelope.open(self._read(self._chunks.sealed(number)), number, self._chunks)

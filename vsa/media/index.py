@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,14 @@ _SCHEMA = parquet.schema_of(ROW)
 _MAX_ROW_GROUP_BYTES = 2 * SEGMENT * ROW.itemsize
 
 
+class Offer(StrEnum):
+    """To whom an extent is offered that is stored already; each narrower than the one before."""
+
+    MEDIA = "media"
+    CLIENT = "client"
+    OFF = "off"
+
+
 class PackRef(Noun):
     """One pack object, pinned by its size and digest."""
 
@@ -76,7 +85,10 @@ class IndexSegment(Noun):
 
 
 class IndexDescription(Noun):
-    """What an index says of itself, as JSON under METADATA_KEY. `segments` names its row groups in order."""
+    """What an index says of itself, as JSON under METADATA_KEY. `segments` names its row groups in order.
+
+    `offer` says to whom later backups may offer its extents: all of the media, the client `client`, nobody.
+    """
 
     format: Literal[1] = 1
     media: str
@@ -85,6 +97,8 @@ class IndexDescription(Noun):
     disk_size: Bytes
     extent_size: Annotated[int, Field(ge=MIN_EXTENT_SIZE, le=MAX_EXTENT_SIZE)]
     kind: IndexKind
+    offer: Offer = Offer.OFF
+    client: Identifier = "nobody"
     packs: tuple[PackRef, ...]
     segments: tuple[IndexSegment, ...] = ()
 
@@ -127,8 +141,11 @@ def write_index(
 class IndexFile:
     """An index whose bytes are those the log names; every row is checked as it is read. Thread-safe."""
 
-    def __init__(self, parts: PinnedParts, ref: IndexRef, *, media_id: str, extent_size: int) -> None:
-        """MediaDamaged if it is no index of this media."""
+    def __init__(
+        self, parts: PinnedParts, ref: IndexRef, *, media_id: str, extent_size: int, overhead: int
+    ) -> None:
+        """MediaDamaged if it is no index of this media. `overhead` is what seals add to a stored frame."""
+        self._overhead = overhead
         self.ref = ref
         self._parts = parts
         self._lock = threading.Lock()
@@ -149,6 +166,10 @@ class IndexFile:
     def segments(self) -> tuple[int, ...]:
         """Numbers of the segments that have rows, ascending."""
         return tuple(self._groups)
+
+    def has(self, segment: int) -> bool:
+        """Whether it has rows of the segment."""
+        return segment in self._groups
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -234,7 +255,7 @@ class IndexFile:
     def _misplaced(self, rows: Rows) -> str:
         offset, length = rows["offset"].astype(np.int64), rows["length"].astype(np.int64)
         outside = (offset < pack.HEADER_SIZE) | (offset + length > self._pack_ends[rows["pack"]])
-        impossible = (length < 1) | (length > self.raw_lengths(rows))
+        impossible = (length <= self._overhead) | (length > self.raw_lengths(rows) + self._overhead)
         wrong = np.flatnonzero(outside | impossible)
         if not wrong.size:
             return ""
@@ -244,13 +265,30 @@ class IndexFile:
         )
 
 
-def open_index(store: Store, ref: IndexRef, *, media_id: str, extent_size: int) -> IndexFile:
-    """Prove and describe one index; its rows are fetched when they are asked for."""
+File = TypeVar("File", bound=IndexFile)
+
+
+def open_index(
+    store: Store,
+    ref: IndexRef,
+    *,
+    media_id: str,
+    extent_size: int,
+    overhead: int,
+    by_parts: bool = False,
+    kind: type[File] = IndexFile,  # type: ignore[assignment]
+) -> File:
+    """Prove and describe one index; its rows are fetched when they are asked for.
+
+    `overhead` is that of the media's `PackCodec`. With `by_parts` nothing is held but its footer, and rows
+    that are sound are read beside others that are not.
+    """
     if not layout.is_index(ref.name):
         raise MediaDamaged(f"{ref.name!r} is no name of an index")
     if ref.size > MAX_INDEX_SIZE or ref.footer > min(ref.size, MAX_FOOTER_SIZE):
         raise MediaDamaged(f"{ref.name}: no index has {ref.size} bytes with a footer of {ref.footer}")
-    return IndexFile(PinnedParts(store, ref), ref, media_id=media_id, extent_size=extent_size)
+    parts = PinnedParts(store, ref, by_parts=by_parts)
+    return kind(parts, ref, media_id=media_id, extent_size=extent_size, overhead=overhead)
 
 
 class _Window(io.RawIOBase):

@@ -87,18 +87,10 @@ def new_key_document(
     return bare.model_copy(update={"wrapped": cipher.seal(data_key.reveal(), _context(bare)).hex()})
 
 
-def rewrap(
-    existing: Sequence[KeyDocument],
-    *,
-    old: WrappingKey,
-    new: WrappingKey,
-    media: MediaName,
-    now: datetime,
-    random: Random,
-) -> KeyDocument:
-    """The next key document: the same data key, which `old` opens, under `new`."""
-    data_key = open_data_key(existing, old)
-    return new_key_document(data_key, new, media=media, number=len(existing), now=now, random=random)
+def named_by(data: bytes, name: str) -> MediaName:
+    """The media that a key document says it belongs to; MediaDamaged if it was altered."""
+    document = documents.decode(data, KeyDocument, name)
+    return MediaName(document.media, document.descriptor)
 
 
 def decode(data: bytes, number: int, media: MediaName) -> KeyDocument:
@@ -118,13 +110,16 @@ def decode(data: bytes, number: int, media: MediaName) -> KeyDocument:
     return document
 
 
-def open_data_key(existing: Sequence[KeyDocument], wrapping_key: WrappingKey) -> DataKey:
-    """The data key from the newest document that the wrapping key opens; WrongKey if it opens none."""
+def open_data_key(existing: Sequence[KeyDocument], wrapping_key: WrappingKey) -> tuple[DataKey, int]:
+    """The data key from the newest document that the wrapping key opens, and that document's number.
+
+    WrongKey if it opens none.
+    """
     fitting = [document for document in reversed(existing) if wrapping_key.fits(document.way)]
     refused: list[str] = []
     for document in fitting:
         try:
-            return unwrap(document, wrapping_key)
+            return unwrap(document, wrapping_key), document.number
         except WrongKey as error:
             refused.append(str(error))
     if refused:

@@ -12,7 +12,8 @@ from vsa.errors import BadRequest
 from vsa.ranges import GIB, KIB, MIB
 
 FORMAT_VERSION = 1
-KNOWN_FEATURES: frozenset[str] = frozenset()
+SEALED = "sealed"
+KNOWN_FEATURES: frozenset[str] = frozenset({SEALED})
 
 MIN_EXTENT_SIZE = 4 * KIB
 MAX_EXTENT_SIZE = 4 * MIB
@@ -31,7 +32,6 @@ MAX_FOOTER_SIZE = 256 * MIB
 MEDIA = "media.json"
 LOG = "log/"
 RUNS = "runs/"
-# Reserved for sealed media; nothing else may use these names.
 KEYS = "keys/"
 CHECKPOINTS = "checkpoints/"
 
@@ -44,6 +44,7 @@ _DIGESTS = re.compile(rf"runs/({_ID})/digests/({_ID})-[0-9a-f]{{16}}\.parquet")
 _SLOT = re.compile(r"log/([0-9]{12})")
 _CHECKPOINT = re.compile(r"checkpoints/([0-9]{12})\.parquet")
 _INTENT = re.compile(rf"runs/({_ID})/intent\.json")
+_KEY = re.compile(r"keys/(0|[1-9][0-9]{0,2})")
 _IDENTIFIER = re.compile(_ID)
 _OF_RUNS = (_PACK, _INDEX, _MOVES, _DIGESTS, _INTENT)
 
@@ -75,8 +76,9 @@ def moves(run: str, random: bytes) -> str:
     return f"{RUNS}{require_identifier(run)}/moves/{random.hex()}.parquet"
 
 
-def digests(run: str, disk_key: str, random: bytes) -> str:
-    return f"{RUNS}{require_identifier(run)}/digests/{require_identifier(disk_key)}-{random.hex()}.parquet"
+def digests_of(index: str) -> str:
+    """The name of the digests object that belongs to an index."""
+    return index.replace("/index/", "/digests/", 1)
 
 
 def key(number: int) -> str:
@@ -85,6 +87,20 @@ def key(number: int) -> str:
 
 def checkpoint(seq: int) -> str:
     return f"{CHECKPOINTS}{seq:012}.parquet"
+
+
+def key_number(name: str) -> int | None:
+    """The number of a key document; None if the name is no key document's, or one that no reader takes."""
+    match = _KEY.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def pack_id(name: str) -> bytes:
+    """The 16 bytes in a pack's name; BadRequest if it is none."""
+    match = _PACK.fullmatch(name)
+    if match is None:
+        raise BadRequest(f"{name!r} is no name of a pack")
+    return bytes.fromhex(match[2])
 
 
 def is_pack(name: str) -> bool:

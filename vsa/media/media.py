@@ -10,13 +10,14 @@ docs/media-format.md.
 """
 
 # The modules for packs and indexes bring numpy and pyarrow with them: a second of start-up that listing
-# recovery points should not cost. They are imported where a caller asks for data.
+# recovery points should not cost. They are imported where a caller asks for data, and those that seal
+# where the media is sealed.
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,25 +31,32 @@ from vsa.errors import (
     ObjectMissing,
     ObjectsDoomed,
     VsaError,
+    WrongKey,
 )
 from vsa.media import admission, documents, layout, recall
 from vsa.media.access import NO_SECRETS, StoreAccess
 from vsa.media.descriptor import describe_new, read_descriptor, require_extent_size
-from vsa.media.entries import EntryBody, PointEntry, RelocateEntry
+from vsa.media.entries import EntryBody, PointEntry, RelocateEntry, RotateEntry
 from vsa.media.log import Log
 from vsa.media.places import make_store, open_store
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.media.witness import Witness
-from vsa.model import DEFAULT_EXTENT_SIZE, IndexRef, Intent, Point
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, IndexRef, Intent, Point
 
 if TYPE_CHECKING:
     from vsa.media.closure import Closure
+    from vsa.media.coding import PackCodec
     from vsa.media.destination import Destination
     from vsa.media.disk_index import DiskIndex
     from vsa.media.disk_writer import DiskWriter
     from vsa.media.extent_reader import ExtentReader
+    from vsa.media.index import IndexFile, Offer
+    from vsa.media.key_ring import KeyRing, Unlocked
     from vsa.media.moves import Relocations
+    from vsa.media.partial import PartialDisk, Unreadable
+    from vsa.media.sharing import SharedExtents, Sharing
+    from vsa.media.wrapping import WrappingKey
 
 Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
@@ -67,22 +75,34 @@ class Media:
         *,
         write: bool,
         from_log: bool = False,
+        unlocked: Unlocked | None = None,
         clock: Clock = system_clock,
         random: Random = os.urandom,
     ) -> None:
-        """The media in a store that is known to keep a store's promises; errors as in `open`."""
-        self._store = store
+        """The media in a store that is known to keep a store's promises; errors as in `open`.
+
+        `unlocked` is what `key_ring.unlock` gives for sealed media.
+        """
+        self._below = store
+        self._unlocked = unlocked
+        self._store = unlocked.store(store) if unlocked else store
         self._writable = write
+        self._clock = clock
         self._random = random
         self._about, data = read_descriptor(store)
+        if self._about.sealed != (unlocked is not None):
+            raise BadRequest(f"{self.location}: sealed media is opened with its key, other media without one")
+        self._origin = documents.sha256(data)
         self._log = Log(
-            store,
-            origin=documents.sha256(data),
+            self._store,
+            origin=self._origin,
             clock=clock,
             random=random,
-            recall=None if from_log else partial(recall.newest, store, self._about.id),
+            recall=None if from_log else partial(recall.newest, self._store, self._about.id),
         )
-        self._moved: tuple[int, Relocations] | None = None
+        self._codec: PackCodec | None = None
+        self._key_is_current = unlocked is None
+        self._moved: tuple[tuple[int, int], Relocations] | None = None
 
     @classmethod
     def create(
@@ -92,18 +112,29 @@ class Media:
         extent_size: int = DEFAULT_EXTENT_SIZE,
         now: datetime,
         access: StoreAccess = NO_SECRETS,
+        wrapping: WrappingKey | None = None,
         clock: Clock = system_clock,
         random: Random = os.urandom,
     ) -> Self:
-        """Make new media at a location (vsa/media/location.py).
+        """Make new media at a location (vsa/media/location.py), sealed if its data key is to be wrapped.
 
         MediaConflict if anything at all is there: media is never made over something. NoMedia if the
         container or bucket does not exist.
         """
         require_extent_size(extent_size)
-        store = make_store(location, access, random=random)
-        describe_new(store, extent_size=extent_size, now=now, random=random)
-        return cls(store, write=True, clock=clock, random=random)
+        try:
+            store = make_store(location, access, random=random)
+        except MediaConflict as error:
+            raise _interrupted(open_store(location, access, random=random)) or error from error
+        unlocked = None
+        if wrapping is None:
+            describe_new(store, extent_size=extent_size, now=now, random=random)
+        else:
+            from vsa.media.key_ring import Unlocked, seal_new
+
+            sealer = seal_new(store, wrapping, extent_size=extent_size, now=now, random=random)
+            unlocked = Unlocked(sealer, 0)
+        return cls(store, write=True, unlocked=unlocked, clock=clock, random=random)
 
     @classmethod
     def open(
@@ -112,19 +143,23 @@ class Media:
         *,
         write: bool = False,
         access: StoreAccess = NO_SECRETS,
+        wrapping: WrappingKey | None = None,
         from_log: bool = False,
         clock: Clock = system_clock,
         random: Random = os.urandom,
     ) -> Self:
-        """Open existing media; for reading nothing at all is written.
+        """Open existing media, sealed media with a key that opens it; for reading nothing at all is written.
 
+        KeyNeeded if the media is sealed and there is none, WrongKey if it is another. BadRequest if the media
+        is not sealed and there is one: somebody may have put other media in the place of what was sealed.
         `from_log`: believe no checkpoint, read the log from its first slot. Whoever deletes or judges does.
 
         NoMedia if there is none. MediaUnusable if a newer version is needed, or if it cannot be written
         safely though `write` asks for it. MediaDamaged if media.json was altered.
         """
         store = open_store(location, access, random=random)
-        media = cls(store, write=write, from_log=from_log, clock=clock, random=random)
+        unlocked = _unlock(store, wrapping, random)
+        media = cls(store, write=write, from_log=from_log, unlocked=unlocked, clock=clock, random=random)
         if write:
             store.prepare_for_writing()
         return media
@@ -139,8 +174,32 @@ class Media:
 
     @property
     def store(self) -> Store:
-        """Where the objects are: for those who look after the media as a whole."""
+        """Where the objects are, as plaintext: for those who look after the media as a whole."""
         return self._store
+
+    @property
+    def sealed(self) -> bool:
+        return self._about.sealed
+
+    @property
+    def codec(self) -> PackCodec:
+        """How extents become frames of packs here."""
+        from vsa.media.coding import PackCodec
+
+        if self._codec is None:
+            sealer = self._unlocked.sealer if self._unlocked else None
+            self._codec = PackCodec(self.id, self.extent_size, sealer)
+        return self._codec
+
+    @property
+    def key_ring(self) -> KeyRing:
+        """The key documents of sealed media; BadRequest if it is not sealed."""
+        from vsa.media.key_ring import KeyRing
+        from vsa.media.keys import MediaName
+
+        if not self.sealed:
+            raise BadRequest(f"{self.location}: this media is not sealed, so it has no keys")
+        return KeyRing(self._below, MediaName(self.id, self._origin))
 
     @property
     def location(self) -> str:
@@ -151,8 +210,18 @@ class Media:
         return self._about.created
 
     def view(self) -> View:
-        """What the log says now. MediaDamaged if it is altered, cut or has a hole."""
-        return self._log.view()
+        """What the log says now. MediaDamaged if it is altered, cut or has a hole.
+
+        WrongKey if the key that opened the media was retired before: a job that has begun is not stopped.
+        """
+        view = self._log.view()
+        if self._unlocked and not self._key_is_current and self._unlocked.number < view.key:
+            raise WrongKey(
+                f"{self.location}: the key given opens keys/{self._unlocked.number}, which was retired: "
+                f"give one that opens keys/{view.key} or a later one"
+            )
+        self._key_is_current = True
+        return view
 
     def require_witness(self, witness: Witness) -> None:
         """MediaDamaged, naming both, unless the log has the very entry that the witness names."""
@@ -170,6 +239,18 @@ class Media:
         self._require_writable()
         return recall.write_if_due(self._store, self.view(), self.id, every=every)
 
+    def read_anew(self) -> Self:
+        """The same media with nothing remembered of it: its log is read from slot 0, entry by entry, whatever
+        else may stand for it. For those who delete or judge."""
+        return type(self)(
+            self._below,
+            write=self._writable,
+            from_log=True,
+            unlocked=self._unlocked,
+            clock=self._clock,
+            random=self._random,
+        )
+
     def append(self, body: EntryBody, *, run: str | None = None) -> int:
         """Commit an entry and return its slot; for a run that has committed its point already, that slot.
 
@@ -179,12 +260,16 @@ class Media:
         self._require_writable()
         require: admission.Requirement = _nothing
         if isinstance(body, PointEntry):
+            # First of all: what a fenced run has stored may be gone already, its intent too.
+            admission.require_unfenced(self.view(), run)
             self._require_intent(run)
             require = self._closure(body.point).require
             if not body.point.records and run not in self.view().committed:
                 body = PointEntry(point=self._recorded(body.point, str(run)))
         elif isinstance(body, RelocateEntry):
             require = self._destination(body, self.view()).require
+        elif isinstance(body, RotateEntry):
+            self.key_ring.document(body.key)
         return self._log.append(
             body, run=run, admit=lambda view: admission.admit(view, body, run=run, require=require)
         )
@@ -246,10 +331,11 @@ class Media:
         kind: layout.IndexKind,
         scratch: Path,
         parent: DiskIndex | None = None,
+        sharing: SharedExtents | None = None,
     ) -> DiskWriter:
         """Where one attempt's extents of one disk go; `scratch` is an existing local folder.
 
-        `parent` are the contents that a delta is laid over.
+        `parent` are the contents that a delta is laid over; `sharing` knows what is stored already.
         """
         from vsa.media.disk_writer import DiskTarget, DiskWriter
 
@@ -258,32 +344,129 @@ class Media:
         return DiskWriter(
             self._store,
             target,
+            codec=self.codec,
             scratch=scratch,
             random=self._random,
             parent=parent,
             relocations=self._relocations(self.view()),
+            sharing=sharing,
         )
 
-    def disk_index(self, indexes: Sequence[IndexRef], disk_size: int, view: View | None = None) -> DiskIndex:
+    def sharing(self, offer: Offer) -> Sharing | None:
+        """What the streams of one process store together, as long as it lives; None: nothing is shared."""
+        from vsa.media.digests import open_digests
+        from vsa.media.extent_sample import ExtentSample
+        from vsa.media.index import Offer
+        from vsa.media.recent_extents import RecentExtents
+        from vsa.media.sharing import Sharing
+        from vsa.media.stored_extents import StoredExtents
+
+        if offer is Offer.OFF:
+            return None
+        sample = ExtentSample(lambda ref: open_digests(self._store, ref, media_id=self.id))
+        stored = StoredExtents(
+            sample, opened=self._index, relocations=self._relocations, size_of=self._store.size
+        )
+        return Sharing(offer, recent=RecentExtents(), stored=stored, view=self.view)
+
+    def heal(
+        self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str, planned_on: View
+    ) -> int:
+        """Lead every point from damaged frames (pack and offset, by extent) to those that `index`, just
+        stored by the run, has of the same extents; the slot of the entry.
+
+        `damaged` is where the extents lie under `planned_on`. Errors as in `relocate`.
+        """
+        from vsa.media.heal import Healer
+
+        self._require_writable()
+        file = self.open_index(index)
+        healer = Healer(self._store, self.id, run, self._random)
+        return self.relocate(healer.entry(file, damaged), run=run, planned_on=planned_on)
+
+    def disk_index(
+        self,
+        indexes: Sequence[IndexRef],
+        disk_size: int,
+        view: View | None = None,
+        *,
+        opened: Callable[[IndexRef], IndexFile] | None = None,
+    ) -> DiskIndex:
         """Where each extent of a disk lies: a base and its deltas, in order, under a view (None: the newest).
 
         What is read of an index is proven first. MediaDamaged if one is not what its reference says.
+        `opened` opens one for somebody who needs them more than once.
         """
         from vsa.media.disk_index import DiskIndex
-        from vsa.media.index import open_index
 
         view = view or self.view()
-        sound = _sound_indexes(view)
-        files = [
-            open_index(self._store, sound.get(ref.name, ref), media_id=self.id, extent_size=self.extent_size)
-            for ref in indexes
-        ]
+        sound = sound_indexes(view)
+        files = [(opened or self.open_index)(sound.get(ref.name, ref)) for ref in indexes]
         return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
+
+    def partial_disk(
+        self,
+        indexes: Sequence[IndexRef],
+        disk_size: int,
+        view: View | None = None,
+        *,
+        opened: dict[str, IndexFile | Unreadable] | None = None,
+    ) -> PartialDisk:
+        """The same as far as damaged objects still tell it; what is read of an index is proven as ever.
+
+        `opened` keeps indexes for the next disk that shares them.
+        """
+        from vsa.media.partial import PartialDisk
+
+        view = view or self.view()
+        sound = sound_indexes(view)
+        cache = {} if opened is None else opened
+        layers = [self._layer(sound.get(ref.name, ref), cache) for ref in indexes]
+        return PartialDisk(layers, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
+
+    def _layer(self, ref: IndexRef, opened: dict[str, IndexFile | Unreadable]) -> IndexFile | Unreadable:
+        from vsa.media.partial import Unreadable
+
+        if ref.name not in opened:
+            try:
+                opened[ref.name] = self.open_index(ref, by_parts=True)
+            except MediaDamaged as error:
+                opened[ref.name] = Unreadable(ref.name, str(error))
+        return opened[ref.name]
+
+    def is_given_up(self, backup: DiskBackup) -> bool:
+        """Whether something that a disk's backup needs is doomed by now. Reads all rows of its indexes."""
+        view = self.view()
+        try:
+            needs = self.disk_index(backup.indexes, backup.disk.size, view).needs()
+        except (ObjectMissing, ObjectsDoomed):
+            return True
+        return any(name in view.doomed for name in needs)
 
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
 
-        return ExtentReader(self._store)
+        return ExtentReader(self._store, self.codec)
+
+    def open_index(
+        self, ref: IndexRef, *, by_parts: bool = False, kind: type[IndexFile] | None = None
+    ) -> IndexFile:
+        """One index, proven as far as it is read; with `by_parts` at first only its footer. `kind` is what it
+        becomes, an IndexFile if nothing is said."""
+        from vsa.media.index import IndexFile, open_index
+
+        return open_index(
+            self._store,
+            ref,
+            media_id=self.id,
+            extent_size=self.extent_size,
+            overhead=self.codec.overhead,
+            by_parts=by_parts,
+            kind=kind or IndexFile,
+        )
+
+    def _index(self, ref: IndexRef, view: View) -> IndexFile:
+        return self.open_index(sound_indexes(view).get(ref.name, ref))
 
     def _require_writable(self) -> None:
         if not self._writable:
@@ -313,9 +496,7 @@ class Media:
         """The point with all that it says stored once more, in packs."""
         from vsa.media.records import RecordWriter
 
-        writer = RecordWriter(
-            self._store, media_id=self.id, extent_size=self.extent_size, random=self._random
-        )
+        writer = RecordWriter(self._store, self.codec, random=self._random)
         return point.model_copy(update={"records": writer.store(run, point)})
 
     def _doomed_or(self, error: ObjectMissing, point: Point) -> VsaError:
@@ -337,18 +518,32 @@ class Media:
         """The tables of a view, loaded once as long as nothing new has moved."""
         from vsa.media.moves import Relocations
 
-        if self._moved is None or self._moved[0] != len(view.relocations):
-            self._moved = (
-                len(view.relocations),
-                Relocations(self._store, view.relocations, media_id=self.id),
-            )
+        known = (len(view.relocations), len(view.doomed))
+        if self._moved is None or self._moved[0] != known:
+            relocations = Relocations(self._store, view.relocations, media_id=self.id, doomed=view.doomed)
+            self._moved = (known, relocations)
         return self._moved[1]
+
+
+def _unlock(store: Store, wrapping: WrappingKey | None, random: Random) -> Unlocked | None:
+    about, data = read_descriptor(store)
+    if not about.sealed and wrapping is None:
+        return None
+    from vsa.media.key_ring import unlock
+
+    return unlock(store, about, data, wrapping, random=random)
+
+
+def _interrupted(store: Store) -> MediaConflict | None:
+    from vsa.media.key_ring import interrupted_init
+
+    return interrupted_init(store)
 
 
 def _nothing(_: View) -> None:
     """Most entries need nothing but the log."""
 
 
-def _sound_indexes(view: View) -> dict[str, IndexRef]:
+def sound_indexes(view: View) -> dict[str, IndexRef]:
     """Copies that stand in for damaged indexes."""
     return {moved.name: moved.ref for item in view.relocations for moved in item.entry.indexes}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from vsa.errors import MediaDamaged
+from vsa.errors import MediaDamaged, ObjectsDoomed
 from vsa.media import layout, pack, parquet, pinned
 from vsa.media.index import PackRef
 from vsa.media.parquet import Rows
@@ -142,9 +142,18 @@ class Relocations:
     They apply in log order, each to what the ones before it have made of a place. Safe for many threads.
     """
 
-    def __init__(self, store: Store, relocations: Sequence[Relocation], *, media_id: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        relocations: Sequence[Relocation],
+        *,
+        media_id: str,
+        doomed: Container[str] = frozenset(),
+    ) -> None:
+        """`doomed` are the objects that may be gone: no point that stands leads to a table among them."""
         self._store = store
         self._media_id = media_id
+        self._doomed = doomed
         self._refs = [
             (frozenset(item.entry.packs), item.entry.table) for item in relocations if item.entry.table
         ]
@@ -153,17 +162,33 @@ class Relocations:
 
     def concerning(self, packs: frozenset[str]) -> list[tuple[str, MovesTable]]:
         """The tables, by name, in the order in which they apply to rows in `packs`: also those that concern
-        packs to which an earlier one of them leads."""
+        packs to which an earlier one of them leads. ObjectsDoomed if one of them is doomed."""
         found: list[tuple[str, MovesTable]] = []
-        reached = packs
-        for sources, ref in self._refs:
-            if not sources.isdisjoint(reached):
-                table = self._open(ref)
-                found.append((ref.name, table))
-                reached |= {item.name for item in table.description.packs}
+        for name, _, table in self.examined(packs):
+            if isinstance(table, MediaDamaged):
+                raise table
+            found.append((name, table))
         return found
 
+    def examined(
+        self, packs: frozenset[str]
+    ) -> Iterator[tuple[str, frozenset[str], MovesTable | MediaDamaged]]:
+        """The same with the packs that each table is about, and in place of one that cannot be read, why."""
+        reached = packs
+        for sources, ref in self._refs:
+            if sources.isdisjoint(reached):
+                continue
+            try:
+                table = self._open(ref)
+            except MediaDamaged as error:
+                yield ref.name, sources, error
+                continue
+            yield ref.name, sources, table
+            reached |= {item.name for item in table.description.packs}
+
     def _open(self, ref: ObjectRef) -> MovesTable:
+        if ref.name in self._doomed:
+            raise ObjectsDoomed(f"{ref.name} was given up, and with it the way to frames that it had moved")
         with self._lock:
             if ref.name not in self._tables:
                 self._tables[ref.name] = open_moves(self._store, ref, media_id=self._media_id)

@@ -15,7 +15,9 @@ from crc32c import crc32c
 
 from vsa.errors import MediaDamaged, MediaUnusable
 from vsa.media import layout
-from vsa.media.frames import Codec, Fingerprint
+from vsa.media.cipher import OVERHEAD
+from vsa.media.coding import PackCodec, PackSeal
+from vsa.media.frames import Fingerprint
 from vsa.media.layout import PACK_FRAMES
 from vsa.media.store import Buffer, Store
 from vsa.ranges import ByteRange
@@ -24,8 +26,8 @@ MAGIC = b"AVSAPACK"
 END_MAGIC = b"AVSAPEND"
 VERSION = 1
 
-# magic | version | flags | extent size | media id | pack id | reserved, zero
-_HEADER = struct.Struct("<8sHHI16s16s16x")
+# magic | version | flags | extent size | media id | pack id | commitment, zero on unsealed media
+_HEADER = struct.Struct("<8sHHI16s16s16s")
 # offset | stored length | raw length | crc32c | blake3 | flags
 _ROW = struct.Struct("<IIII32sI")
 # table offset | table length | frames | crc32c of header and table | magic
@@ -35,16 +37,19 @@ HEADER_SIZE = _HEADER.size
 FOOTER_SIZE = _FOOTER.size
 ROW_SIZE = _ROW.size
 
+SEALED = 0x1
+"""Header flag of a pack whose frames and table are sealed (docs/media-format.md, "Sealed media")."""
 RECORDS = 0x2
 """Header flag of a pack whose frames are records (docs/media-format.md, "Records"), not extents."""
 
 # A reader refuses what it does not know.
-_KNOWN_FLAGS = RECORDS
+_KNOWN_FLAGS = SEALED | RECORDS
 _KNOWN_FRAME_FLAGS = 0
 
 
 class Frame(NamedTuple):
-    """Where one stored extent lies in its pack, and what proves its contents."""
+    """Where one stored extent lies in its pack, and what proves its contents. `length` is as stored, sealed
+    if the media is."""
 
     offset: int
     length: int
@@ -57,18 +62,28 @@ class PackBuilder:
 
     def __init__(
         self,
-        *,
-        media_id: bytes,
+        codec: PackCodec,
         pack_id: bytes,
-        extent_size: int,
+        *,
         target: int = layout.PACK_TARGET,
         flags: int = 0,
         largest: int | None = None,
     ) -> None:
-        """`largest` is the most bytes that one frame may have: those of an extent, unless it is said."""
-        ends = PACK_FRAMES * ROW_SIZE + FOOTER_SIZE
-        self._data = memoryview(mmap.mmap(-1, HEADER_SIZE + target + (largest or extent_size) + ends))
-        _HEADER.pack_into(self._data, 0, MAGIC, VERSION, flags, extent_size, media_id, pack_id)
+        """A pack of the media that `codec` is of. `largest` is the most bytes that one frame may stand for:
+        those of an extent, unless it is said."""
+        ends = PACK_FRAMES * ROW_SIZE + FOOTER_SIZE + 2 * codec.overhead
+        most = HEADER_SIZE + target + (largest or codec.extent_size) + ends
+        self._data = memoryview(mmap.mmap(-1, most))
+        self._codec = codec
+        self._seal = codec.seal_of_new(pack_id)
+        header = PackHeader(
+            codec.extent_size,
+            codec.media_id,
+            pack_id,
+            flags | (SEALED if codec.sealed else 0),
+            self._seal.commitment,
+        )
+        self._data[:HEADER_SIZE] = header.encode()
         self._end = HEADER_SIZE
         self._target = target
         self._frames: list[Frame] = []
@@ -79,27 +94,40 @@ class PackBuilder:
         return self._end >= self._target or len(self._frames) >= PACK_FRAMES
 
     def add(self, stored: Buffer, raw_length: int, fingerprint: Fingerprint) -> Frame:
-        """Append one frame to a pack that is not full, and say where it lies."""
-        frame = Frame(self._end, len(stored), raw_length, fingerprint)
-        self._append(stored)
+        """Append one frame to a pack that is not full, and say where it lies.
+
+        `stored` is what `PackCodec.compress` gives, or what `PackSeal.open_frame` gives of a frame in another
+        pack: a sealed frame is bound to its pack and place, so one that moves is opened there and sealed anew
+        here.
+        """
+        sealed = self._seal.seal_frame(stored, offset=self._end, raw_length=raw_length)
+        frame = Frame(self._end, len(sealed), raw_length, fingerprint)
+        self._append(sealed)
         self._frames.append(frame)
         return frame
 
-    def close(self, codec: Codec) -> ClosedPack:
+    def close(self) -> ClosedPack:
         """Add table and footer, then decode every frame from the very buffer that will be stored.
 
         MediaDamaged if one is not what its fingerprint says: memory failed, or the caller's fingerprint
         is of other bytes.
         """
         table = self._end
-        self._append(b"".join(_ROW.pack(*frame[:3], *frame.fingerprint, 0) for frame in self._frames))
+        rows = b"".join(_ROW.pack(*frame[:3], *frame.fingerprint, 0) for frame in self._frames)
+        self._append(self._seal.seal_table(rows, offset=table))
         proof = crc32c(self._data[table : self._end], crc32c(self._data[:HEADER_SIZE]))
         self._append(_FOOTER.pack(table, self._end - table, len(self._frames), proof, END_MAGIC))
         data = self._data[: self._end]
         # Hashed before it is proven: what flips later is seen by the hash, what flipped before by the proof.
         digest = hashlib.sha256(data).hexdigest()
-        check_frames(data, self._frames, codec, "a pack in memory")
+        self._prove(data)
         return ClosedPack(data, digest, table - HEADER_SIZE)
+
+    def _prove(self, data: memoryview) -> None:
+        name = "a pack in memory"
+        if _frames_of(data, self._seal, sealed=self._codec.sealed, name=name) != self._frames:
+            raise MediaDamaged(f"{name}: its table is not what it was made of")
+        _check_frames(data, self._frames, self._codec, self._seal, name)
 
     def _append(self, data: Buffer) -> None:
         self._data[self._end : self._end + len(data)] = data
@@ -119,6 +147,16 @@ class PackHeader(NamedTuple):
     media_id: bytes
     pack_id: bytes
     flags: int
+    commitment: bytes
+
+    def encode(self) -> bytes:
+        return _HEADER.pack(
+            MAGIC, VERSION, self.flags, self.extent_size, self.media_id, self.pack_id, self.commitment
+        )
+
+    @property
+    def sealed(self) -> bool:
+        return bool(self.flags & SEALED)
 
     @property
     def holds_records(self) -> bool:
@@ -129,14 +167,14 @@ class PackHeader(NamedTuple):
         """MediaDamaged if these are no pack's first bytes; MediaUnusable if a newer version wrote them."""
         if len(data) < HEADER_SIZE:
             raise MediaDamaged(f"{name}: a pack header has {HEADER_SIZE} bytes, found {len(data)}")
-        magic, version, flags, extent_size, media_id, pack_id = _HEADER.unpack_from(data)
+        magic, version, flags, extent_size, media_id, pack_id, commitment = _HEADER.unpack_from(data)
         if magic != MAGIC:
             raise MediaDamaged(f"{name}: not a pack, it begins with {magic!r}")
         if version != VERSION or flags & ~_KNOWN_FLAGS:
             raise MediaUnusable(
                 f"{name}: pack version {version}, flags {flags:#x} are not known: upgrade azure-vsa"
             )
-        return cls(extent_size, media_id, pack_id, flags)
+        return cls(extent_size, media_id, pack_id, flags, commitment)
 
 
 class PackFooter(NamedTuple):
@@ -146,7 +184,7 @@ class PackFooter(NamedTuple):
     proof: int
 
     @classmethod
-    def decode(cls, data: Buffer, pack_size: int, name: str) -> Self:
+    def decode(cls, data: Buffer, pack_size: int, name: str, *, sealed: bool) -> Self:
         """From a pack's last FOOTER_SIZE bytes; MediaDamaged if no pack of that size can end so."""
         *fields, magic = _FOOTER.unpack(data)
         footer = cls(*fields)
@@ -154,58 +192,85 @@ class PackFooter(NamedTuple):
             raise MediaDamaged(f"{name}: the pack does not end as packs do: it is cut or overwritten")
         if (
             footer.table_offset < HEADER_SIZE
-            or footer.table_length != footer.frames * ROW_SIZE
+            or footer.table_length != footer.frames * ROW_SIZE + (OVERHEAD if sealed else 0)
             or footer.table_offset + footer.table_length + FOOTER_SIZE != pack_size
         ):
             raise MediaDamaged(f"{name}: {footer} does not fit a pack of {pack_size} bytes")
         return footer
 
 
-def read_frames(data: Buffer, name: str) -> list[Frame]:
-    """The table of a whole pack in memory, checked against header and footer; frames are not decoded."""
-    view = memoryview(data)
-    PackHeader.decode(view, name)
-    if len(view) < HEADER_SIZE + FOOTER_SIZE:
-        raise MediaDamaged(f"{name}: {len(view)} bytes are too few for a pack")
-    footer = PackFooter.decode(view[-FOOTER_SIZE:], len(view), name)
+def read_frames(data: Buffer, name: str, codec: PackCodec) -> list[Frame]:
+    """The table of a whole pack in memory, checked against header and footer; frames are not decoded.
+
+    MediaDamaged if it is no pack as this media has them, WrongKey if it was sealed under another key.
+    """
+    return _frames_of(memoryview(data), codec.seal_of(name), sealed=codec.sealed, name=name)
+
+
+def _frames_of(view: memoryview, seal: PackSeal, *, sealed: bool, name: str) -> list[Frame]:
+    header = _required_header(view, len(view), sealed=sealed, name=name)
+    footer = PackFooter.decode(view[-FOOTER_SIZE:], len(view), name, sealed=sealed)
     table = view[footer.table_offset : footer.table_offset + footer.table_length]
-    return _checked_rows(view[:HEADER_SIZE], table, footer, name)
+    return _checked_rows(header, table, footer, seal, name)
 
 
-def read_table(store: Store, name: str, size: int) -> list[Frame]:
-    """The table of a stored pack of `size` bytes, without its frames. MediaDamaged if it is no pack."""
-    header = store.read(name, ByteRange(0, min(size, HEADER_SIZE)))
-    PackHeader.decode(header, name)
+def read_table(store: Store, name: str, size: int, codec: PackCodec) -> list[Frame]:
+    """The table of a stored pack of `size` bytes, without its frames. MediaDamaged if it is no pack as this
+    media has them, WrongKey if it was sealed under another key."""
+    sealed = codec.sealed
+    start = store.read(name, ByteRange(0, min(size, HEADER_SIZE)))
+    header = _required_header(start, size, sealed=sealed, name=name)
+    end = store.read(name, ByteRange(size - FOOTER_SIZE, size))
+    footer = PackFooter.decode(end, size, name, sealed=sealed)
+    table = store.read(name, ByteRange(footer.table_offset, footer.table_offset + footer.table_length))
+    return _checked_rows(header, memoryview(table), footer, codec.seal_of(name), name)
+
+
+def _required_header(data: Buffer, size: int, *, sealed: bool, name: str) -> PackHeader:
+    header = PackHeader.decode(data, name)
     if size < HEADER_SIZE + FOOTER_SIZE:
         raise MediaDamaged(f"{name}: {size} bytes are too few for a pack")
-    footer = PackFooter.decode(store.read(name, ByteRange(size - FOOTER_SIZE, size)), size, name)
-    table = store.read(name, ByteRange(footer.table_offset, footer.table_offset + footer.table_length))
-    return _checked_rows(header, memoryview(table), footer, name)
+    if header.sealed != sealed:
+        found, expected = ("sealed", "unsealed") if header.sealed else ("not sealed", "sealed")
+        raise MediaDamaged(f"{name}: the pack is {found}, on {expected} media")
+    return header
 
 
-def _checked_rows(header: Buffer, table: memoryview, footer: PackFooter, name: str) -> list[Frame]:
-    if crc32c(table, crc32c(header)) != footer.proof:
+def _checked_rows(
+    header: PackHeader, stored: memoryview, footer: PackFooter, seal: PackSeal, name: str
+) -> list[Frame]:
+    if crc32c(stored, crc32c(header.encode())) != footer.proof:
         raise MediaDamaged(f"{name}: header or table do not match their CRC")
-    return list(_table_rows(table, footer.table_offset, name))
+    where = f"{name}, its table"
+    table = seal.open_table(stored, offset=footer.table_offset, commitment=header.commitment, where=where)
+    overhead = OVERHEAD if header.sealed else 0
+    return list(_table_rows(memoryview(table), footer.table_offset, overhead, name))
 
 
-def check_frames(data: Buffer, frames: list[Frame], codec: Codec, name: str) -> None:
+def check_frames(data: Buffer, frames: list[Frame], codec: PackCodec, name: str) -> None:
     """Decode every frame; MediaDamaged naming the first that is not what its fingerprint says."""
-    view = memoryview(data)
+    _check_frames(memoryview(data), frames, codec, codec.seal_of(name), name)
+
+
+def _check_frames(view: memoryview, frames: list[Frame], codec: PackCodec, seal: PackSeal, name: str) -> None:
     for number, frame in enumerate(frames):
         where = f"{name}, frame {number} at bytes {frame.offset} to {frame.offset + frame.length}"
-        codec.decode(
-            view[frame.offset : frame.offset + frame.length], frame.raw_length, frame.fingerprint, where
-        )
+        decode_frame(view[frame.offset : frame.offset + frame.length], frame, codec, seal, where)
 
 
-def _table_rows(table: memoryview, table_offset: int, name: str) -> Iterator[Frame]:
+def decode_frame(stored: Buffer, frame: Frame, codec: PackCodec, seal: PackSeal, where: str) -> Buffer:
+    """The extent of a frame as it lies in its pack; MediaDamaged naming `where` if it cannot be proven."""
+    opened = seal.open_frame(stored, offset=frame.offset, raw_length=frame.raw_length, where=where)
+    return codec.decode(opened, frame.raw_length, frame.fingerprint, where)
+
+
+def _table_rows(table: memoryview, table_offset: int, overhead: int, name: str) -> Iterator[Frame]:
     """Rows in file order: frames lie back to back from the header to the table."""
     expected = HEADER_SIZE
     for offset, length, raw_length, crc, digest, flags in _ROW.iter_unpack(table):
         if flags & ~_KNOWN_FRAME_FLAGS:
             raise MediaUnusable(f"{name}: frame flags {flags:#x} are not known: upgrade azure-vsa")
-        if offset != expected or not 0 < length <= raw_length:
+        if offset != expected or not 0 < length - overhead <= raw_length:
             raise MediaDamaged(f"{name}: a frame at {offset} of {length} bytes, expected one at {expected}")
         expected = offset + length
         yield Frame(offset, length, raw_length, Fingerprint(crc, digest))

@@ -44,15 +44,15 @@ def pieces(size: int) -> Iterator[ByteRange]:
 class PinnedParts:
     """Random access to an index. Its footer is pinned by the reference, its parts by the footer.
 
-    The constructor fetches and proves the footer, or all of a small index. MediaDamaged if it is not
-    what the reference says.
+    The constructor fetches and proves the footer, or all of a small index unless `by_parts`: then one bad
+    part does not keep the others from being read. MediaDamaged if it is not what the reference says.
     """
 
-    def __init__(self, store: Store, ref: IndexRef) -> None:
+    def __init__(self, store: Store, ref: IndexRef, *, by_parts: bool = False) -> None:
         self._store = store
         self._ref = ref
         self._whole: bytes | None = None
-        if ref.size <= FETCHED_WHOLE:
+        if ref.size <= FETCHED_WHOLE and not by_parts:
             self._whole = fetch(store, ref)
         else:
             _require_size(store, ref)

@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 
 from vsa.errors import MediaDamaged
 from vsa.media import layout, pack
-from vsa.media.frames import Codec, fingerprint
-from vsa.media.pack import PackBuilder, PackHeader, read_frames
+from vsa.media.coding import PackCodec
+from vsa.media.pack import PackBuilder, PackHeader, decode_frame, read_frames
 from vsa.media.store import Buffer, Store
 from vsa.model import Identifier, IndexRef, Noun, ObjectName, Point
 from vsa.ranges import MIB, ByteRange
@@ -46,14 +46,10 @@ class Record(NamedTuple):
 class RecordWriter:
     """Stores the records of one run."""
 
-    def __init__(
-        self, store: Store, *, media_id: str, extent_size: int, random: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, store: Store, codec: PackCodec, *, random: Callable[[int], bytes]) -> None:
         self._store = store
-        self._media_id = bytes.fromhex(media_id)
-        self._extent_size = extent_size
+        self._codec = codec
         self._random = random
-        self._codec = Codec()
 
     def store(self, run: str, point: Point) -> tuple[ObjectName, ...]:
         """Copy the point and the indexes that the run wrote; the names of the packs."""
@@ -74,17 +70,13 @@ class RecordWriter:
     def _store_pack(self, head: RecordHead, frames: Sequence[memoryview]) -> ObjectName:
         contents = [memoryview(head.model_dump_json().encode()), *frames]
         pack_id = self._random(16)
-        builder = PackBuilder(
-            media_id=self._media_id,
-            pack_id=pack_id,
-            extent_size=self._extent_size,
-            target=sum(map(len, contents)) + 1,
-            flags=pack.RECORDS,
-        )
+        codec = self._codec
+        room = sum(len(data) + codec.overhead for data in contents)
+        builder = PackBuilder(codec, pack_id, target=room + 1, flags=pack.RECORDS)
         for data in contents:
-            builder.add(self._codec.encode(data), len(data), fingerprint(data))
+            builder.add(codec.compress(data), len(data), codec.fingerprint(data))
         name = layout.pack(head.run, pack_id)
-        self._store.create(name, [builder.close(self._codec).data])
+        self._store.create(name, [builder.close().data])
         return name
 
 
@@ -92,20 +84,16 @@ def _pieces(size: int) -> Iterator[ByteRange]:
     return (ByteRange(at, min(at + PIECE, size)) for at in range(0, size, PIECE))
 
 
-def read_record(data: Buffer, name: str) -> Record | None:
+def read_record(data: Buffer, name: str, codec: PackCodec) -> Record | None:
     """What a whole pack records; None if it holds extents. MediaDamaged if a frame fails its check."""
     if not PackHeader.decode(data, name).holds_records:
         return None
-    view, codec = memoryview(data), Codec()
-    frames = read_frames(data, name)
+    view, seal = memoryview(data), codec.seal_of(name)
+    frames = read_frames(data, name, codec)
     if not frames or max(frame.raw_length for frame in frames) > layout.MAX_DOCUMENT_SIZE:
         raise MediaDamaged(f"{name}: a record pack of {len(frames)} frames, or of one too large")
     contents = [
-        bytes(
-            codec.decode(
-                view[frame.offset : frame.offset + frame.length], frame.raw_length, frame.fingerprint, name
-            )
-        )
+        bytes(decode_frame(view[frame.offset : frame.offset + frame.length], frame, codec, seal, name))
         for frame in frames
     ]
     try:

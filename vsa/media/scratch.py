@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vsa.errors import MediaUnusable
+from vsa.media.store import Buffer
+from vsa.ranges import MIB
+
+JOINED_IN_MEMORY = 16 * MIB
+"""Parts of more bytes than this are joined in the system's temporary folder."""
 
 
 @contextmanager
@@ -20,3 +27,21 @@ def scratch_errors(folder: Path | None) -> Iterator[None]:
         raise MediaUnusable(
             f"scratch space in {where} failed: {reason}; free some space or name another folder"
         ) from error
+
+
+def joined(parts: Sequence[Buffer], *, in_memory: int = JOINED_IN_MEMORY) -> memoryview:
+    """One buffer of all parts, for who must send them at once; a single part is left where it lies.
+
+    A sealed index may be larger than memory, and its parts are made one after the other.
+    """
+    if len(parts) == 1:
+        return memoryview(parts[0]).cast("B")
+    with scratch_errors(None), tempfile.SpooledTemporaryFile(max_size=in_memory) as file:
+        for part in parts:
+            file.write(part)
+        size = file.tell()
+        if size <= in_memory:
+            file.seek(0)
+            return memoryview(file.read())
+        file.flush()
+        return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))

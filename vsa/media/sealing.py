@@ -25,6 +25,7 @@ from vsa.media.envelope import (
     Header,
     Read,
     SealedObject,
+    SealedParts,
     open_object,
 )
 from vsa.media.frames import Fingerprinter
@@ -72,6 +73,11 @@ class Sealer(Unseen):
         return self._media_id
 
     @property
+    def data_key(self) -> DataKey:
+        """For wrapping it once more."""
+        return DataKey(self._key)
+
+    @property
     def commitment(self) -> bytes:
         """16 bytes that stand for the data key without telling anything about it."""
         return self._commitment
@@ -86,9 +92,14 @@ class Sealer(Unseen):
         return b"".join(self.sealed(name, plaintext))
 
     def sealed(self, name: str, plaintext: Buffer) -> Iterator[Buffer]:
-        """The same piece by piece, for objects that are not to be held in memory."""
+        """The same piece by piece."""
+        return iter(self.parts(name, plaintext))
+
+    def parts(self, name: str, plaintext: Buffer) -> SealedParts:
+        """The same as parts that a store takes: each is made when it is asked for, and is the same when it is
+        asked for again, so an object of any size needs no memory."""
         header = Header(self._chunk_size, self._random(SALT_SIZE), self._commitment)
-        return Envelope(header, self._object_cipher(header.salt), name).seal(plaintext)
+        return SealedParts(Envelope(header, self._object_cipher(header.salt), name), plaintext)
 
     def open(self, name: str, data: Buffer) -> bytes:
         """The plaintext of a whole object; MediaDamaged if it was altered, WrongKey if the key is another."""

@@ -129,7 +129,7 @@ class View:
     healed: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """The part of `damaged` that no row leads to any more."""
     key: int = 0
-    """Number of the key object that opens the media, if it is sealed."""
+    """Of sealed media: key documents with a lower number are retired, they open it no longer."""
     _history: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _bases: Mapping[str, tuple[int, SnapshotRef]] = field(default_factory=dict, repr=False)
 
@@ -159,21 +159,43 @@ class View:
         disks = self.points[slots[-1]].point.disks
         return slots[-1], next(disk for disk in disks if disk.disk.key == disk_key)
 
+    def newest_points(self) -> tuple[int, ...]:
+        """The slots of the points that are the newest of any disk and not forgotten, newest first."""
+        newest = (
+            next((slot for slot in reversed(slots) if self._is_kept(slot)), None)
+            for slots in self._history.values()
+        )
+        return tuple(sorted({slot for slot in newest if slot is not None}, reverse=True))
+
     def harm_of(self, slot: int) -> tuple[Harm, ...]:
         """What of a point is lost to damage that has not been healed."""
-        return tuple(
-            harm
+        found = [
+            self._left_of(harm, damage.entry)
             for damage in self.damages
             if not all(self._is_healed(item) for item in damage.entry.objects)
             for harm in damage.entry.harm
             if slot in harm.points
-        )
+        ]
+        return tuple(harm for harm in found if harm.ranges)
+
+    def _left_of(self, harm: Harm, entry: DamageEntry) -> Harm:
+        """The ranges of it whose frames have not been replaced."""
+        healed = self.healed.get(entry.objects[0].name, WHOLE) if len(entry.objects) == 1 else WHOLE
+        if healed.isdisjoint(harm.offsets):
+            return harm
+        left = [pair for pair in zip(harm.ranges, harm.offsets, strict=True) if pair[1] not in healed]
+        ranges, offsets = zip(*left, strict=True) if left else ((), ())
+        return harm.model_copy(update={"ranges": ranges, "offsets": offsets})
 
     def _is_healed(self, item: Damaged) -> bool:
         healed = self.healed.get(item.name)
         if healed is None or healed == WHOLE:
             return healed is not None
         return bool(item.offsets) and healed.issuperset(item.offsets)
+
+    def is_lost(self, name: str) -> bool:
+        """Whether an object was found damaged as a whole, and no copy has taken its place."""
+        return self.damaged.get(name) == WHOLE and self.healed.get(name) != WHOLE
 
     def is_damaged(self, name: str, offset: int) -> bool:
         """Whether a frame was found damaged, by itself or with the whole of its pack."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import stat
 import unicodedata
 from collections.abc import Callable
@@ -114,6 +115,20 @@ class Passphrase(Unseen):
         self._text = Secret(unicodedata.normalize("NFC", text.reveal()))
         self._cost = cost
 
+    @classmethod
+    def read(cls, path: Path) -> Passphrase:
+        """The text of a file, without the line's end; BadRequest if it cannot be read. Warns if others may
+        read it, too."""
+        data = _read_private(path, "passphrase file")
+        try:
+            text = data.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            # Without its cause: that would quote the passphrase.
+            raise BadRequest(
+                f"passphrase file {path} is not text in UTF-8: random bytes make a key file"
+            ) from None
+        return cls(Secret(text))
+
     def new_way(self, random: Random) -> PassphraseWay:
         """BadRequest if the passphrase is too short to protect anything new."""
         if len(self._text.reveal()) < SHORTEST_PASSPHRASE:
@@ -165,15 +180,7 @@ class KeyFile(Unseen):
     @classmethod
     def read(cls, path: Path) -> KeyFile:
         """From a file; BadRequest if it cannot be read. Warns if others may read it, too."""
-        try:
-            with path.open("rb") as file:
-                mode = stat.S_IMODE(path.stat().st_mode)
-                data = file.read(LARGEST_KEY_FILE + 1)
-        except OSError as error:
-            raise BadRequest(f"key file {path} cannot be read: {error.strerror}") from error
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            _log.warning("key file %s is open to other users (mode %o): chmod 600 %s", path, mode, path)
-        return cls(data)
+        return cls(_read_private(path, "key file"))
 
     def new_way(self, random: Random) -> FileWay:
         return FileWay(salt=random(SALT_SIZE).hex())
@@ -184,6 +191,18 @@ class KeyFile(Unseen):
     def key(self, way: Way) -> bytes:
         assert isinstance(way, FileWay)
         return derive(self._data, salt=bytes.fromhex(way.salt), info=b"azure-vsa key file")
+
+
+def _read_private(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(LARGEST_KEY_FILE + 1)
+    except OSError as error:
+        raise BadRequest(f"{what} {path} cannot be read: {error.strerror}") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        _log.warning("%s %s is open to other users (mode %o): chmod 600 %s", what, path, mode, path)
+    return data
 
 
 class Vault(Protocol):

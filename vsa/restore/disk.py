@@ -1,34 +1,26 @@
 """One disk of a recovery point, written out as an image file.
 
-The media gives extents that are already checked against their CRC and digest. Threads fetch and
-write them in batches; the calling thread takes the batches in the disk's order and feeds the checksum
-of the whole, so that what is reported is a digest of the bytes that were written.
+The media gives extents that are already checked against their CRC and digest. Threads write them; the
+calling thread feeds the checksum of the whole, so that what is reported is a digest of the bytes that were
+written. What is lost is known before the image has its name, and it gets none unless that is accepted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-
-from vsa.media.disk_index import DiskIndex, SegmentTable
-from vsa.media.extent_reader import ExtentReader
 from vsa.media.media import Media
 from vsa.model import DiskBackup
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
 from vsa.restore import vhd
-from vsa.restore.image import Image, new_image
-
-_BATCH = 4 * MIB
-_ZEROS = bytes(1 * MIB)
+from vsa.restore.copying import DiskChecksum, Lost, copy_disk, survey
+from vsa.restore.image import new_image
+from vsa.restore.losses import ContentsLost, list_of_lost
 
 
 class Format(StrEnum):
@@ -50,6 +42,8 @@ class RestoredDisk:
     sha256: str | None
     """Of the disk as its guest sees it, zeros included; None if it was not asked for."""
     warnings: tuple[str, ...]
+    lost: tuple[Lost, ...] = ()
+    """What could not be restored and is zeros in the image."""
 
 
 def restore_disk(
@@ -61,115 +55,51 @@ def restore_disk(
     threads: int = 4,
     progress: Progress = SILENT,
     checksum: bool = True,
+    salvage: bool = False,
 ) -> RestoredDisk:
     """Write the disk to `target`, which must not exist. It is there, whole, or not at all.
 
-    Raises MediaDamaged at the first extent that is not what was stored, and BadRequest if the target
-    will not do. Without `checksum` a mostly empty disk costs no time for its zeros.
+    Raises ContentsLost, naming every byte range, if something of the disk is not what was stored, and
+    BadRequest if the target will not do. With `salvage` the rest is restored: lost bytes are zeros, and a
+    file `<target>.lost` names them. Without `checksum` a mostly empty disk costs no time for its zeros.
     """
     size = backup.snapshot.size
     ending = vhd.footer(size, backup.snapshot.taken_at, _identity(backup)) if format is Format.VHD else b""
-    index = media.disk_index(backup.indexes, size)
-    stored = _stored_bytes(index)
-    with new_image(target, size=size + len(ending), allocated=stored + len(ending)) as image:
+    disk = media.partial_disk(backup.indexes, size)
+    reader = media.extent_reader()
+    known = survey(disk, reader, media.view().damaged)
+    if known.lost and not salvage:
+        raise ContentsLost(backup.disk.name, known.lost)
+    stored = known.stored
+    whole = DiskChecksum()
+    with ExitStack() as stack:
+        image = stack.enter_context(
+            new_image(target, size=size + len(ending), allocated=stored + len(ending))
+        )
         progress.started(target.name, stored)
         try:
-            digest = _copy(
-                media.extent_reader(), index, image, threads=threads, progress=progress, checksum=checksum
+            lost = copy_disk(
+                disk,
+                reader,
+                write=image.write,
+                in_order=whole.add if checksum else _ignored,
+                threads=threads,
+                progress=progress,
             )
         finally:
             progress.finished()
+        if lost and not salvage:
+            raise ContentsLost(backup.disk.name, lost)
+        if lost:
+            stack.enter_context(list_of_lost(target, backup, lost))
         image.write(size, ending)
-    return RestoredDisk(target, size, stored, digest, _warnings(size, format))
+        # Before the image has its name: on a mostly empty disk this takes longest.
+        digest = whole.of_disk(size) if checksum else None
+    return RestoredDisk(target, size, stored, digest, _warnings(size, format), tuple(lost))
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Stored extents of one segment, in order, fetched and written by one thread."""
-
-    table: SegmentTable
-    positions: list[int]
-
-
-Extents = list[tuple[int, bytes]]
-"""Offsets on the disk and contents."""
-
-
-def _copy(
-    reader: ExtentReader, index: DiskIndex, image: Image, *, threads: int, progress: Progress, checksum: bool
-) -> str | None:
-    def fetch_and_write(batch: _Batch) -> Extents:
-        extents = []
-        for position, data in reader.read(index, batch.table, batch.positions):
-            offset = (batch.table.first_extent + position) * index.extent_size
-            image.write(offset, data)
-            extents.append((offset, data))
-        progress.advanced(sum(len(data) for _, data in extents))
-        return extents
-
-    whole = _Checksum()
-    pool = ThreadPoolExecutor(threads, "restore")
-    try:
-        for extents in _in_order(pool, fetch_and_write, _batches(index), ahead=2 * threads):
-            for offset, data in extents if checksum else ():
-                whole.add(offset, data)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return whole.of_disk(index.disk_size) if checksum else None
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_Batch], Extents], batches: Iterable[_Batch], *, ahead: int
-) -> Iterator[Extents]:
-    """Results in the batches' order; no more than `ahead` of them wait in memory."""
-    running: deque[Future[Extents]] = deque()
-    for batch in batches:
-        running.append(pool.submit(work, batch))
-        if len(running) > ahead:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
-
-
-def _batches(index: DiskIndex) -> Iterator[_Batch]:
-    per_batch = max(1, _BATCH // index.extent_size)
-    for number in index.segments():
-        table = index.segment(number)
-        if table is None:
-            continue
-        positions = np.flatnonzero(table.pack >= 0)
-        for start in range(0, len(positions), per_batch):
-            yield _Batch(table, positions[start : start + per_batch].tolist())
-
-
-def _stored_bytes(index: DiskIndex) -> int:
-    tables = (index.segment(number) for number in index.segments())
-    extents = sum(int(np.count_nonzero(table.pack >= 0)) for table in tables if table is not None)
-    return min(extents * index.extent_size, index.disk_size)
-
-
-class _Checksum:
-    """SHA-256 of a disk given as extents in order, with zeros between them."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._end = 0
-
-    def add(self, offset: int, data: bytes) -> None:
-        self._zeros_until(offset)
-        self._hash.update(data)
-        self._end = offset + len(data)
-
-    def of_disk(self, size: int) -> str:
-        self._zeros_until(size)
-        return self._hash.hexdigest()
-
-    def _zeros_until(self, offset: int) -> None:
-        zeros = memoryview(_ZEROS)
-        while self._end < offset:
-            count = min(len(zeros), offset - self._end)
-            self._hash.update(zeros[:count])
-            self._end += count
+def _ignored(_offset: int, _data: bytes) -> None:
+    """Nobody asked for a checksum."""
 
 
 def _identity(backup: DiskBackup) -> uuid.UUID:

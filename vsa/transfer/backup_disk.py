@@ -13,8 +13,10 @@ from pathlib import Path
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
 from vsa.azure.snapshots import snapshots_of
+from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
+from vsa.media.sharing import Sharing
 from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
 from vsa.progress import Progress
 from vsa.stop import Stop, again
@@ -22,6 +24,7 @@ from vsa.text import size_text
 from vsa.transfer.audit import AuditPolicy, choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
 from vsa.transfer.doubts import mark_doubtful
+from vsa.transfer.healing import Healing, unless_parent_is_damaged
 from vsa.transfer.methods import Decision, Known, Wish, crc, decide
 from vsa.transfer.pump import Pump
 from vsa.transfer.reads import LONGEST_READ, READ
@@ -41,6 +44,7 @@ class Streaming:
     progress: Progress
     scratch: Path
     now: Callable[[], dt.datetime]
+    sharing: Sharing | None = None
     rng: random.Random = field(default_factory=random.SystemRandom)
     readers: int = 4
     workers: int = 2
@@ -51,6 +55,7 @@ class Stream:
     """One disk's way through one proxy."""
 
     run: str
+    client: str
     disk: SourceDisk
     snapshot: SnapshotRef
     proxy: str
@@ -75,6 +80,7 @@ def backup_disk(
         now=env.now(),
         base_exists=lambda base: again(lambda: exists(base), stop=env.stop),
     )
+    decision = unless_parent_is_damaged(decision, env.media, stream.snapshot.size)
     began = time.monotonic()
     source = open_source(
         env.connection,
@@ -97,6 +103,7 @@ def backup_disk(
         whole = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
         # What made this disk build on nothing still holds.
         decision = whole if decision.parent else replace(whole, parent=None)
+        decision = unless_parent_is_damaged(decision, env.media, stream.snapshot.size)
         planned, decision = _plan(source, decision, known)
         backup = transfer.run(planned, decision)
     known_now = {
@@ -144,6 +151,7 @@ class _Transfer:
             size_text(plan.disk_size),
         )
         older = env.media.disk_index(parent.indexes, stream.snapshot.size) if parent else None
+        healing = Healing(older, env.media.view().damaged)
         audited = choose_audit(plan, self._audit, turn=self._known.turn, rng=env.rng)
         comparison = Comparison(
             plan,
@@ -156,8 +164,10 @@ class _Transfer:
                 kind=IndexKind.DELTA if parent else IndexKind.BASE,
                 scratch=env.scratch,
                 parent=older,
+                sharing=env.sharing.of(stream.client) if env.sharing else None,
             ),
             progress=env.progress,
+            healing=healing,
         )
         env.progress.started(stream.disk.name, plan.bytes_of(plan.marked(READ)))
         try:
@@ -172,6 +182,7 @@ class _Transfer:
                     env.stop.check()
                     comparison.segment(segment, audited.get(segment, []), pump)
             written = comparison.finish()
+            healing.commit(written.index, run=stream.run, media=env.media)
         except BaseException:
             comparison.abandon()
             raise
@@ -189,11 +200,13 @@ class _Transfer:
             since_full=0 if decision.method is Method.FULL else self._known.since_full + 1,
             indexes=written.indexes,
             packs=written.packs,
+            digests=samples_of(written, parent.digests if parent else ()),
             figures=DiskFigures(
                 size=stream.snapshot.size,
                 changed=comparison.new if decision.method is Method.CRC else planned.listed,
                 read=comparison.read,
                 new=comparison.new,
+                shared=written.shared,
                 stored=written.stored,
                 audited=comparison.audited,
             ),

@@ -28,6 +28,7 @@ from vsa.media.entries import (
     Result,
     VmOutcome,
 )
+from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
@@ -38,6 +39,8 @@ from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
 from vsa.transfer.bases import Estate, bases_to_release
 from vsa.transfer.clients import client_entries
+from vsa.transfer.doomed import commit_as_it_stands, upon_what_stands
+from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
 from vsa.transfer.methods import Wish
@@ -104,6 +107,7 @@ class BackupJob:
         self.random = random
         self.started_at = now()
         self._first_slot = media.view().head
+        self._sharing = media.sharing(Offer(subclient.deduplication))
         self._slots = {
             proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
             for proxy in self.proxies
@@ -234,12 +238,17 @@ class BackupJob:
             progress=self.progress,
             scratch=self.scratch,
             now=self.now,
+            sharing=self._sharing,
         )
-        stream = Stream(run=run.id, disk=disk, snapshot=snapshot, proxy=proxy, staging=staging)
+        stream = Stream(
+            run=run.id, client=run.vm.key, disk=disk, snapshot=snapshot, proxy=proxy, staging=staging
+        )
         with self._slots[proxy]:
             self.stop.check()
-            known = runs.known_of(self.media.view(), disk.key)
-            return backup_disk(stream, known, self._wish, self._audit, surroundings)
+            return upon_what_stands(
+                lambda known: backup_disk(stream, known, self._wish, self._audit, surroundings),
+                lambda: runs.known_of(self.media.view(), disk.key),
+            )
 
     @property
     def _wish(self) -> Wish:
@@ -266,8 +275,22 @@ class BackupJob:
         if failed and not (self.subclient.allow_incomplete_points and backups):
             reasons = "; ".join(f"disk {item.name}: {item.reason}" for item in failed)
             raise NoPoint(f"VM {run.vm.name} gets no recovery point: {reasons}")
+        return commit_as_it_stands(
+            backups,
+            commit=partial(self._commit, run, failed),
+            read_again=partial(self._read_again, run),
+            media=self.media,
+        )
+
+    def _commit(self, run: runs.Run, failed: Sequence[Exclusion], backups: Sequence[DiskBackup]) -> int:
         keep = self.method is Method.CBT
         return runs.commit(run, backups, failed, keep_bases=keep, media=self.media)
+
+    def _read_again(self, run: runs.Run, backup: DiskBackup) -> DiskBackup:
+        """The same snapshot once more, by way of its staging blob if it has one."""
+        disk = next(disk for disk in run.disks if disk.key == backup.disk.key)
+        staging = self.stage(run, disk, backup.snapshot)
+        return self.transfer(run, disk, backup.snapshot, staging, backup.proxy)
 
     def doubts(self) -> tuple[str, ...]:
         """What this job found of earlier points, in words: change lists that had left out changes."""
@@ -277,6 +300,12 @@ class BackupJob:
             for doubt in doubts
             if doubt.slot >= self._first_slot
         )
+
+    def harms(self, identified: Sequence[VmDisks]) -> tuple[str, ...]:
+        """What points of this job's disks have lost to damage of the media that this job could not heal."""
+        view = self.media.view()
+        told = (harm_to(view, disk) for item in identified for disk in item.disks)
+        return tuple(text for text in told if text)
 
     # Stage 8
 

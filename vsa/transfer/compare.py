@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-from blake3 import blake3
-from crc32c import crc32c
 
 from vsa.errors import VsaError
 from vsa.media.disk_index import DiskIndex, SegmentTable
@@ -14,6 +12,7 @@ from vsa.media.disk_writer import DiskWriter, WrittenDisk
 from vsa.media.layout import SEGMENT
 from vsa.progress import Progress
 from vsa.ranges import ByteRange
+from vsa.transfer.healing import Healing
 from vsa.transfer.pump import Pump
 from vsa.transfer.reads import CLEARED, READ, ReadPlan, reads_of
 
@@ -47,8 +46,10 @@ class Comparison:
         parent: DiskIndex | None,
         writer: DiskWriter,
         progress: Progress,
+        healing: Healing | None = None,
     ) -> None:
         self._plan = plan
+        self._healing = healing or Healing(None, {})
         self._unplanned_is_zero = unplanned_is_zero
         self._parent = parent
         self._writer = writer
@@ -63,7 +64,11 @@ class Comparison:
         marks = self._plan.marks(segment)
         parent = self._parent.segment(segment) if self._parent else None
         wanted = np.flatnonzero(marks == READ).tolist() if marks is not None else []
-        work = _Segment(self, segment, parent, frozenset(audited))
+        damaged = {at for at in self._healing.positions(parent) if not self.expects_zero(segment, at)}
+        damaged |= self._healing.positions(parent).intersection(wanted)
+        # What is read for its damage alone should not have changed: that is an audit, too.
+        audited = sorted(damaged.difference(wanted).union(audited))
+        work = _Segment(self, segment, parent, frozenset(audited), damaged=frozenset(damaged))
         if wanted or audited:
             pump.run(reads_of(self._plan, segment, sorted([*wanted, *audited])), work.handle)
         for position in self._to_clear(segment, parent):
@@ -90,9 +95,18 @@ class Comparison:
         marks = self._plan.marks(segment)
         return self._unplanned_is_zero or (marks is not None and bool(marks[position] == CLEARED))
 
+    def fingerprint(self, data: memoryview) -> tuple[int, bytes]:
+        """CRC and digest as the media has them."""
+        return self._writer.fingerprint(data)
+
     def store(self, extent: int, data: memoryview, crc: int, digest: bytes) -> None:
         self._writer.put(extent, data, crc, digest)
         self.count(new=len(data))
+
+    def store_again(self, extent: int, data: memoryview, found: tuple[int, bytes], was: SegmentTable) -> None:
+        """Store what the parent has already, but in a frame that is damaged."""
+        self._writer.put(extent, data, *found)
+        self._healing.stored_again(was, extent - was.first_extent, len(data))
 
     def clear(self, extent: int, length: int) -> None:
         self._writer.clear(extent)
@@ -121,9 +135,16 @@ class _Segment:
     """The extents of one segment as they arrive, from several threads."""
 
     def __init__(
-        self, comparison: Comparison, segment: int, parent: SegmentTable | None, audited: frozenset[int]
+        self,
+        comparison: Comparison,
+        segment: int,
+        parent: SegmentTable | None,
+        audited: frozenset[int],
+        *,
+        damaged: frozenset[int],
     ) -> None:
         self._comparison = comparison
+        self._damaged = damaged
         self._segment = segment
         self._parent = parent
         self._audited = audited
@@ -137,7 +158,7 @@ class _Segment:
             if first + index in self._audited:
                 self._audit(first + index, extent)
                 audited += len(extent)
-            else:
+            if first + index not in self._audited or first + index in self._damaged:
                 self._compare(first + index, extent)
         self._comparison.count(read=len(data), audited=audited)
 
@@ -147,16 +168,18 @@ class _Segment:
             if self._parent is not None and self._parent.pack[position] >= 0:
                 self._comparison.clear(extent, len(data))
             return
-        crc, digest = _fingerprint(data)
+        crc, digest = self._comparison.fingerprint(data)
         if not self._holds(position, data, (crc, digest)):
             self._comparison.store(extent, data, crc, digest)
+        elif position in self._damaged and self._parent is not None:
+            self._comparison.store_again(extent, data, (crc, digest), self._parent)
 
     def _audit(self, position: int, data: memoryview) -> None:
         zero = is_zero(data)
         if self._comparison.expects_zero(self._segment, position) or self._is_zero_in_parent(position):
             same = zero
         else:
-            same = not zero and self._holds(position, data, _fingerprint(data))
+            same = not zero and self._holds(position, data, self._comparison.fingerprint(data))
         if not same:
             raise AuditMismatch(
                 f"extent {self._segment * SEGMENT + position} was reported unchanged and is not"
@@ -175,9 +198,5 @@ class _Segment:
             # The disk's last extent was stored short and the disk has grown: behind it there are zeros.
             if not is_zero(data[stored:]):
                 return False
-            found = _fingerprint(data[:stored])
+            found = self._comparison.fingerprint(data[:stored])
         return found == (int(parent.crc[position]), parent.digest[position].tobytes())
-
-
-def _fingerprint(data: memoryview) -> tuple[int, bytes]:
-    return crc32c(data), blake3(data).digest()

@@ -1,11 +1,12 @@
-"""Doubt: what the log says of points that a lying change list may have spoilt, and who takes notice."""
+"""What the log says against points: doubt by a lying change list, damage of the media; who takes notice."""
 
 from __future__ import annotations
 
 from vsa.media.entries import DoubtEntry
 from vsa.media.media import Media
 from vsa.media.view import View
-from vsa.model import DiskBackup, Method, Point
+from vsa.model import DiskBackup, Method, Point, SourceDisk
+from vsa.text import ranges_text
 
 
 def mark_doubtful(disk_key: str, reason: str, *, run: str, media: Media) -> None:
@@ -33,6 +34,19 @@ def suspects(view: View, disk_key: str) -> tuple[int, ...]:
 def doubt_of(view: View, slot: int, disk_key: str) -> str:
     """Why a point's contents of a disk are in doubt; empty if they are not."""
     return next((doubt.reason for doubt in view.doubtful.get(slot, ()) if doubt.disk_key == disk_key), "")
+
+
+def harm_to(view: View, disk: SourceDisk) -> str:
+    """Which points of a disk have lost how much of it to damage that is not healed; empty if none has."""
+    lost: dict[int, list[tuple[int, int]]] = {}
+    for slot in view.points_of_disk(disk.key):
+        for harm in view.harm_of(slot):
+            if harm.disk_key == disk.key:
+                lost.setdefault(slot, []).extend(harm.ranges)
+    if not lost:
+        return ""
+    told = [f"point {slot} has lost {ranges_text(ranges, at_most=3)}" for slot, ranges in lost.items()]
+    return f"disk {disk.name}: the media is damaged: {'; '.join(told)}; `vsa show {min(lost)}` says more"
 
 
 def _backup(point: Point, disk_key: str) -> DiskBackup | None:

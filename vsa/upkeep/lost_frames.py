@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vsa.errors import MediaDamaged
+from vsa.media.coding import PackCodec
 from vsa.media.disk_index import DiskIndex, SegmentTable
 from vsa.media.extent_reader import ExtentReader
 from vsa.media.index import PackRef
@@ -79,7 +80,7 @@ def _reads(reader: ExtentReader, index: DiskIndex, table: SegmentTable, at: int)
 
 
 def frames_like(
-    store: Store, packs: Iterable[tuple[str, int]], wanted: frozenset[Print]
+    store: Store, packs: Iterable[tuple[str, int]], wanted: frozenset[Print], codec: PackCodec
 ) -> Iterator[tuple[str, Frame]]:
     """The first frame of each wanted fingerprint, with the pack that holds it."""
     left = set(wanted)
@@ -87,7 +88,7 @@ def frames_like(
         if not left:
             return
         try:
-            frames = read_table(store, name, size)
+            frames = read_table(store, name, size, codec)
         except MediaDamaged:
             continue
         for frame in frames:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, VsaError
+from vsa.errors import BadRequest, MediaConflict, MediaDamaged, ObjectMissing, VsaError
 from vsa.media import documents, layout
 from vsa.media.descriptor import describe_new
 from vsa.media.disk_index import DiskIndex
@@ -26,12 +26,14 @@ from vsa.media.entries import (
     RelocateEntry,
     SeenName,
 )
-from vsa.media.frames import Codec
 from vsa.media.index import PackRef
+from vsa.media.key_ring import Unlocked, orphaned_sealer, seal_again
 from vsa.media.media import Media
 from vsa.media.moves import MovesDescription, store_moves
 from vsa.media.pack import Frame, check_frames, read_frames
+from vsa.media.sealed_store import SealedStore
 from vsa.media.store import Store
+from vsa.media.wrapping import WrappingKey
 from vsa.model import DiskBackup, Intent, Point, ProcessName
 from vsa.progress import SILENT, Progress
 from vsa.upkeep import lost_frames, recorded
@@ -58,20 +60,35 @@ def rebuild(
     scratch: Path,
     now: datetime,
     random: Callable[[int], bytes],
+    wrapping: WrappingKey | None = None,
     progress: Progress = SILENT,
 ) -> Rebuilt:
     """Make media at `target`, an empty place prepared for writing, of what the packs at `source` say.
 
+    Sealed media needs one of its key documents at `source` and the `wrapping` key that opens it; what is
+    made is sealed under the same data key, and `wrapping` alone opens it. KeyNeeded or WrongKey without.
     MediaConflict if something is at `target`; otherwise errors as `recorded.find` has them.
     """
     if next(iter(target.names("")), None) is not None:
         raise MediaConflict(f"{target.location} is not empty: rebuilt media needs a place of its own")
-    found = recorded.find(source, progress)
-    describe_new(
-        target, extent_size=found.extent_size, now=now, random=random, media_id=bytes.fromhex(found.media_id)
-    )
-    media = Media(target, write=True, clock=lambda: now, random=random)
+    sealer = orphaned_sealer(source, wrapping, random=random)
+    found = recorded.find(source, sealer, progress)
+    media_id = bytes.fromhex(found.media_id)
+    unlocked = None
+    if sealer is None:
+        _require_no_key(source, wrapping)
+        describe_new(target, extent_size=found.extent_size, now=now, random=random, media_id=media_id)
+    else:
+        assert wrapping is not None
+        seal_again(target, sealer, wrapping, extent_size=found.extent_size, now=now, random=random)
+        unlocked, source = Unlocked(sealer, 0), SealedStore(source, sealer)
+    media = Media(target, write=True, unlocked=unlocked, clock=lambda: now, random=random)
     return _Rebuilding(source, media, found, scratch, random, progress).run(now)
+
+
+def _require_no_key(source: Store, wrapping: WrappingKey | None) -> None:
+    if wrapping is not None:
+        raise BadRequest(f"{source.location}: a key was given, but nothing there is sealed: give none")
 
 
 @dataclass
@@ -89,7 +106,7 @@ class _Rebuilding:
     def run(self, now: datetime) -> Rebuilt:
         self.lost += self.found.spoilt
         for copy in self.found.copies:
-            for ref, data in recorded.indexes_of(self.source, copy, self.scratch):
+            for ref, data in recorded.indexes_of(self.source, copy, self.media.codec, self.scratch):
                 self._keep(ref.name, data)
         points = [copy for copy in self.found.points if self._has_indexes(copy)]
         packs = self._copy_packs(points)
@@ -169,7 +186,9 @@ class _Rebuilding:
         searched = [item for item in self.found.packs.items() if item[0] not in packs.spoilt]
         found: dict[lost_frames.Print, tuple[str, Frame]] = {
             frame.fingerprint: (name, frame)
-            for name, frame in lost_frames.frames_like(self.source, searched, frozenset(lost.values()))
+            for name, frame in lost_frames.frames_like(
+                self.source, searched, frozenset(lost.values()), self.media.codec
+            )
         }
         copied = {
             name: self._copy(name) for name in {name for name, _ in found.values()} - packs.sound.keys()
@@ -187,7 +206,8 @@ class _Rebuilding:
     def _copy(self, name: str) -> PackRef:
         """Copy a pack that no index names, after proving its frames. MediaDamaged if one is spoilt."""
         data = self.source.read(name)
-        check_frames(data, read_frames(data, name), Codec(), name)
+        codec = self.media.codec
+        check_frames(data, read_frames(data, name, codec), codec, name)
         self._keep(name, memoryview(data))
         return PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
@@ -196,7 +216,7 @@ class _Rebuilding:
         for name in copy.packs:
             self._keep(name, memoryview(self.source.read(name)))
         self.media.begin_run(self._intent(run, point, now))
-        disks = tuple(disk.model_copy(update={"parent": None, "digests": None}) for disk in point.disks)
+        disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
         body = PointEntry(point=point.model_copy(update={"records": copy.packs, "disks": disks}))
         return self._say(body, run)
 

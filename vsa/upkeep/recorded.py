@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vsa.errors import MediaDamaged, NoMedia
+from vsa.errors import KeyNeeded, MediaDamaged, NoMedia, WrongKey
 from vsa.media import layout
+from vsa.media.coding import PackCodec
 from vsa.media.pack import HEADER_SIZE, PackHeader
 from vsa.media.records import Record, RecordHead, read_record
 from vsa.media.scratch import scratch_errors
+from vsa.media.sealing import Sealer
 from vsa.media.store import Store
 from vsa.model import IndexRef
 from vsa.progress import SILENT, Progress
@@ -52,10 +54,10 @@ class Found:
         return sorted(by_run.values(), key=lambda copy: (_taken_at(copy), copy.head.run))
 
 
-def find(store: Store, progress: Progress = SILENT) -> Found:
-    """Look at every pack that a listing shows.
+def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Found:
+    """Look at every pack that a listing shows; `sealer` is that of sealed media.
 
-    NoMedia if none can be read, MediaDamaged if they are of several media.
+    NoMedia if none can be read, MediaDamaged if they are of several media, or sealed and there is no key.
     """
     sizes = {name: store.size(name) for name in sorted(set(store.names(layout.RUNS))) if layout.is_pack(name)}
     identities: set[tuple[str, int]] = set()
@@ -66,13 +68,14 @@ def find(store: Store, progress: Progress = SILENT) -> Found:
     for name, size in sizes.items():
         try:
             header = PackHeader.decode(store.read(name, ByteRange(0, HEADER_SIZE)), name)
+            _require_seal(header, sealer, name)
             identities.add((header.media_id.hex(), header.extent_size))
             if header.holds_records:
-                head = _record(store, name).head
+                head = _record(store, name, _codec(header, sealer)).head
                 pieces.setdefault(head.set, {})[head.piece] = name, head
             else:
                 extents[name] = size
-        except MediaDamaged as error:
+        except (MediaDamaged, WrongKey) as error:
             _log.warning("%s", error)
             spoilt.append(str(error))
         progress.advanced(size)
@@ -82,12 +85,14 @@ def find(store: Store, progress: Progress = SILENT) -> Found:
     return Found(*identities.pop(), extents, tuple(_whole(pieces)), tuple(spoilt))
 
 
-def indexes_of(store: Store, copy: Copy, scratch: Path) -> Iterator[tuple[IndexRef, memoryview]]:
+def indexes_of(
+    store: Store, copy: Copy, codec: PackCodec, scratch: Path
+) -> Iterator[tuple[IndexRef, memoryview]]:
     """The indexes that a record holds, each with the size and digest of its reference; others are left out
     and logged. They are spooled in `scratch`, for they may be large."""
     with scratch_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
         for name in copy.packs:
-            file.write(_record(store, name).data)
+            file.write(_record(store, name, codec).data)
         size = file.tell()
         file.flush()
         data = (
@@ -103,8 +108,27 @@ def indexes_of(store: Store, copy: Copy, scratch: Path) -> Iterator[tuple[IndexR
             _log.warning("%s: the copy of index %s is not what it should be", store.location, ref.name)
 
 
-def _record(store: Store, name: str) -> Record:
-    record = read_record(store.read(name, limit=MAX_RECORD_PACK), name)
+def _codec(header: PackHeader, sealer: Sealer | None) -> PackCodec:
+    return PackCodec(header.media_id.hex(), header.extent_size, sealer)
+
+
+def _require_seal(header: PackHeader, sealer: Sealer | None, name: str) -> None:
+    """Without its key a sealed pack is of no use, and no other pack of the media would be. With a key, none
+    that is not sealed is believed."""
+    if header.sealed and sealer is None:
+        raise KeyNeeded(
+            f"{name} is sealed, and there is no key document beside it: nothing can be rebuilt without one. "
+            f"Put a copy of one, {layout.KEYS}0 or a later one, back; media.json is not needed"
+        )
+    if sealer is not None and (not header.sealed or header.media_id != sealer.media_id):
+        raise MediaDamaged(
+            f"{name} is {'a sealed' if header.sealed else 'an unsealed'} pack of media "
+            f"{header.media_id.hex()}, expected sealed ones of {sealer.media_id.hex()}, as the keys are"
+        )
+
+
+def _record(store: Store, name: str, codec: PackCodec) -> Record:
+    record = read_record(store.read(name, limit=MAX_RECORD_PACK), name, codec)
     if record is None or record.head.piece >= record.head.pieces:
         raise MediaDamaged(f"{name} is no piece of a record")
     return record

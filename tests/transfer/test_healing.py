@@ -1,0 +1,103 @@
+"""Healing while others move frames: it is planned on the log that it follows, or planned again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.media.faulty_store import FaultyStore
+from tests.upkeep.estate import DATA, OS, SIZE, Estate, fresh
+from vsa.errors import TryAgainLater
+from vsa.media.entries import Damaged, DamageEntry, RelocateEntry
+from vsa.media.media import Media
+from vsa.model import IndexRef
+from vsa.transfer.healing import Healing
+
+CONTENTS = fresh("a", *range(6))
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Estate:
+    made = Estate(tmp_path)
+    made.back_up(OS, CONTENTS)
+    made.back_up(DATA, fresh("b", 0, 1))
+    return made
+
+
+def call_damaged(estate: Estate, *extents: int) -> None:
+    places = [estate.place_of(OS, extent) for extent in extents]
+    damaged = Damaged(name=places[0][0], offsets=tuple(offset for _, offset in places))
+    estate.backups.media.append(DamageEntry(objects=(damaged,), reason="decay"))
+
+
+def stored_again(estate: Estate, media: Media, run: str) -> tuple[Healing, IndexRef]:
+    """A stream that has read what is damaged, and stored it in an index of its own."""
+    indexes = media.view().points[0].point.disks[0].indexes
+    parent = media.disk_index(indexes, SIZE)
+    healing = Healing(parent, media.view().damaged)
+    table = parent.segment(0)
+    assert table is not None
+    again = healing.positions(table)
+    for extent in again:
+        healing.stored_again(table, extent, len(CONTENTS[extent]))
+    stored = estate.backups.store(run, OS, {extent: CONTENTS[extent] for extent in again})
+    return healing, stored.indexes[-1]
+
+
+def test_every_damaged_frame_is_left_behind(estate: Estate) -> None:
+    call_damaged(estate, 1, 4)
+    media = estate.backups.media
+    run = estate.backups.run(estate.media.view().points[0].point.vm)
+    healing, index = stored_again(estate, media, run)
+    healing.commit(index, run=run, media=media)
+    (name,) = media.view().damaged
+    assert media.view().healed == media.view().damaged
+    assert {estate.place_of(OS, extent)[0] == name for extent in (1, 4)} == {False}
+    assert {estate.place_of(OS, extent)[0] == name for extent in (0, 2, 3, 5)} == {True}
+    estate.require_nothing_wrong({})
+
+
+def test_what_others_move_meanwhile_has_it_planned_again(estate: Estate) -> None:
+    call_damaged(estate, 1, 4)
+    run = estate.backups.run(estate.media.view().points[0].point.vm)
+    tables: list[str] = []
+
+    def another_is_first(_number: int, method: str, name: str) -> None:
+        if method == "create" and "/moves/" in name:
+            tables.append(name)
+            if len(tables) == 1:
+                estate.move(DATA, 0, fresh("b", 0)[0])
+
+    media = Media(FaultyStore(estate.backups.media.store, another_is_first), write=True)
+    healing, index = stored_again(estate, media, run)
+    healing.commit(index, run=run, media=media)
+    assert len(tables) == 2, "the first plan was refused"
+    assert estate.media.view().healed == estate.media.view().damaged
+    estate.require_nothing_wrong({})
+
+
+def test_two_streams_that_heal_the_same_frames_do_it_once(estate: Estate) -> None:
+    call_damaged(estate, 1, 4)
+    media = estate.backups.media
+    vm = media.view().points[0].point.vm
+    runs = [estate.backups.run(vm), estate.backups.run(vm)]
+    streams = [stored_again(estate, media, run) for run in runs]
+    for run, (healing, index) in zip(runs, streams, strict=True):
+        healing.commit(index, run=run, media=media)
+    assert len(media.view().relocations) == 1
+    estate.require_nothing_wrong({})
+
+
+def test_a_run_that_never_gets_its_turn_may_be_tried_again(estate: Estate) -> None:
+    call_damaged(estate, 1)
+    run = estate.backups.run(estate.media.view().points[0].point.vm)
+
+    def another_is_first(_number: int, method: str, name: str) -> None:
+        if method == "create" and "/moves/" in name:
+            estate.backups.media.append(RelocateEntry(reason="nothing, but first"))
+
+    media = Media(FaultyStore(estate.backups.media.store, another_is_first), write=True)
+    healing, index = stored_again(estate, media, run)
+    with pytest.raises(TryAgainLater, match="again and again"):
+        healing.commit(index, run=run, media=media)

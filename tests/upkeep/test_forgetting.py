@@ -1,0 +1,227 @@
+"""Forgetting: what a plan says, what it refuses, and what becomes of it when the log goes on meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.media.making import a_snapshot
+from tests.upkeep.keeping import DAY, Keeping
+from vsa.errors import BadRequest, MediaConflict
+from vsa.media.entries import Damaged, DamageEntry, DoubtEntry, Harm, JobEntry, PointEntry, Result
+from vsa.model import Method
+from vsa.retention import Retention
+from vsa.upkeep.forgetting import Limits, by_policy, forget, named, pin, plan_forgetting, unforget
+
+ALL = Limits(override_share=True)
+
+
+@pytest.fixture
+def keeping(tmp_path):
+    return Keeping(tmp_path)
+
+
+def plan(keeping, policy=None, *, slots=(), limits=ALL):
+    request = named(slots) if slots else by_policy(lambda made: policy)
+    return plan_forgetting(keeping.media, request, now=keeping.now, limits=limits)
+
+
+def going(found):
+    return [item.slot for item in found.decision.going]
+
+
+LAST = Retention(keep_last=1)
+
+
+def test_a_plan_says_why_each_point_goes_or_stays_and_changes_nothing(keeping):
+    slots = [keeping.back_up({0: seed}, full=True) for seed in range(3)]
+    keeping.pin(slots[0])
+    head = keeping.media.view().head
+    found = plan(keeping, Retention(keep_last=1))
+    assert [(item.slot, item.reason) for item in found.decision.going] == [(slots[1], "no rule keeps it")]
+    assert {item.slot: item.reason for item in found.decision.staying} == {
+        slots[0]: "pinned",
+        slots[2]: "the newest sound point of a disk, one of the last 1",
+    }
+    assert keeping.media.view().head == head
+
+
+def test_what_it_says_is_freed_is_what_a_prune_frees(keeping):
+    keeping.back_up({at: ("a", at) for at in range(9)})
+    keeping.back_up({at: ("b", at) for at in range(5)})
+    keeping.back_up({at: ("c", at) for at in range(9)}, full=True)
+    found = plan(keeping, LAST)
+    forget(keeping.media, found, now=keeping.now)
+    report = keeping.prune(threshold=0.0)
+    assert report.deleted.size == found.freed > 14 * 4096
+
+
+def test_extents_that_a_point_shares_with_others_are_not_freed(keeping):
+    keeping.back_up({at: ("a", at) for at in range(9)})
+    keeping.back_up({0: "b"})
+    found = plan(keeping, LAST)
+    assert going(found) == [0]
+    assert found.freed < 4096
+
+
+def test_forgetting_twice_forgets_nothing_more(keeping):
+    for seed in range(4):
+        keeping.back_up({0: seed})
+    forget(keeping.media, plan(keeping, LAST), now=keeping.now)
+    again = plan(keeping, LAST)
+    assert going(again) == []
+    assert forget(keeping.media, again, now=keeping.now) is None
+
+
+class TestNeverGoesByPolicy:
+    def last_two(self, keeping):
+        return keeping.back_up({0: "a"}), keeping.back_up({0: "b"})
+
+    def require_both_stay(self, keeping):
+        assert going(plan(keeping, LAST)) == []
+
+    def test_the_newest_point_that_is_not_doubtful(self, keeping):
+        _, newest = self.last_two(keeping)
+        keeping.media.append(DoubtEntry(points=(newest,), disk_key="d", reason="audit"))
+        self.require_both_stay(keeping)
+
+    def test_the_newest_point_that_no_damage_has_harmed(self, keeping):
+        _, newest = self.last_two(keeping)
+        harm = Harm(points=(newest,), disk_key="d", ranges=((0, 4096),))
+        pack = next(name for name in keeping.objects() if name.endswith(".pack"))
+        keeping.media.append(DamageEntry(objects=(Damaged(name=pack),), harm=(harm,), reason="verify"))
+        self.require_both_stay(keeping)
+
+    def test_the_newest_point_that_is_complete(self, keeping):
+        keeping.back_up({0: "a"})
+        run = keeping.begin()
+        entry, _ = keeping.written(run, {0: "b"})
+        point = entry.point.model_copy(update={"incomplete": True})
+        keeping.media.append(PointEntry(point=point), run=run)
+        self.require_both_stay(keeping)
+
+    def test_the_newest_point_of_a_disk_that_its_vm_has_lost(self, keeping):
+        """One VM, whose second disk is only in its first point."""
+        keeping.back_up({0: "a"}, disk="data")
+        run = keeping.begin()
+        entry, _ = keeping.written(run, {0: "b"}, disk="os")
+        vm = keeping.media.view().points[0].point.vm
+        keeping.media.append(PointEntry(point=entry.point.model_copy(update={"vm": vm})), run=run)
+        self.require_both_stay(keeping)
+
+    def test_the_point_whose_base_the_next_comparison_starts_from(self, keeping):
+        run = keeping.begin()
+        entry, _ = keeping.written(run, {0: "a"})
+        base = a_snapshot(entry.point.disks[0].disk)
+        keeping.media.append(PointEntry(point=entry.point.model_copy(update={"bases": (base,)})), run=run)
+        run = keeping.begin()
+        keeping.media.append(keeping.written(run, {1: "by crc"}, full=True)[0], run=run)
+        self.require_both_stay(keeping)
+
+    def test_a_point_of_a_subclient_without_retention(self, keeping):
+        self.last_two(keeping)
+        assert going(plan(keeping, None)) == []
+
+
+class TestRefused:
+    def test_a_plan_that_takes_more_than_the_share_of_a_vm(self, keeping):
+        for seed in range(4):
+            keeping.back_up({0: seed})
+        found = plan(keeping, LAST, limits=Limits())
+        assert len(going(found)) == 3
+        assert "3 of the 4 points of os would be forgotten, more than 50%" in found.decision.refusals[0]
+        with pytest.raises(BadRequest, match="3 of the 4"):
+            forget(keeping.media, found, now=keeping.now)
+        assert not keeping.media.view().forgotten
+        assert not plan(keeping, Retention(keep_last=2), limits=Limits()).decision.refusals
+
+    def test_under_a_clock_that_the_log_contradicts(self, keeping):
+        """F48."""
+        for seed in range(2):
+            keeping.back_up({0: seed})
+        keeping.now -= DAY
+        found = plan(keeping, LAST)
+        assert "set the clock" in found.decision.refusals[0]
+        with pytest.raises(BadRequest, match="set the clock"):
+            forget(keeping.media, found, now=keeping.now)
+        trusted = plan(keeping, LAST, limits=Limits(override_share=True, trust_clock=True))
+        assert forget(keeping.media, trusted, now=keeping.now) is not None
+
+    def test_points_that_cannot_be_forgotten_by_name(self, keeping):
+        slot = keeping.back_up({0: "a"})
+        with pytest.raises(BadRequest, match="holds no recovery point"):
+            plan(keeping, slots=(99,))
+        keeping.pin(slot)
+        with pytest.raises(MediaConflict, match="pinned"):
+            plan(keeping, slots=(slot,))
+
+
+def test_a_point_that_is_named_goes_with_a_warning_if_it_is_the_last(keeping):
+    slot = keeping.back_up({0: "a"})
+    found = plan(keeping, slots=(slot,))
+    assert found.decision.warnings == (f"point {slot} goes although it is the newest sound point of a disk",)
+    forget(keeping.media, found, now=keeping.now)
+    assert keeping.media.view().live == []
+
+
+def test_a_plan_that_the_log_has_overtaken_is_not_carried_out(keeping):
+    """F43: the newest sound point has become another one since."""
+    old, new = keeping.back_up({0: "a"}), keeping.back_up({0: "b"})
+    found = plan(keeping, LAST)
+    assert going(found) == [old]
+    keeping.media.append(DoubtEntry(points=(new,), disk_key="d", reason="audit"))
+    with pytest.raises(MediaConflict, match="look at a new one"):
+        forget(keeping.media, found, now=keeping.now)
+
+
+def test_two_policies_at_once_leave_the_last_sound_point(keeping):
+    first, second = keeping.back_up({0: "a"}), keeping.back_up({0: "b"})
+    by_one, by_other = plan(keeping, LAST), plan(keeping, slots=(second,))
+    forget(keeping.media, by_other, now=keeping.now)
+    with pytest.raises(MediaConflict):
+        forget(keeping.media, by_one, now=keeping.now)
+    assert [made.slot for made in keeping.media.view().live] == [first]
+
+
+def test_the_token_changes_with_what_goes_alone(keeping):
+    for seed in range(3):
+        keeping.back_up({0: seed})
+    before = plan(keeping, LAST)
+    keeping.media.append(
+        JobEntry(
+            job="j",
+            subclient="all",
+            method=Method.CBT,
+            started_at=keeping.now,
+            ended_at=keeping.now,
+            result=Result.COMPLETED,
+        )
+    )
+    assert plan(keeping, LAST).token == before.token
+    keeping.back_up({0: "more"})
+    assert plan(keeping, LAST).token != before.token
+
+
+def test_what_was_forgotten_or_pinned_can_be_taken_back(keeping):
+    slot = keeping.back_up({0: "a"})
+    forget(keeping.media, plan(keeping, slots=(slot,)), now=keeping.now)
+    unforget(keeping.media, (slot,))
+    pin(keeping.media, (slot,), pinned=True)
+    view = keeping.media.view()
+    assert ([made.slot for made in view.live], view.pinned) == ([slot], {slot})
+    pin(keeping.media, (slot,), pinned=False)
+    assert not keeping.media.view().pinned
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(1, 3))
+def test_a_disk_keeps_a_sound_point_whatever_is_doubtful(tmp_path_factory, doubtful, keep_last):
+    keeping = Keeping(tmp_path_factory.mktemp("keeping"))
+    slots = [keeping.back_up({0: seed}) for seed in range(len(doubtful))]
+    for slot, doubt in zip(slots, doubtful, strict=True):
+        if doubt:
+            keeping.media.append(DoubtEntry(points=(slot,), disk_key="d", reason="audit"))
+    kept = set(slots) - set(going(plan(keeping, Retention(keep_last=keep_last))))
+    sound = [slot for slot, doubt in zip(slots, doubtful, strict=True) if not doubt]
+    assert set(sound[-1:]) <= kept

@@ -1,0 +1,353 @@
+"""Pruning: what is needed stays, what is not goes, whoever else is at work and whatever fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.media.faulty_store import FaultyStore, Moment
+from tests.media.making import flip_bit
+from tests.media.test_documents import proven
+from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
+from vsa.errors import BadRequest, DeleteRefused, MediaDamaged, MediaUnusable, ObjectsDoomed, RunStopped
+from vsa.media.entries import DoomEntry
+from vsa.media.folder import FolderStore
+from vsa.upkeep import doom
+from vsa.upkeep.prune import carry_out
+
+
+@pytest.fixture
+def keeping(tmp_path):
+    return Keeping(tmp_path)
+
+
+def test_what_only_a_forgotten_point_needs_goes_when_its_grace_is_over(keeping):
+    old = keeping.back_up({0: "a", 1: "b"})
+    new = keeping.back_up({0: "c", 1: "d"}, full=True)
+    keeping.forget(old)
+    keeping.now += 13 * DAY
+    assert keeping.plan(days=14).points == ()
+    assert keeping.prune(days=14).deleted.objects == 0
+    keeping.now += 2 * DAY
+    report = keeping.prune(days=14)
+    assert report.points == (old,)
+    # A pack, an index and their record, and the intents of both runs, which are over and old.
+    assert (report.objects, report.deleted.objects) == (5, 5)
+    assert set(keeping.media.view().points) == {new}
+    keeping.require_sound()
+
+
+def test_a_plan_changes_nothing(keeping):
+    keeping.forget(keeping.back_up({0: "a"}))
+    keeping.back_up({0: "b"}, full=True)
+    before, head = keeping.objects(), keeping.media.view().head
+    plan = keeping.plan()
+    assert (plan.objects, plan.points) == (3, (0,))
+    assert (
+        plan.size
+        == sum((keeping.folder / name).stat().st_size for name in before if "run-1/" in name)
+        - (keeping.folder / "runs/run-1/intent.json").stat().st_size
+    )
+    assert (keeping.objects(), keeping.media.view().head) == (before, head)
+
+
+def test_a_point_in_the_middle_can_go_and_its_neighbours_stay(keeping):
+    keeping.back_up({at: ("a", at) for at in range(20)})
+    middle = keeping.back_up({3: "x"})
+    keeping.back_up({3: "y", 4: None})
+    keeping.forget(middle)
+    keeping.prune()
+    assert middle not in keeping.media.view().points
+    keeping.require_sound()
+
+
+def test_pinned_points_are_never_given_up(keeping):
+    slot = keeping.back_up({0: "a"})
+    keeping.forget(slot)
+    keeping.pin(slot)
+    keeping.prune()
+    assert slot in keeping.media.view().points
+    keeping.require_sound()
+
+
+def test_a_point_pinned_after_the_plan_stays(keeping):
+    slot = keeping.back_up({0: "a"})
+    keeping.forget(slot)
+    plan = keeping.plan()
+    keeping.pin(slot)
+    assert carry_out(plan, process=SELF).points == ()
+    keeping.require_sound()
+
+
+def test_a_point_called_back_after_the_plan_stays(keeping):
+    slot = keeping.back_up({0: "a"})
+    keeping.back_up({0: "b"}, full=True)
+    keeping.forget(slot)
+    plan = keeping.plan()
+    keeping.unforget(slot)
+    assert carry_out(plan, process=SELF).points == ()
+    keeping.require_sound()
+
+
+def test_a_point_that_was_given_up_cannot_be_called_back(keeping):
+    slot = keeping.back_up({0: "a"})
+    keeping.forget(slot)
+    keeping.prune()
+    with pytest.raises(Exception, match="cannot be called back"):
+        keeping.unforget(slot)
+
+
+class TestOrphans:
+    def test_of_a_run_that_may_be_at_work_nothing_goes(self, keeping):
+        run = keeping.begin()
+        entry, holds = keeping.written(run, {0: "a"})
+        plan = keeping.plan()
+        assert (plan.objects, plan.unknown) == (0, (run,))
+        carry_out(plan, process=SELF)
+        keeping.held[keeping.media.append(entry, run=run)] = holds
+        keeping.require_sound()
+
+    def test_of_a_run_whose_process_has_ended_they_go_and_it_is_fenced(self, keeping):
+        run = keeping.begin(process=GONE)
+        entry, _ = keeping.written(run, {0: "a"})
+        report = keeping.prune()
+        assert (report.objects, report.deleted.objects) == (2, 2)
+        assert keeping.objects() == {f"runs/{run}/intent.json"}
+        with pytest.raises(RunStopped):
+            keeping.media.append(entry, run=run)
+
+    def test_of_an_old_run_they_go_with_its_intent(self, keeping):
+        run = keeping.begin()
+        keeping.written(run, {0: "a"})
+        keeping.now += 2 * DAY
+        assert keeping.prune().deleted.objects == 3
+        assert keeping.objects() == set()
+
+    def test_of_a_run_without_an_intent_nothing_goes(self, keeping):
+        run = keeping.begin()
+        keeping.written(run, {0: "a"})
+        (keeping.folder / f"runs/{run}/intent.json").unlink()
+        keeping.now += 99 * DAY
+        assert keeping.plan().unknown == (run,)
+        assert keeping.prune().objects == 0
+
+    def test_a_run_that_commits_between_plan_and_doom_keeps_everything(self, keeping):
+        run = keeping.begin()
+        entry, holds = keeping.written(run, {0: "a"})
+        keeping.now += 2 * DAY
+        plan = keeping.plan()
+        assert plan.dead == (run,)
+        keeping.held[keeping.media.append(entry, run=run)] = holds
+        assert carry_out(plan, process=SELF).deleted.objects == 1, "its intent, which is old"
+        keeping.require_sound()
+
+    def test_what_is_not_of_the_format_is_never_touched(self, keeping):
+        run = keeping.begin(process=GONE)
+        keeping.written(run, {0: "a"})
+        strangers = [f"runs/{run}/notes.txt", f"runs/{run}/packs/mine.pack", "runs/readme", "precious.pack"]
+        for name in strangers:
+            path = keeping.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("precious")
+        keeping.prune()
+        assert all((keeping.folder / name).read_text() == "precious" for name in strangers)
+
+
+class TestAWriterBeside:
+    """A writer builds on a point that is given up while it reads."""
+
+    @pytest.fixture
+    def old(self, keeping):
+        return keeping.back_up({at: ("a", at) for at in range(8)})
+
+    def test_that_commits_before_the_doom_keeps_what_it_builds_on(self, keeping, old):
+        run = keeping.begin()
+        entry, holds = keeping.written(run, {0: "b"})
+        keeping.forget(old)
+        plan = keeping.plan()
+        keeping.held[keeping.media.append(entry, run=run)] = holds
+        carry_out(plan, process=SELF)
+        assert old not in keeping.media.view().points
+        keeping.require_sound()
+
+    @pytest.mark.parametrize("delta", [{0: "b"}, {}], ids=["changed", "unchanged"])
+    def test_that_commits_after_the_doom_is_told_to_read_again(self, keeping, old, delta):
+        run = keeping.begin()
+        entry, _ = keeping.written(run, delta)
+        keeping.forget(old)
+        keeping.prune()
+        with pytest.raises(ObjectsDoomed):
+            keeping.media.append(entry, run=run)
+        assert keeping.media.is_given_up(entry.point.disks[0])
+        again, holds = keeping.written(run, {at: ("c", at) for at in range(8)})
+        keeping.held[keeping.media.append(again, run=run)] = holds
+        keeping.require_sound()
+
+    def test_that_commits_between_doom_and_deletion_is_told_as_well(self, keeping, old):
+        run = keeping.begin()
+        entry, _ = keeping.written(run, {0: "b"})
+        keeping.forget(old)
+        told = []
+
+        def commit_first(_number, method, _name):
+            if method == "delete" and not told:
+                told.append(True)
+                with pytest.raises(ObjectsDoomed):
+                    keeping.media.append(entry, run=run)
+
+        keeping.prune(store=FaultyStore(FolderStore(keeping.folder), commit_first))
+        assert told
+
+
+class TestNothingIsDeleted:
+    @pytest.fixture
+    def media_with_garbage(self, keeping):
+        keeping.forget(keeping.back_up({0: "a"}))
+        keeping.back_up({0: "b", 1: "c"}, full=True)
+        return keeping
+
+    def require_refused(self, keeping, error, match, **how):
+        before = keeping.objects()
+        with pytest.raises(error, match=match):
+            keeping.prune(**how)
+        assert keeping.objects() == before
+
+    def test_if_an_index_that_is_needed_is_damaged(self, media_with_garbage):
+        keeping = media_with_garbage
+        flip_bit(next((keeping.folder / "runs/run-2/index").iterdir()), 999)
+        self.require_refused(keeping, MediaDamaged, "digest")
+
+    def test_if_an_index_that_is_needed_is_missing(self, media_with_garbage):
+        keeping = media_with_garbage
+        next((keeping.folder / "runs/run-2/index").iterdir()).unlink()
+        self.require_refused(keeping, MediaDamaged, "missing")
+
+    def test_if_the_log_has_a_hole(self, media_with_garbage):
+        keeping = media_with_garbage
+        (keeping.folder / "log/000000000001").unlink()
+        self.require_refused(keeping, MediaDamaged, "lost")
+
+    def test_if_a_newer_version_wrote_to_the_log(self, media_with_garbage):
+        keeping = media_with_garbage
+        path = keeping.folder / f"log/{keeping.media.view().head - 1:012}"
+        fields = json.loads(path.read_bytes())
+        del fields["sha256"]
+        fields["body"] = {"type": "prophecy"}
+        path.write_bytes(proven(fields))
+        self.require_refused(keeping, MediaUnusable, "newer version")
+
+    def test_if_the_doom_entry_finds_no_space(self, media_with_garbage):
+        """F28."""
+        keeping = media_with_garbage
+        full = MediaUnusable("the file system is full")
+
+        def no_space(_number, method, name):
+            return (Moment.BEFORE, full) if method == "create" and name.startswith("log/") else None
+
+        store = FaultyStore(FolderStore(keeping.folder), no_space)
+        self.require_refused(keeping, MediaUnusable, "full", store=store)
+        assert not [call for call in store.calls if call[0] == "delete"]
+
+    def test_if_the_clock_is_behind_the_log(self, media_with_garbage):
+        keeping = media_with_garbage
+        keeping.now -= 0.01 * DAY
+        self.require_refused(keeping, BadRequest, "set the clock")
+        keeping.prune(trust_clock=True)
+
+    def test_if_the_log_doomed_what_a_point_needs(self, media_with_garbage):
+        keeping = media_with_garbage
+        needed = str(next((keeping.folder / "runs/run-2/packs").iterdir()).relative_to(keeping.folder))
+        keeping.media.append(DoomEntry(objects=(needed,), reason="a bug"))
+        self.require_refused(keeping, MediaDamaged, "contradicts itself")
+
+
+class TestListings:
+    """F46: a listing may miss or repeat names. It may cost space, never data."""
+
+    class Listing(FaultyStore):
+        def __init__(self, store, change):
+            super().__init__(store, lambda *_: None)
+            self._change = change
+
+        def names(self, prefix, *, after=""):
+            return iter(self._change(list(super().names(prefix, after=after))))
+
+    @pytest.mark.parametrize(
+        "change",
+        [lambda names: [], lambda names: names[::2], lambda names: names[::-1] * 2],
+        ids=["empty", "half", "twice"],
+    )
+    def test_that_lie_delete_nothing_that_is_needed(self, keeping, change):
+        keeping.forget(keeping.back_up({0: "a"}))
+        keeping.back_up({0: "b", 1: "c"}, full=True)
+        orphan = keeping.begin(process=GONE)
+        keeping.written(orphan, {0: "x"})
+        keeping.prune(store=self.Listing(FolderStore(keeping.folder), change))
+        keeping.require_sound()
+        keeping.prune()
+        keeping.require_sound()
+        assert not [name for name in keeping.objects() if "/packs/" in name and "run-2" not in name]
+
+
+def test_what_a_store_refuses_to_delete_is_not_yet_deleted(keeping):
+    """F51."""
+    keeping.forget(keeping.back_up({0: "a"}))
+    keeping.back_up({0: "b"}, full=True)
+    locked = DeleteRefused("kept by a policy until June")
+
+    def refuse(_number, method, name):
+        return (Moment.BEFORE, locked) if method == "delete" and name.endswith(".pack") else None
+
+    report = keeping.prune(store=FaultyStore(FolderStore(keeping.folder), refuse))
+    assert (report.deleted.refused, report.deleted.objects) == (2, 1)
+    assert "policy" in report.deleted.reason
+    assert keeping.plan().doomed == 2
+    assert keeping.prune().deleted.objects == 2
+
+
+def test_two_prunes_of_one_plan_do_the_work_once(keeping):
+    """F43: whoever comes second finds that it is done."""
+    keeping.forget(keeping.back_up({0: "a"}))
+    keeping.back_up({at: ("b", at) for at in range(9)}, full=True)
+    keeping.back_up({at: ("c", at) for at in range(1, 9)})
+    plans = [keeping.plan(folder=name) for name in ("one", "two")]
+    first, second = (carry_out(plan, process=SELF) for plan in plans)
+    assert (first.objects, second.objects) == (3, 0)
+    assert (first.points, second.points) == ((0,), ())
+    keeping.require_sound()
+
+
+def test_many_objects_take_several_entries(keeping, monkeypatch):
+    monkeypatch.setattr(doom, "MAX_NAMES", 3)
+    for seed in range(4):
+        keeping.forget(keeping.back_up({0: seed}, full=True))
+    report = keeping.prune()
+    assert (report.entries, report.objects, report.deleted.objects) == (4, 12, 12)
+    assert not keeping.media.view().points
+
+
+class TestRecords:
+    """What a point says is stored once more, in packs that no row leads to."""
+
+    def records(self, keeping, run):
+        mine = {name for name in keeping.objects() if name.startswith(f"runs/{run}/packs/")}
+        return mine - keeping.packs().keys()
+
+    def test_of_points_that_stay_are_kept(self, keeping):
+        keeping.back_up({0: "a"})
+        keeping.prune()
+        assert len(self.records(keeping, "run-1")) == 1
+
+    def test_of_a_point_that_is_gone_are_kept_while_others_need_its_index(self, keeping):
+        old = keeping.back_up({at: ("a", at) for at in range(9)})
+        new = keeping.back_up({0: "b"})
+        assert len(keeping.media.view().points[new].point.disks[0].indexes) == 2
+        keeping.forget(old)
+        for _ in range(2):
+            keeping.prune(threshold=0.0)
+            assert len(self.records(keeping, "run-1")) == 1
+        keeping.back_up({0: "c"}, full=True)
+        keeping.forget(new)
+        keeping.prune(threshold=0.0)
+        assert self.records(keeping, "run-1") == self.records(keeping, "run-2") == set()

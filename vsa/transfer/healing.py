@@ -1,0 +1,113 @@
+"""Reading damaged extents again: what the media has lost, the disk may still hold.
+
+A stream also reads every extent whose frame, as the parent has it, is damaged. One that still has the
+parent's fingerprint is stored anew, and all points are led there; one that differs heals nobody, but the new
+point has its own bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+
+from vsa.errors import MediaConflict, MediaDamaged, ObjectsDoomed, TryAgainLater
+from vsa.media.damaged import damaged_positions
+from vsa.media.disk_index import DiskIndex, SegmentTable
+from vsa.media.layout import SEGMENT
+from vsa.media.media import Media
+from vsa.media.moves import MAX_MOVES
+from vsa.media.view import View
+from vsa.model import IndexRef, Method, Reason
+from vsa.transfer.methods import Decision
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 50
+"""A job may have as many streams that heal at the same time."""
+
+
+class Healing:
+    """The damaged frames of one disk's parent, and those of them that were stored anew."""
+
+    def __init__(self, parent: DiskIndex | None, damaged: Mapping[str, frozenset[int]]) -> None:
+        """`damaged` is what the log says: offsets of bad frames by pack, or WHOLE."""
+        self._parent = parent
+        self._damaged = damaged
+        self._lock = threading.Lock()
+        self._stored: set[int] = set()
+
+    def positions(self, table: SegmentTable | None) -> frozenset[int]:
+        """The extents of a segment of the parent whose frames are damaged."""
+        if table is None or self._parent is None:
+            return frozenset()
+        return frozenset(damaged_positions(table, self._parent.packs, self._damaged))
+
+    def stored_again(self, table: SegmentTable, position: int, length: int) -> None:
+        """The extent was stored anew with the parent's fingerprint.
+
+        A frame that is shorter than the extent is now, on a disk that has grown since, has no equal.
+        """
+        if self._parent is None or int(table.size[position]) != length:
+            return
+        with self._lock:
+            self._stored.add(table.first_extent + position)
+
+    def commit(self, index: IndexRef | None, *, run: str, media: Media) -> None:
+        """Lead all points to the new frames, before the run has a point: that may fail, this stands.
+
+        Planned anew for as long as other streams or jobs move frames meanwhile.
+        """
+        if index is None or not self._stored:
+            return
+        for _ in range(_ATTEMPTS):
+            view = media.view()
+            places = dict(islice(self._still_damaged(media, view), MAX_MOVES))
+            if not places:
+                return
+            try:
+                slot = media.heal(index, places, run=run, planned_on=view)
+                _log.warning("%d damaged extents are healed (log slot %d)", len(places), slot)
+            except ObjectsDoomed:
+                raise
+            except MediaConflict as error:
+                _log.info("healing is planned again: %s", error)
+        raise TryAgainLater("frames were moved by others again and again while this run tried to heal some")
+
+    def _still_damaged(self, media: Media, view: View) -> Iterator[tuple[int, tuple[str, int]]]:
+        """Where the extents that were stored anew lie now, unless that is sound already."""
+        if self._parent is None:
+            return
+        refs = [file.ref for file in self._parent.files]
+        index = media.disk_index(refs, self._parent.disk_size, view)
+        for number in sorted({extent // SEGMENT for extent in self._stored}):
+            table = index.segment(number)
+            for at in damaged_positions(table, index.packs, view.damaged) if table else ():
+                if table and table.first_extent + at in self._stored:
+                    place = index.packs[table.pack[at]], int(table.offset[at])
+                    yield table.first_extent + at, place
+
+
+def unless_parent_is_damaged(decision: Decision, media: Media, disk_size: int) -> Decision:
+    """The decision, or a full because the indexes that it would build on can no longer be read."""
+    if decision.parent is None:
+        return decision
+    view, indexes = media.view(), decision.parent.backup.indexes
+    fault = next((f"{ref.name} is damaged" for ref in indexes if view.is_lost(ref.name)), "")
+    if not fault:
+        try:
+            media.disk_index(indexes, disk_size, view)
+            return decision
+        except MediaDamaged as error:
+            fault = str(error)
+    _log.error("point %d cannot be built on: %s", decision.parent.slot, fault)
+    return replace(
+        decision,
+        method=Method.FULL,
+        reason=Reason.FULL_PARENT_DAMAGED,
+        detail=fault,
+        parent=None,
+        base=None,
+    )

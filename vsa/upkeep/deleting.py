@@ -1,0 +1,67 @@
+"""Deletes doomed objects, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from vsa.errors import DeleteRefused, MediaDamaged, ObjectMissing, TryAgainLater
+from vsa.media import layout
+from vsa.media.store import Store
+from vsa.media.view import View
+from vsa.progress import Progress
+
+_AT_A_TIME = 8
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What was deleted. The store keeps `refused` objects for now, for the reason that one of them had."""
+
+    objects: int = 0
+    size: int = 0
+    refused: int = 0
+    reason: str = ""
+
+    def __add__(self, other: Deleted) -> Deleted:
+        return Deleted(
+            self.objects + other.objects,
+            self.size + other.size,
+            self.refused + other.refused,
+            self.reason or other.reason,
+        )
+
+
+def doomed_now(view: View, names: Iterable[str], needed: Iterable[str]) -> list[str]:
+    """Those of the names that may be deleted. `view` has read the doom entries back; `needed` is what its
+    points need. MediaDamaged if the log doomed any of that: then nothing may be deleted at all."""
+    if lost := next((name for name in needed if name in view.doomed), None):
+        raise MediaDamaged(
+            f"the log dooms {lost}, which a recovery point needs: "
+            "it contradicts itself, so nothing is deleted; keep the media as it is"
+        )
+    return [name for name in names if name in view.doomed and layout.run_of(name) is not None]
+
+
+def delete(store: Store, names: Iterable[str], progress: Progress) -> Deleted:
+    """Delete each of the names, all of them doomed; one that is kept does not keep the others."""
+    progress.started("deleting", 0)
+    try:
+        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+            done = pool.map(lambda name: _delete(store, name, progress), names)
+            return sum(done, Deleted())
+    finally:
+        progress.finished()
+
+
+def _delete(store: Store, name: str, progress: Progress) -> Deleted:
+    try:
+        size = store.size(name)
+        store.delete(name)
+    except ObjectMissing:
+        return Deleted()
+    except (DeleteRefused, TryAgainLater) as error:
+        return Deleted(refused=1, reason=str(error))
+    progress.advanced(size)
+    return Deleted(objects=1, size=size)

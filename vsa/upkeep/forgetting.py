@@ -1,0 +1,248 @@
+"""Forgetting recovery points: a plan that can be read first, and the log entry that it becomes.
+
+    plan = plan_forgetting(media, by_policy(view, policy), now=now)
+    print(plan.token, plan.going)
+    forget(media, plan, now=now)
+
+What retention never lets go: the newest sound point of each disk, pinned points, and points whose base the
+next comparison will start from. Forgetting deletes nothing; a prune does, once the grace is over.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vsa.errors import BadRequest, MediaConflict
+from vsa.media import admission
+from vsa.media.entries import ForgetEntry, PinEntry, UnforgetEntry
+from vsa.media.media import Media
+from vsa.media.view import CommittedPoint, View
+from vsa.progress import SILENT, Progress
+from vsa.retention import MadePoint, Retention, select
+from vsa.upkeep.clock import clock_complaint
+from vsa.upkeep.needs import Needs
+from vsa.upkeep.objects import Objects
+
+SHARE = 0.5
+"""Of a client's points, the part that may be forgotten at a time without saying so twice."""
+
+Policy = Callable[[CommittedPoint], Retention | None]
+"""The retention of a point; None keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One point that goes or stays, and why."""
+
+    slot: int
+    client: str
+    vm: str
+    taken_at: dt.datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan may not do unless somebody says that it is meant: forget more than `share` of a client's
+    points, and rely on a clock that the log contradicts."""
+
+    share: float = SHARE
+    override_share: bool = False
+    trust_clock: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What goes and what stays under one view. `refusals` say why it may not be done, `warnings` what else
+    to know."""
+
+    going: tuple[Judged, ...]
+    staying: tuple[Judged, ...]
+    refusals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+Request = Callable[[View], Decision]
+"""What somebody wants forgotten, decided anew for each view."""
+
+
+@dataclass(frozen=True)
+class ForgetPlan:
+    """A decision, and the bytes of objects that no wanted point needs any more after it."""
+
+    media_id: str
+    decision: Decision
+    freed: int
+    limits: Limits
+    request: Request = field(repr=False, compare=False)
+
+    @property
+    def token(self) -> str:
+        """Twelve digits that change with the points that go."""
+        said = [self.media_id, [item.slot for item in self.decision.going]]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+
+
+def named(slots: Sequence[int]) -> Request:
+    """Forget exactly these points, whatever retention would say of them. BadRequest if one cannot be."""
+
+    def decide(view: View) -> Decision:
+        admission.admit(
+            view, ForgetEntry(points=tuple(slots), reason="asked"), run=None, require=lambda _: None
+        )
+        protected = _protected(view)
+        wanted = set(slots)
+        return Decision(
+            going=tuple(_judged(made, "asked for") for made in view.live if made.slot in wanted),
+            staying=tuple(_judged(made, "not named") for made in view.live if made.slot not in wanted),
+            warnings=tuple(
+                f"point {slot} goes although it is {protected[slot]}"
+                for slot in sorted(wanted & protected.keys())
+            ),
+        )
+
+    return decide
+
+
+def by_policy(policy: Policy) -> Request:
+    """Forget what the retention of each point's subclient does not keep. The points of one client that have
+    the same retention are judged together."""
+
+    def decide(view: View) -> Decision:
+        groups: dict[tuple[str, Retention | None], list[Judged]] = {}
+        for made in view.live:
+            groups.setdefault((made.client, policy(made)), []).append(_judged(made, ""))
+        kept = _protected(view)
+        for (_, retention), points in groups.items():
+            for slot, reason in _kept(retention, points).items():
+                kept[slot] = f"{kept[slot]}, {reason}" if slot in kept else reason
+        judged = [item for points in groups.values() for item in points]
+        return Decision(
+            going=_with_reasons(judged, lambda slot: "no rule keeps it" if slot not in kept else ""),
+            staying=_with_reasons(judged, lambda slot: kept.get(slot, "")),
+        )
+
+    return decide
+
+
+def plan_forgetting(
+    media: Media,
+    request: Request,
+    *,
+    now: dt.datetime,
+    limits: Limits = Limits(),
+    progress: Progress = SILENT,
+) -> ForgetPlan:
+    """Decide, and find out what a prune would free. Reads the log from slot 0 and all indexes; no writes.
+
+    BadRequest if a point that is named cannot be forgotten, MediaDamaged if an index cannot be read.
+    """
+    media = media.read_anew()
+    view = media.view()
+    decision = _limited(request(view), view, limits, now)
+    freed = _freed(media, view, {item.slot for item in decision.going}, progress)
+    return ForgetPlan(media.id, decision, freed, limits, request)
+
+
+def forget(media: Media, plan: ForgetPlan, *, now: dt.datetime) -> int | None:
+    """Write the entry; its slot, or None if nothing goes. The decision is made once more on the log before
+    that very slot: MediaConflict if it has become another one, BadRequest if it was refused."""
+
+    def entry(view: View) -> ForgetEntry | None:
+        again = _limited(plan.request(view), view, plan.limits, now)
+        if again.refusals:
+            raise BadRequest(again.refusals[0])
+        going = tuple(item.slot for item in again.going)
+        if going != tuple(item.slot for item in plan.decision.going):
+            raise MediaConflict("the points have changed since the plan was made: look at a new one")
+        if not going:
+            return None
+        body = ForgetEntry(points=going, reason=again.going[0].reason)
+        admission.admit(view, body, run=None, require=lambda _: None)
+        return body
+
+    return media.append_planned(entry)
+
+
+def unforget(media: Media, slots: Sequence[int]) -> int:
+    """Call points back. MediaConflict if a prune has given one up, BadRequest if one is not forgotten."""
+    return media.append(UnforgetEntry(points=tuple(slots)))
+
+
+def pin(media: Media, slots: Sequence[int], *, pinned: bool, reason: str = "") -> int:
+    """Let retention leave points alone, or no longer. BadRequest if one does not exist."""
+    return media.append(PinEntry(points=tuple(slots), pinned=pinned, reason=reason))
+
+
+def _kept(retention: Retention | None, points: Sequence[Judged]) -> Mapping[int, str]:
+    if retention is None:
+        return dict.fromkeys((item.slot for item in points), "no retention is set")
+    return select(retention, [MadePoint(item.slot, item.taken_at) for item in points])
+
+
+def _with_reasons(points: Iterable[Judged], reason: Callable[[int], str]) -> tuple[Judged, ...]:
+    """Those that there is a reason for, in log order."""
+    found = sorted((item.slot, item) for item in points if reason(item.slot))
+    return tuple(Judged(slot, item.client, item.vm, item.taken_at, reason(slot)) for slot, item in found)
+
+
+def _protected(view: View) -> dict[int, str]:
+    """The points that no policy lets go, with the reason."""
+    kept: dict[int, str] = {}
+    for made in view.live:
+        if made.slot in view.pinned:
+            kept[made.slot] = "pinned"
+    for slot, _ in view.bases().values():
+        kept[slot] = "the point of a base snapshot"
+    newest: dict[str, int] = {}
+    for made in view.live:
+        if _is_good(view, made):
+            newest.update(dict.fromkeys(made.disks, made.slot))
+    for slot in newest.values():
+        kept[slot] = "the newest sound point of a disk"
+    return kept
+
+
+def _is_good(view: View, made: CommittedPoint) -> bool:
+    return made.slot not in view.doubtful and not view.harm_of(made.slot) and not made.point.incomplete
+
+
+def _judged(made: CommittedPoint, reason: str) -> Judged:
+    point = made.point
+    taken_at = min(backup.snapshot.taken_at for backup in point.disks)
+    # A snapshot cannot be younger than the entry that names it: a time in the future opens no period.
+    return Judged(made.slot, made.client, point.vm.name, min(taken_at, made.time), reason)
+
+
+def _limited(decision: Decision, view: View, limits: Limits, now: dt.datetime) -> Decision:
+    """The decision with all that speaks against it."""
+    refusals = [] if limits.override_share else list(_shares(decision, limits.share))
+    if not limits.trust_clock and (complaint := clock_complaint(view, now)):
+        refusals.append(complaint)
+    return Decision(decision.going, decision.staying, tuple(refusals), decision.warnings)
+
+
+def _shares(decision: Decision, share: float) -> Iterable[str]:
+    going: dict[str, list[Judged]] = {}
+    for item in decision.going:
+        going.setdefault(item.client, []).append(item)
+    for client, points in going.items():
+        total = len(points) + sum(item.client == client for item in decision.staying)
+        if len(points) > share * total:
+            yield (
+                f"{len(points)} of the {total} points of {points[0].vm} would be forgotten, "
+                f"more than {share:.0%}: look at the plan, and override the share if it is meant"
+            )
+
+
+def _freed(media: Media, view: View, going: set[int], progress: Progress) -> int:
+    """Bytes of what the points that go need and no other wanted one does."""
+    objects = Objects()
+    needs = Needs(media, objects)
+    wanted = [made.slot for made in view.live if made.slot not in going]
+    stays = needs.of_points(view, wanted, progress=progress)
+    return objects.size_of(needs.of_points(view, going) & ~stays, media.store)

@@ -1,0 +1,80 @@
+"""Objects by number, so that a set of them is one integer with a bit for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from vsa.errors import ObjectMissing
+from vsa.media.store import Store
+from vsa.model import ObjectRef
+
+
+class Objects:
+    """Every object that was met, numbered once; some 400 bytes each."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sizes: list[int | None] = []
+        self._digests: list[bytes] = []
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def number(self, name: str, size: int | None = None, sha256: str = "") -> int:
+        """The object's number; size and digest are remembered once somebody knows them."""
+        number = self._numbers.setdefault(name, len(self.names))
+        if number == len(self.names):
+            self.names.append(name)
+            self.sizes.append(size)
+            self._digests.append(bytes.fromhex(sha256))
+        elif size is not None and self.sizes[number] is None:
+            self.sizes[number], self._digests[number] = size, bytes.fromhex(sha256)
+        return number
+
+    def number_of(self, ref: ObjectRef) -> int:
+        return self.number(ref.name, ref.size, ref.sha256)
+
+    def find(self, name: str) -> int | None:
+        return self._numbers.get(name)
+
+    def ref(self, number: int) -> tuple[str, int, str]:
+        """Name, size and sha256 of an object of which all three are known."""
+        size = self.sizes[number]
+        assert size is not None
+        return self.names[number], size, self._digests[number].hex()
+
+    def named(self, members: int) -> Iterator[str]:
+        return (self.names[number] for number in numbers_of(members))
+
+    def size_of(self, members: int, store: Store) -> int:
+        """Bytes of all members; the store is asked where no reference says it. What is gone has none."""
+        return sum(self._size(number, store) for number in numbers_of(members))
+
+    def _size(self, number: int, store: Store) -> int:
+        known = self.sizes[number]
+        try:
+            return store.size(self.names[number]) if known is None else known
+        except ObjectMissing:
+            return 0
+
+
+def set_of(numbers: Iterable[int]) -> int:
+    """The set with these members."""
+    members = np.fromiter(numbers, np.int64)
+    if not len(members):
+        return 0
+    mask = np.zeros(int(members.max()) + 1, np.bool_)
+    mask[members] = True
+    return int.from_bytes(np.packbits(mask, bitorder="little").tobytes(), "little")
+
+
+def numbers_of(members: int) -> list[int]:
+    """The members of a set, ascending."""
+    data = members.to_bytes((members.bit_length() + 7) // 8, "little")
+    found: list[int] = np.flatnonzero(
+        np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    ).tolist()
+    return found

@@ -1,0 +1,279 @@
+"""Prune: delete from media what no recovery point needs any more. A plan first, then what it says.
+
+    plan = plan_prune(media, now=now, scratch=folder)      # reads the log and all indexes, writes nothing
+    report = carry_out(plan, process=this_process())
+
+The order of acting: doom entries, each decided on the log before its very slot; deletions, of what entries
+that were read back doom; then mostly empty packs are moved, and what that leaves behind goes the same way.
+Killed anywhere, the next prune finishes it. Anything unreadable stops it before anything is deleted.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from vsa.errors import BadRequest
+from vsa.media.entries import DoomEntry
+from vsa.media.layout import PACK_TARGET, RUNS
+from vsa.media.media import Media
+from vsa.media.view import View
+from vsa.model import Intent, ProcessName
+from vsa.progress import SILENT, Progress
+from vsa.upkeep.clock import require_clock
+from vsa.upkeep.deleting import Deleted, delete, doomed_now
+from vsa.upkeep.doom import Dooming, HasEnded, Runs, judge_runs, listed_objects, named_objects
+from vsa.upkeep.frame_spool import FrameSpool
+from vsa.upkeep.needs import Needs
+from vsa.upkeep.objects import Objects, numbers_of, set_of
+from vsa.upkeep.repack import Repacked, Repacking, repack
+from vsa.upkeep.repack_plan import RepackPlan, plan_repack
+
+GRACE = dt.timedelta(days=14)
+"""How long a forgotten point can be called back, and how old a run of unknown fate must be to be over."""
+RUN_GRACE = dt.timedelta(days=1)
+"""Runs younger than this are never held for dead by their age, however short the grace is."""
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What a prune would do; nothing is decided for good before it is carried out.
+
+    `points` are given up, `waiting` are forgotten but within their grace. `objects` of `size` bytes would be
+    doomed; `doomed` were before and are still there. `unknown` runs may be at work.
+    """
+
+    media_id: str
+    grace: dt.timedelta
+    threshold: float
+    points: tuple[int, ...]
+    waiting: tuple[int, ...]
+    objects: int
+    size: int
+    doomed: int
+    dead: tuple[str, ...]
+    unknown: tuple[str, ...]
+    repack: RepackPlan
+    _survey: Survey = field(repr=False, compare=False)
+
+    @property
+    def token(self) -> str:
+        """Twelve digits that change with what cannot be taken back: the points given up, and the settings.
+
+        Objects are not in it. Which of them are needed is decided by the log alone, and changes while backups
+        run.
+        """
+        said = [self.media_id, self.points, self.grace.total_seconds(), self.threshold]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.points or self.objects or self.doomed or self.repack.packs)
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What a prune did: points given up, objects doomed by how many entries, deleted and moved."""
+
+    points: tuple[int, ...]
+    entries: int
+    objects: int
+    deleted: Deleted
+    repacked: Repacked
+    packs: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was deleted that may be, and every frame that was read was sound."""
+        return not (self.deleted.refused or self.repacked.damaged)
+
+
+@dataclass
+class Survey:
+    """What planning read and acting goes on with."""
+
+    media: Media
+    objects: Objects
+    needs: Needs
+    runs: Runs
+    listed: int
+    candidates: int
+    before: dt.datetime
+    now: dt.datetime
+    pack_target: int
+    progress: Progress
+    view: View
+
+    def dooming(self, points: tuple[int, ...], reason: str) -> Dooming:
+        return Dooming(
+            self.media.store,
+            self.needs,
+            self.objects,
+            self.runs,
+            candidates=self.candidates,
+            points=points,
+            before=self.before,
+            reason=reason,
+        )
+
+
+def plan_prune(
+    media: Media,
+    *,
+    now: dt.datetime,
+    scratch: Path,
+    grace: dt.timedelta = GRACE,
+    threshold: float = THRESHOLD,
+    has_ended: HasEnded = lambda _: False,
+    trust_clock: bool = False,
+    pack_target: int = PACK_TARGET,
+    progress: Progress = SILENT,
+) -> PrunePlan:
+    """Decide what may go. Reads the log from slot 0 and every row of every index; writes only to `scratch`.
+
+    `scratch` is an empty folder that its owner removes when the plan is done with: it takes some 60 bytes for
+    each stored extent. Packs of which less than `threshold` is needed are repacked, none at 0. `has_ended`
+    judges the processes of open runs. Raises BadRequest, MediaDamaged or MediaUnusable.
+    """
+    if grace < dt.timedelta(0) or not 0 <= threshold <= 1:
+        raise BadRequest(f"grace {grace} and threshold {threshold}: expected at least 0, and from 0 to 1")
+    media = media.read_anew()
+    view = media.view()
+    require_clock(view, now, trusted=trust_clock)
+    objects, before = Objects(), now - grace
+    points = tuple(
+        slot for slot, since in sorted(view.forgotten.items()) if since <= before and slot not in view.pinned
+    )
+    needs, spool = Needs(media, objects), FrameSpool(scratch / "frames")
+    staying = [slot for slot in view.points if slot not in points]
+    needs.of_points(view, staying, sink=spool if threshold else None, progress=progress)
+    repacking = RepackPlan()
+    if threshold:
+        repacking = plan_repack(
+            spool, objects, view, threshold=threshold, folder=scratch / "moves", pack_target=pack_target
+        )
+    listed = listed_objects(media, objects)
+    candidates = listed | named_objects(view, points, objects)
+    names = [objects.names[number] for number in numbers_of(candidates)]
+    runs = judge_runs(media, view, names, before=now - max(grace, RUN_GRACE), has_ended=has_ended)
+    survey = Survey(media, objects, needs, runs, listed, candidates, before, now, pack_target, progress, view)
+    return _plan(survey, points, repacking, grace, threshold)
+
+
+def _plan(
+    survey: Survey,
+    points: tuple[int, ...],
+    repack: RepackPlan,
+    grace: dt.timedelta,
+    threshold: float,
+) -> PrunePlan:
+    view = survey.view
+    dooming = survey.dooming(points, "")
+    names = list(dooming.names(view))
+    left = [survey.objects.names[number] for number in numbers_of(survey.listed)]
+    gone = doomed_now(view, left, survey.objects.named(dooming.needed(view)))
+    return PrunePlan(
+        media_id=survey.media.id,
+        grace=grace,
+        threshold=threshold,
+        points=points,
+        waiting=tuple(sorted(slot for slot in view.forgotten if slot not in points)),
+        objects=len(names),
+        size=survey.objects.size_of(set_of(map(survey.objects.number, names)), survey.media.store),
+        doomed=len(gone),
+        dead=tuple(sorted(survey.runs.dead)),
+        unknown=tuple(sorted(survey.runs.unknown)),
+        repack=repack,
+        _survey=survey,
+    )
+
+
+def carry_out(
+    plan: PrunePlan, *, process: ProcessName, random: Callable[[int], bytes] = os.urandom
+) -> PruneReport:
+    """Do what the plan says, as far as the log still allows it: what points need by then stays.
+
+    `process` is ours, for others to see whether it lives. Raises MediaUnusable, MediaDamaged or
+    TryAgainLater; then the next prune goes on.
+    """
+    survey = plan._survey
+    before = set(survey.media.view().given_up)
+    swept, repacked = _sweep(survey, plan.points, "no recovery point needs it"), Repacked()
+    if plan.repack.packs:
+        run = random(8).hex()
+        repacked = _repack(survey, plan.repack, run, process, random)
+        _add_candidates(survey, run, plan.repack)
+        swept += _sweep(survey, plan.points, "its frames lie elsewhere now")
+        survey.media.append_planned(partial(_end, run))
+    given_up = set(survey.media.view().given_up) - before
+    return PruneReport(
+        points=tuple(slot for slot in plan.points if slot in given_up),
+        entries=swept.entries,
+        objects=swept.objects,
+        deleted=swept.deleted,
+        repacked=repacked,
+        packs=len(plan.repack.packs),
+    )
+
+
+def _repack(
+    survey: Survey, plan: RepackPlan, run: str, process: ProcessName, random: Callable[[int], bytes]
+) -> Repacked:
+    survey.media.begin_run(_intent(run, survey.now, process))
+    env = Repacking(
+        survey.media,
+        survey.objects,
+        run,
+        planned_on=survey.view,
+        random=random,
+        pack_target=survey.pack_target,
+        progress=survey.progress,
+    )
+    return repack(plan, env)
+
+
+def _add_candidates(survey: Survey, run: str, plan: RepackPlan) -> None:
+    """Let go what the repacking has made superfluous: old packs, and what it stored itself in vain."""
+    survey.candidates |= set_of(map(survey.objects.number, plan.packs))
+    survey.candidates |= listed_objects(survey.media, survey.objects, below=f"{RUNS}{run}/")
+    survey.runs = replace(survey.runs, dead=survey.runs.dead | {run})
+
+
+def _end(run: str, view: View) -> DoomEntry | None:
+    """Say that a repacking run is over: what it moved stays moved, and nobody need ask whether it lives."""
+    return None if run in view.fenced else DoomEntry(runs=(run,), reason="the prune that it was of has ended")
+
+
+@dataclass(frozen=True)
+class _Swept:
+    entries: int
+    objects: int
+    deleted: Deleted
+
+    def __add__(self, other: _Swept) -> _Swept:
+        deleted = self.deleted + other.deleted
+        return _Swept(self.entries + other.entries, self.objects + other.objects, deleted)
+
+
+def _sweep(survey: Survey, points: tuple[int, ...], reason: str) -> _Swept:
+    """Doom, read back, delete; what earlier entries have doomed goes with it."""
+    media, dooming, entries = survey.media, survey.dooming(points, reason), 0
+    before = len(media.view().doomed)
+    while media.append_planned(dooming) is not None:
+        entries += 1
+    # What is deleted is what the log says, read from the store, not what was asked for.
+    view = media.view()
+    names = [survey.objects.names[number] for number in numbers_of(survey.listed | survey.candidates)]
+    gone = doomed_now(view, names, survey.objects.named(dooming.needed(view)))
+    return _Swept(entries, len(view.doomed) - before, delete(media.store, gone, survey.progress))
+
+
+def _intent(run: str, now: dt.datetime, process: ProcessName) -> Intent:
+    return Intent(run=run, job="prune", vm_key="", vm_name="", subclient="", started_at=now, process=process)
