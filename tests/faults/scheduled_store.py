@@ -47,6 +47,7 @@ class _Actor:
     fate: Fate | None = None
     ended: bool = False
     dead: bool = False
+    pace: int = 1
     result: Any = None
     error: BaseException | None = None
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -82,6 +83,7 @@ class Schedule:
     def play(self, actors: dict[str, Callable[[Store], Any]]) -> Played:
         """Let all actors run to their end, or die; then late calls land, or never do."""
         self._actors = [_Actor(name, work) for name, work in actors.items()]
+        self._draw_paces()
         for actor in self._actors:
             actor.thread = threading.Thread(target=self._run, args=(actor,), name=actor.name, daemon=True)
             actor.thread.start()
@@ -110,13 +112,21 @@ class Schedule:
         if self._late and self._choose.random() < 0.2:
             self._land()
             return
-        actor = self._choose.choice(waiting)
+        if self._choose.random() < 0.04:
+            self._draw_paces()
+        (actor,) = self._choose.choices(waiting, [item.pace for item in waiting])
         assert actor.asks is not None
         fate = self._fate(actor.asks[0])
         self.played.trace.append((actor.name, *actor.asks, fate))
         with self._changed:
             actor.fate = fate
             self._changed.notify_all()
+
+    def _draw_paces(self) -> None:
+        """Some are slow for a while and others quick: at one pace for all, they would seldom overtake each
+        other at the places that matter."""
+        for actor in self._actors:
+            actor.pace = self._choose.choice([1, 4, 16, 64])
 
     def _fate(self, method: str) -> Fate:
         if self._faults == 0 or self._choose.random() > 0.06:

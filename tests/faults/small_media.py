@@ -11,7 +11,7 @@ from tests.media.making import NOW, a_disk, back_up, new_media, noise, read_poin
 from vsa.media.media import Media
 from vsa.model import SourceDisk
 from vsa.transfer.liveness import has_ended, this_process
-from vsa.upkeep.forgetting import forget, named, plan_forgetting
+from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
 from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
 
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
@@ -61,7 +61,8 @@ def forget_points(media: Media, *slots: int) -> None:
     view = media.view()
     wanted = [slot for slot in slots if slot in view.points and slot not in view.forgotten]
     if wanted:
-        forget(media, plan_forgetting(media, named(wanted), now=LATER), now=LATER)
+        plan = plan_forgetting(media, named(wanted), now=LATER, limits=Limits(override_share=True))
+        forget(media, plan, now=LATER)
 
 
 def prune(media: Media, *, threshold: float = 0.6) -> PruneReport:
