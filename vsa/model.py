@@ -245,7 +245,7 @@ class Point(Noun):
     incomplete: bool = False
     excluded: tuple[Exclusion, ...] = ()
     bases: tuple[SnapshotRef, ...] = ()
-    records: tuple[ObjectName, ...] = ()
+    records: tuple[ObjectRef, ...] = ()
 
 
 class ProcessName(Noun):

@@ -120,7 +120,7 @@ def look_at_everything(folder: Path, point: int) -> None:
     media = opened(folder)
     read_point(media, point)
     media.intent("r1")
-    for name in media.view().points[point].point.records:
+    for name in (ref.name for ref in media.view().points[point].point.records):
         from vsa.media.records import read_record
 
         read_record(media.store.read(name), name, media.codec)

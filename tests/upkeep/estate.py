@@ -121,7 +121,7 @@ class Estate:
     def records(self) -> list[str]:
         """Packs that hold no extents but records of points."""
         points = self.media.view().points.values()
-        return sorted(name for made in points for name in made.point.records)
+        return sorted(ref.name for made in points for ref in made.point.records)
 
     @contextmanager
     def changed(self, name: str, data: bytes | None) -> Iterator[None]:

@@ -26,10 +26,10 @@ class Closure:
         """BadRequest if an index is of another disk or lacks a pack that the point lists; MediaDamaged if
         something is not there as it was stored."""
         self._disks = point.disks
-        self._records = point.records
+        self._records = frozenset(ref.name for ref in point.records)
         self._opened = opened
         self._names: set[str] = set()
-        self._names.update(point.records)
+        self._names.update(self._records)
         for disk in point.disks:
             self._add(store, disk, opened(disk.indexes, disk.disk.size, view), view)
 

@@ -16,7 +16,7 @@ from vsa.media import layout, pack
 from vsa.media.coding import PackCodec
 from vsa.media.pack import PackBuilder, PackHeader, decode_frame, read_frames
 from vsa.media.store import Buffer, Store
-from vsa.model import Identifier, IndexRef, Noun, ObjectName, Point
+from vsa.model import Identifier, IndexRef, Noun, ObjectRef, Point
 from vsa.ranges import MIB, ByteRange
 
 PIECE = 4 * MIB
@@ -51,23 +51,23 @@ class RecordWriter:
         self._codec = codec
         self._random = random
 
-    def store(self, run: str, point: Point) -> tuple[ObjectName, ...]:
-        """Copy the point and the indexes that the run wrote; the names of the packs."""
+    def store(self, run: str, point: Point) -> tuple[ObjectRef, ...]:
+        """Copy the point and the indexes that the run wrote; the packs."""
         named = dict.fromkeys(ref for disk in point.disks for ref in disk.indexes)
         indexes = tuple(ref for ref in named if layout.run_of(ref.name) == run)
         places = [(ref.name, at) for ref in indexes for at in _pieces(ref.size)]
         groups = [places[at : at + FRAMES] for at in range(0, len(places), FRAMES)] or [[]]
         set_id = self._random(16).hex()
-        names: list[ObjectName] = []
+        refs: list[ObjectRef] = []
         for piece, group in enumerate(groups):
             head = RecordHead(
                 run=run, set=set_id, piece=piece, pieces=len(groups), indexes=indexes, point=point
             )
             frames = [memoryview(self._store.read(name, at)) for name, at in group]
-            names.append(self._store_pack(head, frames))
-        return tuple(names)
+            refs.append(self._store_pack(head, frames))
+        return tuple(refs)
 
-    def _store_pack(self, head: RecordHead, frames: Sequence[memoryview]) -> ObjectName:
+    def _store_pack(self, head: RecordHead, frames: Sequence[memoryview]) -> ObjectRef:
         contents = [memoryview(head.model_dump_json().encode()), *frames]
         pack_id = self._random(16)
         codec = self._codec
@@ -76,8 +76,9 @@ class RecordWriter:
         for data in contents:
             builder.add(codec.compress(data), len(data), codec.fingerprint(data))
         name = layout.pack(head.run, pack_id)
-        self._store.create(name, [builder.close().data])
-        return name
+        closed = builder.close()
+        self._store.create(name, [closed.data])
+        return ObjectRef(name=name, size=len(closed.data), sha256=closed.sha256)
 
 
 def _pieces(size: int) -> Iterator[ByteRange]:

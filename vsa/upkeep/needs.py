@@ -257,7 +257,7 @@ def _frames(table: SegmentTable, numbers: npt.NDArray[np.int32]) -> Rows:
 def _beside(point: Point) -> Iterator[str]:
     """What no row leads to and goes only with its point: samples of digests, and records."""
     yield from (ref.name for item in point.disks for ref in item.digests)
-    yield from point.records
+    yield from (ref.name for ref in point.records)
 
 
 def _held(ref: IndexRef) -> int:

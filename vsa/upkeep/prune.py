@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from vsa.errors import BadRequest
+from vsa.media import layout, recall
 from vsa.media.entries import DoomEntry
-from vsa.media.layout import PACK_TARGET, RUNS
+from vsa.media.layout import CHECKPOINTS, KEYS, PACK_TARGET, RUNS
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
@@ -212,6 +213,8 @@ def carry_out(
         _add_candidates(survey, run, plan.repack)
         swept += _sweep(survey, plan.points, "its frames lie elsewhere now")
         survey.media.append_planned(partial(_end, run))
+    swept += _Swept(0, 0, _delete_superseded(survey))
+    survey.media.checkpoint_if_due()
     given_up = set(survey.media.view().given_up) - before
     return PruneReport(
         points=tuple(slot for slot in plan.points if slot in given_up),
@@ -249,6 +252,14 @@ def _add_candidates(survey: Survey, run: str, plan: RepackPlan) -> None:
 def _end(run: str, view: View) -> DoomEntry | None:
     """Say that a repacking run is over: what it moved stays moved, and nobody need ask whether it lives."""
     return None if run in view.fenced else DoomEntry(runs=(run,), reason="the prune that it was of has ended")
+
+
+def _delete_superseded(survey: Survey) -> Deleted:
+    """What needs no doom entry: checkpoints that newer ones stand for, keys that a rotation has retired."""
+    store, key = survey.media.store, survey.media.view().key
+    numbers = {name: layout.key_number(name) for name in store.names(KEYS)}
+    retired = [name for name, number in numbers.items() if number is not None and number < key]
+    return delete(store, [*recall.superseded(store.names(CHECKPOINTS)), *retired], survey.progress)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from vsa.media.pack import Frame, check_frames, read_frames
 from vsa.media.sealed_store import SealedStore
 from vsa.media.store import Store
 from vsa.media.wrapping import WrappingKey
-from vsa.model import DiskBackup, Intent, Point, ProcessName
+from vsa.model import DiskBackup, Intent, ObjectRef, Point, ProcessName
 from vsa.progress import SILENT, Progress
 from vsa.upkeep import lost_frames, recorded
 from vsa.upkeep.lost_frames import Packs
@@ -213,12 +213,17 @@ class _Rebuilding:
 
     def _commit(self, copy: Copy, now: datetime) -> int:
         run, point = copy.head.run, copy.head.point
-        for name in copy.packs:
-            self._keep(name, memoryview(self.source.read(name)))
+        records = tuple(self._copy_record(name) for name in copy.packs)
         self.media.begin_run(self._intent(run, point, now))
         disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
-        body = PointEntry(point=point.model_copy(update={"records": copy.packs, "disks": disks}))
+        body = PointEntry(point=point.model_copy(update={"records": records, "disks": disks}))
         return self._say(body, run)
+
+    def _copy_record(self, name: str) -> ObjectRef:
+        """The frames of a record were proven when it was found."""
+        data = self.source.read(name)
+        self._keep(name, memoryview(data))
+        return ObjectRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _intent(self, run: str, point: Point, now: datetime) -> Intent:
         """The run's own, if it is still there: it names what the run made in Azure."""

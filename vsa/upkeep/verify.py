@@ -20,7 +20,6 @@ from vsa.media.media import Media, sound_indexes
 from vsa.media.parquet import Rows
 from vsa.media.partial import KNOWN
 from vsa.media.pinned import require_stored
-from vsa.media.records import read_record
 from vsa.media.view import WHOLE, View
 from vsa.model import ObjectRef
 from vsa.progress import SILENT, Progress
@@ -31,8 +30,6 @@ from vsa.upkeep.harm import Losses, assess
 from vsa.upkeep.packs import CheckedPack, check_pack, misfit
 from vsa.upkeep.report import Depth, DiskDigest, Finding, VerifyReport
 from vsa.upkeep.sampling import Sample
-
-_LARGEST_RECORD = 2 * layout.PACK_TARGET
 
 
 def verify(
@@ -137,18 +134,20 @@ class _Verification:
 
     def _look_at_records(self, view: View, slots: Sequence[int]) -> None:
         """Record packs serve the rebuilding of lost logs; no restore needs them."""
-        names = {name for slot in slots for name in view.points[slot].point.records} - view.doomed
-        self._remarks += [said for said in self._pool.map(self._misrecorded, sorted(names)) if said]
+        refs = {ref for slot in slots for ref in view.points[slot].point.records}
+        wanted = sorted((ref for ref in refs if ref.name not in view.doomed), key=lambda ref: ref.name)
+        self._remarks += [said for said in self._pool.map(self._misrecorded, wanted) if said]
 
-    def _misrecorded(self, name: str) -> str:
+    def _misrecorded(self, ref: ObjectRef) -> str:
         """Why a record pack is of no use; empty if it is, or if it is not looked into."""
         store = self._media.store
         try:
-            size = store.size(name)
-            if self._depth.includes(Depth.BYTES) and self._sample.has(name):
-                read_record(store.read(name, limit=min(size, _LARGEST_RECORD)), name, self._media.codec)
+            if self._depth.includes(Depth.BYTES) and self._sample.has(ref.name):
+                require_stored(store, ref)
+            elif (size := store.size(ref.name)) != ref.size:
+                raise MediaDamaged(f"{ref.name} has {size} bytes, {ref.size} were stored")
         except VsaError as error:
-            return f"a rebuild would have to do without {name}: {error}"
+            return f"a rebuild would have to do without {ref.name}: {error}"
         return ""
 
     def _restore(self, view: View, slots: Sequence[int]) -> None:
