@@ -14,7 +14,8 @@ VsaError
 │   └── WrongKey         the key given is not the one that the media was sealed with
 ├── NoMedia              there is no backup media at that place
 ├── MediaConflict        another writer was first, or the media would have to be overwritten
-│   └── ObjectsDoomed    something that a run builds on is being deleted: read those extents again
+│   ├── ObjectsDoomed    something that a run builds on is being deleted: read those extents again
+│   └── PointGone        the recovery point has been given up: choose another one
 ├── MediaUnusable        the media cannot be used as asked: read-only, full, of a newer version
 │   └── DeleteRefused    a policy, a lock or a missing right keeps an object: not yet, perhaps later
 └── MediaDamaged         stored data fails its check: stop, an operator is needed
@@ -98,6 +99,10 @@ class MediaConflict(VsaError):
 
 class ObjectsDoomed(MediaConflict):
     """Objects that are needed have been doomed, or found damaged, since they were referred to."""
+
+
+class PointGone(MediaConflict):
+    """A recovery point was forgotten and pruned."""
 
 
 class MediaUnusable(VsaError):

@@ -65,12 +65,12 @@ def forget_points(media: Media, *slots: int) -> None:
         forget(media, plan, now=LATER)
 
 
-def prune(media: Media, *, threshold: float = 0.6) -> PruneReport:
-    """A prune without grace: safety must not come from clocks."""
+def prune(media: Media, *, threshold: float = 0.6, now: dt.datetime = LATER) -> PruneReport:
+    """A prune without grace: safety must not come from clocks. By its `now` it judges whether runs live."""
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_prune(
             media,
-            now=LATER,
+            now=now,
             scratch=Path(scratch),
             grace=dt.timedelta(0),
             threshold=threshold,

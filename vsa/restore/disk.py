@@ -8,11 +8,13 @@ written. What is lost is known before the image has its name, and it gets none u
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from vsa.errors import PointGone, VsaError
 from vsa.media.media import Media
 from vsa.model import DiskBackup
 from vsa.progress import SILENT, Progress
@@ -59,8 +61,8 @@ def restore_disk(
 ) -> RestoredDisk:
     """Write the disk to `target`, which must not exist. It is there, whole, or not at all.
 
-    Raises ContentsLost, naming every byte range, if something of the disk is not what was stored, and
-    BadRequest if the target will not do. With `salvage` the rest is restored: lost bytes are zeros, and a
+    Raises ContentsLost, naming every byte range, if something of the disk is not what was stored, PointGone
+    if a prune has taken it away meanwhile, and BadRequest if the target will not do. With `salvage` the rest is restored: lost bytes are zeros, and a
     file `<target>.lost` names them. Without `checksum` a mostly empty disk costs no time for its zeros.
     """
     size = backup.snapshot.size
@@ -69,7 +71,7 @@ def restore_disk(
     reader = media.extent_reader()
     known = survey(disk, reader, media.view().damaged)
     if known.lost and not salvage:
-        raise ContentsLost(backup.disk.name, known.lost)
+        raise _refusal(media, backup, known.lost)
     stored = known.stored
     whole = DiskChecksum()
     with ExitStack() as stack:
@@ -89,13 +91,23 @@ def restore_disk(
         finally:
             progress.finished()
         if lost and not salvage:
-            raise ContentsLost(backup.disk.name, lost)
+            raise _refusal(media, backup, lost)
         if lost:
             stack.enter_context(list_of_lost(target, backup, lost))
         image.write(size, ending)
         # Before the image has its name: on a mostly empty disk this takes longest.
         digest = whole.of_disk(size) if checksum else None
     return RestoredDisk(target, size, stored, digest, _warnings(size, format), tuple(lost))
+
+
+def _refusal(media: Media, backup: DiskBackup, lost: Sequence[Lost]) -> VsaError:
+    """Why the disk is not restored: what was pruned is no damage."""
+    if gone := next((item.object for item in lost if item.object in media.view().doomed), ""):
+        return PointGone(
+            f"disk {backup.disk.name}: a prune has given up the recovery point, {gone} is deleted: "
+            "nothing was written, restore another point"
+        )
+    return ContentsLost(backup.disk.name, lost)
 
 
 def _ignored(_offset: int, _data: bytes) -> None:

@@ -1,0 +1,163 @@
+"""Jobs, prunes and restores on one media at once, as processes and threads that know nothing of each other.
+(F40, F41, F44.)"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.engine.job_process import in_another_process
+from tests.engine.story import run_job
+from tests.engine.world import MIB, World, random_bytes
+from tests.faults.small_media import forget_points, prune
+from vsa.errors import PointGone, VsaError
+from vsa.media.entries import Result
+from vsa.media.folder import FolderStore
+from vsa.media.media import Media
+from vsa.media.store import Buffer, Store
+from vsa.ranges import ByteRange
+from vsa.restore.disk import Format, restore_disk
+from vsa.transfer.leftovers import fence
+
+
+@dataclass(frozen=True)
+class Slowly:
+    """A store whose every call takes its time."""
+
+    seconds: float
+
+    def __call__(self, store: Store) -> SlowStore:
+        return SlowStore(store, self.seconds)
+
+
+class SlowStore:
+    def __init__(self, store: Store, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    @property
+    def location(self) -> str:
+        return self._store.location
+
+    def create(self, name: str, parts: Sequence[Buffer]) -> None:
+        time.sleep(self._seconds)
+        self._store.create(name, parts)
+
+    def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
+        time.sleep(self._seconds)
+        return self._store.read(name, at, limit=limit)
+
+    def size(self, name: str) -> int:
+        return self._store.size(name)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        return self._store.folders(prefix)
+
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        return self._store.names(prefix, after=after)
+
+    def delete(self, name: str) -> None:
+        self._store.delete(name)
+
+    def prepare_for_writing(self) -> None:
+        self._store.prepare_for_writing()
+
+
+@pytest.fixture
+def busy(world: World) -> World:
+    """A VM with two small disks and three points."""
+    world.add_vm({"os": random_bytes(2 * MIB, "os"), "data": random_bytes(MIB, "data")})
+    for number in range(3):
+        world.write("os", number * 65536, random_bytes(512, number))
+        world.back_up()
+    world.write("os", 71_680, random_bytes(512, "now"))
+    return world
+
+
+def learn_of_new_points(world: World, held: dict[str, dict[str, bytes]]) -> int:
+    new = world.media.view().points.keys() - world.points.keys()
+    for slot in new:
+        (world.points[slot],) = held.values()
+    return len(new)
+
+
+def test_two_jobs_on_one_vm_at_once(busy: World) -> None:
+    held = busy.held()
+    jobs = [in_another_process(busy, run_job, around=Slowly(0.002)) for _ in range(2)]
+    for job in jobs:
+        job.join(120)
+        assert job.exitcode == 0
+    assert learn_of_new_points(busy, held) == 2
+    report = busy.back_up()
+    assert report.result is Result.COMPLETED, report
+    busy.require_sound()
+
+
+def test_a_job_beside_prunes(busy: World) -> None:
+    """They are as bold as can be: no grace, every pack repacked, the job's parents forgotten under it."""
+    held = busy.held()
+    job = in_another_process(busy, run_job, around=Slowly(0.01))
+    old = sorted(busy.points)
+    for slot in old:
+        media = Media(FolderStore(busy.folder / "media"), write=True)
+        forget_points(media, slot)
+        prune(media, threshold=1.0, now=dt.datetime.now(dt.UTC))
+        busy.points.pop(slot)
+    job.join(120)
+    assert job.exitcode == 0
+    assert learn_of_new_points(busy, held) == 1
+    report = busy.back_up()
+    assert report.result is Result.COMPLETED, report
+    busy.require_sound()
+
+
+def test_a_job_that_stands_still_while_others_hold_it_for_dead(busy: World) -> None:
+    """Stopped for as long as it takes to fence it and to delete what it stored; then it goes on."""
+    job = in_another_process(busy, run_job, around=Slowly(0.02))
+    while not any(busy.folder.glob("media/runs/*/packs/*")) or busy.jobs < 4:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert job.pid is not None
+    os.kill(job.pid, signal.SIGSTOP)
+    media = Media(FolderStore(busy.folder / "media"), write=True)
+    view = media.view()
+    for run in [run for run in media.runs() if run not in view.committed and run not in view.fenced]:
+        fence([run], "held for dead", media)
+    prune(media)
+    held = busy.held()
+    os.kill(job.pid, signal.SIGCONT)
+    job.join(120)
+    learn_of_new_points(busy, held)
+    report = busy.back_up()
+    assert report.result is Result.COMPLETED, report
+    busy.require_sound()
+
+
+def test_a_restore_of_a_point_that_a_prune_takes_away_says_so(busy: World, tmp_path: Path) -> None:
+    first = min(busy.points)
+    slow = Media(SlowStore(FolderStore(busy.folder / "media"), 0.05), write=False)
+    backup = slow.view().points[first].point.disks[0]
+    errors: list[Exception] = []
+
+    def restore() -> None:
+        try:
+            restore_disk(slow, backup, tmp_path / "image", format=Format.RAW, threads=1)
+        except VsaError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=restore)
+    thread.start()
+    media = Media(FolderStore(busy.folder / "media"), write=True)
+    forget_points(media, *busy.points)
+    prune(media)
+    thread.join(60)
+    assert [type(error) for error in errors] == [PointGone], errors
+    assert not (tmp_path / "image").exists()
