@@ -10,7 +10,7 @@ STAMP := $(VENV)/.locked
 
 SERVERS := tests/servers/node_modules/.locked
 
-.PHONY: help setup lock format check servers test demo clean
+.PHONY: help setup lock format check servers test rounds soak demo clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,15 @@ $(SERVERS): tests/servers/package-lock.json
 
 test: check ## everything that needs no real cloud, in under ten minutes
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES)
+
+# Tests that play rounds: few in `make test`, more in CI, all in the soak (tests/soak.py).
+ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
+
+rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
+
+soak: setup ## all rounds of faults, kills and schedules: hours
+	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ROUNDS)
 
 demo: setup ## the main job on a simulated Azure, with its proofs
 	$(BIN)/python -m demo
