@@ -37,6 +37,11 @@ class BackupMedia(Block):
         description="A folder that every proxy reaches under this path, azure://ACCOUNT/CONTAINER[/PREFIX] "
         "or s3://BUCKET[/PREFIX]. It must not contain a secret."
     )
+    media_id: str = Field(
+        default="",
+        title="Media id",
+        description="The id that `vsa init` said. If it is given, other media at that place is refused.",
+    )
     blob_sas: SecretStr | None = Field(
         default=None,
         title="Container SAS",
@@ -92,7 +97,13 @@ class BackupMedia(Block):
 
     def open(self, *, write: bool = False) -> Media:
         """Open the media; raises NoMedia, MediaUnusable, MediaDamaged, KeyNeeded, WrongKey or BadRequest."""
-        return Media.open(self.location, write=write, access=self.access(), wrapping=self.wrapping_key())
+        return Media.open(
+            self.location,
+            write=write,
+            access=self.access(),
+            wrapping=self.wrapping_key(),
+            expected_id=self.media_id,
+        )
 
     def access(self) -> StoreAccess:
         """The engine's view of the credentials; nothing is contacted yet."""

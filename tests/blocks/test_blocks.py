@@ -23,7 +23,7 @@ from blocks.proxy import BackupProxy, saved_proxies
 from blocks.saved import saved_names
 from blocks.subclient import BackupSubclient
 from tests.flows.prefect_server import ROOT, PrefectServer
-from vsa.errors import BadRequest, NoMedia
+from vsa.errors import BadRequest, MediaConflict, NoMedia
 from vsa.media.access import StoreAccess
 from vsa.media.media import Media
 from vsa.secret import Secret
@@ -225,6 +225,19 @@ def test_a_media_block_opens_and_never_makes(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
     made = Media.create(str(tmp_path / "media"), now=dt.datetime.now(dt.UTC))
     assert BackupMedia(location=str(tmp_path / "media")).open().id == made.id
+
+
+def test_a_media_block_refuses_other_media_at_its_place(tmp_path: Path) -> None:
+    """As when another disk is mounted there: nothing of it is touched."""
+    expected = Media.create(str(tmp_path / "expected"), now=dt.datetime.now(dt.UTC))
+    other = Media.create(str(tmp_path / "other"), now=dt.datetime.now(dt.UTC))
+    block = BackupMedia(location=other.location, media_id=expected.id)
+    before = sorted((tmp_path / "other").rglob("*"))
+    for write in (False, True):
+        with pytest.raises(MediaConflict, match=f"holds media {other.id}, expected {expected.id}"):
+            block.open(write=write)
+    assert sorted((tmp_path / "other").rglob("*")) == before
+    assert BackupMedia(location=expected.location, media_id=expected.id).open(write=True).id == expected.id
 
 
 def test_a_media_block_gives_the_engine_what_lets_it_in() -> None:

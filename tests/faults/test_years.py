@@ -93,7 +93,9 @@ class Years:
         for faulty in (self.choose.random() < 0.5, False):
             media = self.opened(faulty=faulty)
             try:
-                plan = plan_forgetting(media, by_policy(lambda _: KEEP), now=self.now, limits=Limits(share=1.0))
+                plan = plan_forgetting(
+                    media, by_policy(lambda _: KEEP), now=self.now, limits=Limits(share=1.0)
+                )
                 forget(media, plan, now=self.now)
                 with tempfile.TemporaryDirectory() as scratch:
                     pruning = plan_prune(media, now=self.now, scratch=Path(scratch), grace=3 * DAY)

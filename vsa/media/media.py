@@ -144,6 +144,7 @@ class Media:
         write: bool = False,
         access: StoreAccess = NO_SECRETS,
         wrapping: WrappingKey | None = None,
+        expected_id: str = "",
         from_log: bool = False,
         clock: Clock = system_clock,
         random: Random = os.urandom,
@@ -153,6 +154,7 @@ class Media:
         KeyNeeded if the media is sealed and there is none, WrongKey if it is another. BadRequest if the media
         is not sealed and there is one: somebody may have put other media in the place of what was sealed.
         `from_log`: believe no checkpoint, read the log from its first slot. Whoever deletes or judges does.
+        MediaConflict if it is not the media of `expected_id`: another one is mounted there.
 
         NoMedia if there is none. MediaUnusable if a newer version is needed, or if it cannot be written
         safely though `write` asks for it. MediaDamaged if media.json was altered.
@@ -160,6 +162,10 @@ class Media:
         store = open_store(location, access, random=random)
         unlocked = _unlock(store, wrapping, random)
         media = cls(store, write=write, from_log=from_log, unlocked=unlocked, clock=clock, random=random)
+        if expected_id not in ("", media.id):
+            raise MediaConflict(
+                f"{media.location} holds media {media.id}, expected {expected_id}: check what is mounted there"
+            )
         if write:
             store.prepare_for_writing()
         return media
