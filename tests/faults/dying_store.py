@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tests.media.around_store import AroundStore
 from tests.media.faulty_store import Moment
-from vsa.media.store import Buffer, Store
-from vsa.ranges import ByteRange
+from vsa.media.store import Store
 
 T = TypeVar("T")
 
@@ -27,39 +27,18 @@ class Death:
         return DyingStore(inner, self)
 
 
-class DyingStore:
+class DyingStore(AroundStore):
     def __init__(self, store: Store, death: Death) -> None:
-        self._store = store
+        super().__init__(store)
         self._death = death
         self._calls = 0
         self._counting = threading.Lock()
 
-    @property
-    def location(self) -> str:
-        return self._store.location
-
-    def create(self, name: str, parts: Sequence[Buffer]) -> None:
-        self._do(lambda: self._store.create(name, parts))
-
-    def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
-        return self._do(lambda: self._store.read(name, at, limit=limit))
-
-    def size(self, name: str) -> int:
-        return self._do(lambda: self._store.size(name))
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        return iter(self._do(lambda: list(self._store.folders(prefix))))
-
-    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        return iter(self._do(lambda: list(self._store.names(prefix, after=after))))
-
-    def delete(self, name: str) -> None:
-        self._do(lambda: self._store.delete(name))
-
     def prepare_for_writing(self) -> None:
+        """Before anything of ours is there, nobody need die."""
         self._store.prepare_for_writing()
 
-    def _do(self, call: Callable[[], T]) -> T:
+    def _do(self, method: str, name: str, call: Callable[[], T]) -> T:
         with self._counting:
             number, self._calls = self._calls, self._calls + 1
         if number == self._death.number and self._death.moment is Moment.BEFORE:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
+from tests.media.around_store import AroundStore
 from vsa.errors import MediaConflict, TryAgainLater, VsaError
 from vsa.media.store import Buffer, Store
-from vsa.ranges import ByteRange
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class Schedule:
 
     def _run(self, actor: _Actor) -> None:
         try:
-            actor.result = actor.work(_Gate(self, actor))
+            actor.result = actor.work(_Gate(self, actor, self._store))
         except BaseException as error:  # noqa: BLE001 - a death is no error, and any error is judged later
             actor.error = error
         finally:
@@ -195,37 +195,17 @@ class Schedule:
         return call()
 
 
-class _Gate:
+class _Gate(AroundStore):
     """The store as one actor sees it."""
 
-    def __init__(self, schedule: Schedule, actor: _Actor) -> None:
+    def __init__(self, schedule: Schedule, actor: _Actor, store: Store) -> None:
+        super().__init__(store)
         self._schedule = schedule
         self._actor = actor
-        self._store = schedule._store
-
-    @property
-    def location(self) -> str:
-        return self._store.location
 
     def create(self, name: str, parts: Sequence[Buffer]) -> None:
         # A late create has its effect when its caller's buffers are long used for something else.
-        kept = [bytes(part) for part in parts]
-        self._do("create", name, lambda: self._store.create(name, kept))
-
-    def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
-        return self._do("read", name, lambda: self._store.read(name, at, limit=limit))
-
-    def size(self, name: str) -> int:
-        return self._do("size", name, lambda: self._store.size(name))
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        return iter(self._do("folders", prefix, lambda: list(self._store.folders(prefix))))
-
-    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        return iter(self._do("names", prefix, lambda: list(self._store.names(prefix, after=after))))
-
-    def delete(self, name: str) -> None:
-        self._do("delete", name, lambda: self._store.delete(name))
+        super().create(name, [bytes(part) for part in parts])
 
     def prepare_for_writing(self) -> None:
         """Nothing to prove: the folder below has been."""

@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -18,14 +19,16 @@ from tests.engine.job_process import in_another_process
 from tests.engine.story import run_job
 from tests.engine.world import MIB, World, random_bytes
 from tests.faults.small_media import forget_points, prune
+from tests.media.around_store import AroundStore
 from vsa.errors import PointGone, VsaError
 from vsa.media.entries import Result
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
-from vsa.media.store import Buffer, Store
-from vsa.ranges import ByteRange
+from vsa.media.store import Store
 from vsa.restore.disk import Format, restore_disk
 from vsa.transfer.leftovers import fence
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,37 +41,15 @@ class Slowly:
         return SlowStore(store, self.seconds)
 
 
-class SlowStore:
+class SlowStore(AroundStore):
     def __init__(self, store: Store, seconds: float) -> None:
-        self._store = store
+        super().__init__(store)
         self._seconds = seconds
 
-    @property
-    def location(self) -> str:
-        return self._store.location
-
-    def create(self, name: str, parts: Sequence[Buffer]) -> None:
-        time.sleep(self._seconds)
-        self._store.create(name, parts)
-
-    def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
-        time.sleep(self._seconds)
-        return self._store.read(name, at, limit=limit)
-
-    def size(self, name: str) -> int:
-        return self._store.size(name)
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        return self._store.folders(prefix)
-
-    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        return self._store.names(prefix, after=after)
-
-    def delete(self, name: str) -> None:
-        self._store.delete(name)
-
-    def prepare_for_writing(self) -> None:
-        self._store.prepare_for_writing()
+    def _do(self, method: str, name: str, call: Callable[[], T]) -> T:
+        if method in ("create", "read"):
+            time.sleep(self._seconds)
+        return call()
 
 
 @pytest.fixture

@@ -164,7 +164,8 @@ class Media:
         media = cls(store, write=write, from_log=from_log, unlocked=unlocked, clock=clock, random=random)
         if expected_id not in ("", media.id):
             raise MediaConflict(
-                f"{media.location} holds media {media.id}, expected {expected_id}: check what is mounted there"
+                f"{media.location} holds media {media.id}, expected {expected_id}: "
+                "check what is mounted there"
             )
         if write:
             store.prepare_for_writing()

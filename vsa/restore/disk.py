@@ -62,8 +62,9 @@ def restore_disk(
     """Write the disk to `target`, which must not exist. It is there, whole, or not at all.
 
     Raises ContentsLost, naming every byte range, if something of the disk is not what was stored, PointGone
-    if a prune has taken it away meanwhile, and BadRequest if the target will not do. With `salvage` the rest is restored: lost bytes are zeros, and a
-    file `<target>.lost` names them. Without `checksum` a mostly empty disk costs no time for its zeros.
+    if a prune has taken it away meanwhile, and BadRequest if the target will not do. With `salvage` the rest
+    is restored: lost bytes are zeros, and a file `<target>.lost` names them. Without `checksum` a mostly
+    empty disk costs no time for its zeros.
     """
     size = backup.snapshot.size
     ending = vhd.footer(size, backup.snapshot.taken_at, _identity(backup)) if format is Format.VHD else b""
