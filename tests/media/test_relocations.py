@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.media.faulty_store import FaultyStore
 from tests.media.making import (
     EXTENT,
     a_disk,
@@ -21,6 +22,7 @@ from tests.media.making import (
 )
 from tests.media.moving import copied, moved, packs_of, places_in, repack
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, ObjectMissing, ObjectsDoomed, RunStopped
+from vsa.media import layout
 from vsa.media.entries import (
     Damaged,
     DamageEntry,
@@ -31,6 +33,7 @@ from vsa.media.entries import (
     RotateEntry,
     UnforgetEntry,
 )
+from vsa.media.folder import FolderStore
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
 
@@ -172,6 +175,29 @@ class TestDooming:
         media.append(DoomEntry(objects=(name(folder, path),), reason="repacked"))
         with pytest.raises(ObjectsDoomed, match="read those extents again"):
             back_up(media, {1: text(1)}, run="r3", scratch=tmp_path, base=base)
+
+    def test_a_row_that_moved_to_a_doomed_pack_refuses_the_commit(self, media, folder, tmp_path):
+        """No index names the pack that moves lead to; it may be doomed while what was moved is not."""
+        base = indexes(media, 0)
+        (path,) = packs_of(folder, "r1")
+        new = repack(media, path, run="m1")
+        media.append(DoomEntry(runs=("m1",), objects=(new[0][0].name,), reason="only r2 needed it"))
+        with pytest.raises(ObjectsDoomed, match=new[0][0].name):
+            back_up(media, {1: text(1)}, run="r3", scratch=tmp_path, base=base, parent=0)
+
+    def test_moves_that_come_while_a_point_is_committed_count(self, media, folder, tmp_path):
+        base = indexes(media, 0)
+        (path,) = packs_of(folder, "r1")
+        other = Media.open(str(folder), write=True)
+
+        def move_and_doom(_number: int, method: str, name: str) -> None:
+            if method == "create" and name == layout.slot(2) and other.view().head == 2:
+                new = repack(other, path, run="m1")
+                other.append(DoomEntry(runs=("m1",), objects=(new[0][0].name,), reason="x"))
+
+        late = Media(FaultyStore(FolderStore(folder), move_and_doom), write=True)
+        with pytest.raises(ObjectsDoomed):
+            back_up(late, {1: text(1)}, run="r3", scratch=tmp_path, base=base, parent=0)
 
     def test_a_parent_that_is_given_up_and_deleted_is_no_damage(self, media, folder, tmp_path):
         base = indexes(media, 0)

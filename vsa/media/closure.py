@@ -28,37 +28,31 @@ class Closure:
         self._disks = point.disks
         self._records = frozenset(ref.name for ref in point.records)
         self._opened = opened
-        self._names: set[str] = set()
-        self._names.update(self._records)
         for disk in point.disks:
             self._add(store, disk, opened(disk.indexes, disk.disk.size, view), view)
 
     def require(self, view: View) -> None:
         """ObjectsDoomed if the point may not follow this view: something it needs is doomed, or its run has
         led rows to frames of others that were found damaged."""
-        require_undoomed(self._doomed(view))
-        if damaged := sorted({name for disk in self._disks for name in self._newly_shared(disk, view)}):
-            raise ObjectsDoomed(f"{damaged[0]} was found damaged: read again what was found stored there")
+        require_undoomed([name for name in self._records if name in view.doomed])
+        for disk in self._disks:
+            # Under this very view: what has moved since may lead rows to packs that no index names.
+            index = self._opened(disk.indexes, disk.disk.size, view)
+            require_undoomed(_doomed(index, view))
+            if damaged := sorted(set(self._newly_shared(disk, index, view))):
+                raise ObjectsDoomed(f"{damaged[0]} was found damaged: read again what was found stored there")
 
-    def _doomed(self, view: View) -> frozenset[str]:
-        """A frame that has moved needs its new pack alone, so rows are read, but only if something that any
-        row might need is doomed at all."""
-        if not any(name in view.doomed for name in self._names):
-            return frozenset()
-        needs = [self._opened(disk.indexes, disk.disk.size, view).needs() for disk in self._disks]
-        return frozenset(name for names in (self._records, *needs) for name in names if name in view.doomed)
-
-    def _newly_shared(self, disk: DiskBackup, view: View) -> Iterator[str]:
+    def _newly_shared(self, disk: DiskBackup, index: DiskIndex, view: View) -> Iterator[str]:
         """The packs with damaged frames that rows lead to which the parent does not have. What is carried on
         from the parent may be damaged: the new point is as good as that one."""
-        new = self._opened(disk.indexes, disk.disk.size, view)
-        bad = [number for number, name in enumerate(new.packs) if name in view.damaged]
+        bad = [name for name in index.may_need() if name in view.damaged]
         parent = _parent(disk, view)
         old = self._opened(parent.indexes, disk.disk.size, view) if bad and parent else None
-        for table in new.tables() if bad else ():
+        for table in index.tables() if bad else ():
             before = old.segment(table.first_extent // SEGMENT) if old else None
-            for at in np.flatnonzero(np.isin(table.pack, bad)).tolist():
-                place = new.packs[table.pack[at]], int(table.offset[at])
+            numbers = [number for number, name in enumerate(index.packs) if name in view.damaged]
+            for at in np.flatnonzero(np.isin(table.pack, numbers)).tolist():
+                place = index.packs[table.pack[at]], int(table.offset[at])
                 carried = old and before and place == (old.packs[before.pack[at]], int(before.offset[at]))
                 if view.is_damaged(*place) and not carried:
                     yield place[0]
@@ -76,7 +70,16 @@ class Closure:
         listed = {pack.name for file in index.files for pack in file.description.packs}
         if stray := set(disk.packs) - listed:
             raise BadRequest(f"disk {disk.disk.name} lists {min(stray)}, which none of its indexes refers to")
-        self._names |= {file.ref.name for file in index.files} | set(index.packs) | index.moves
+
+
+def _doomed(index: DiskIndex, view: View) -> list[str]:
+    """What a disk needs of what is doomed. A frame that has moved needs its new pack alone, so rows are read,
+    but only if something that any row might need is doomed at all."""
+    if not any(name in view.doomed for name in index.may_need()):
+        return []
+    if indexes := [file.ref.name for file in index.files if file.ref.name in view.doomed]:
+        return indexes
+    return [name for name in index.needs() if name in view.doomed]
 
 
 def require_undoomed(doomed: Collection[str]) -> None:

@@ -121,6 +121,11 @@ class DiskIndex:
         """Bytes of the extent on this disk."""
         return layout.extent_length(extent, self.disk_size, self.extent_size)
 
+    def may_need(self) -> frozenset[str]:
+        """Every object that any row might depend on: also packs to which moves may lead. Reads no rows."""
+        led_to = {item.name for _, moves in self._moves for item in moves.description.packs}
+        return frozenset({file.ref.name for file in self.files} | set(self.packs) | self.moves | led_to)
+
     def needs(self) -> frozenset[str]:
         """Every object that the contents depend on: indexes, packs of visible rows, and all moves tables that
         a reader has to ask about the packs that the indexes list.

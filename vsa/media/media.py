@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -494,8 +494,10 @@ class Media:
         from vsa.media.closure import Closure
 
         view = self.view()
+        # It is asked once for each slot that is tried: every index is opened once for all of them.
+        opened = partial(self.disk_index, opened=cache(self.open_index))
         try:
-            return Closure(self._store, point, view, self.disk_index)
+            return Closure(self._store, point, view, opened)
         except ObjectMissing as error:
             raise self._doomed_or(error, point) from error
 
