@@ -536,6 +536,19 @@ class TestDoomedDamagedAndMoved:
         assert estate.back_up("b", IMAGE) == (1000 * EXTENT, 0)
         assert [record.message for record in caplog.records if pack in record.message]
 
+    def test_what_one_process_stored_is_not_referred_to_once_it_has_moved(self, estate):
+        """Its table would have to stay for this row alone, and may be doomed already."""
+        sharing = estate.media.sharing(Offer.MEDIA)
+        first, _ = estate.back_up("a", contents_of(range(40)), sharing=sharing)
+        assert first > 0
+        (old,) = {name for name in estate.packs_of(estate.last())}
+        repack(estate.media, Path(estate.media.location) / old, run="repack")
+        estate.back_up("b", contents_of(range(40)), sharing=sharing)
+        listed = estate.media.view().points[estate.last()].point.disks[0]
+        index = estate.media.disk_index(listed.indexes, listed.disk.size)
+        assert old not in {item.name for file in index.files for item in file.description.packs}
+        estate.require_restores()
+
     def test_rows_lead_to_where_frames_have_moved(self, estate, first):
         (old,) = first
         media = estate.media

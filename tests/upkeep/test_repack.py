@@ -17,6 +17,7 @@ from tests.upkeep.keeping import DAY, GONE, SELF, TARGET, Keeping
 from vsa.errors import TryAgainLater
 from vsa.media.entries import Damaged, DamageEntry
 from vsa.media.folder import FolderStore
+from vsa.restore.disk import Format, restore_disk
 from vsa.upkeep import repack_plan
 from vsa.upkeep.prune import carry_out
 
@@ -48,6 +49,26 @@ def test_a_pack_of_which_a_quarter_is_needed_makes_room(keeping):
     assert sum(before.values()) - sum(after.values()) == plan.repack.freed - _overhead(4)
     keeping.require_sound()
     assert keeping.plan().is_empty, "it converges"
+
+
+@pytest.mark.parametrize("salvage", [False, True])
+def test_a_restore_goes_on_where_frames_were_moved_meanwhile(keeping, tmp_path, salvage):
+    """The point was never forgotten; what it was read from is deleted between two reads."""
+    new = mostly_empty(keeping)
+    pruned: list[int] = []
+
+    def prune_once(_number: int, method: str, name: str) -> None:
+        if method == "read" and "/packs/" in name and not pruned:
+            pruned.append(1)
+            assert keeping.prune().deleted.objects > 0
+
+    media = keeping.opened(FaultyStore(FolderStore(keeping.folder), prune_once))
+    backup = media.view().points[new].point.disks[0]
+    restored = restore_disk(media, backup, tmp_path / "image", format=Format.RAW, threads=1, salvage=salvage)
+    assert (pruned, restored.lost) == ([1], ())
+    image = (tmp_path / "image").read_bytes()
+    for extent, data in keeping.held[new].items():
+        assert image[extent * EXTENT :][: len(data)] == data
 
 
 def _overhead(frames: int) -> int:

@@ -78,11 +78,13 @@ class RecentExtents:
             self._release(key)
 
     def refresh(self, view: View) -> None:
-        """Offer nothing that the log calls doomed or damaged."""
+        """Offer nothing that the log calls doomed or damaged, nor a pack out of which frames were moved: it may
+        go at any time, and so may the table by which its rows are led."""
+        moved = {name for item in view.relocations for name in item.entry.packs}
         with self._changed:
             packs = [*self._newer.packs, *self._older.packs]
         for pack in packs:
-            if pack.name in view.doomed or pack.name in view.damaged:
+            if pack.name in view.doomed or pack.name in view.damaged or pack.name in moved:
                 pack.condemn()
 
     def __len__(self) -> int:

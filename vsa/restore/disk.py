@@ -7,6 +7,7 @@ written. What is lost is known before the image has its name, and it gets none u
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vsa.errors import PointGone, VsaError
+from vsa.errors import PointGone, TryAgainLater
 from vsa.media.media import Media
+from vsa.media.view import View
 from vsa.model import DiskBackup
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
@@ -23,6 +25,10 @@ from vsa.restore import vhd
 from vsa.restore.copying import DiskChecksum, Lost, copy_disk, survey
 from vsa.restore.image import new_image
 from vsa.restore.losses import ContentsLost, list_of_lost
+
+_ATTEMPTS = 5
+"""A prune moves what it moves once; more would be prunes without end."""
+_log = logging.getLogger(__name__)
 
 
 class Format(StrEnum):
@@ -66,49 +72,78 @@ def restore_disk(
     is restored: lost bytes are zeros, and a file `<target>.lost` names them. Without `checksum` a mostly
     empty disk costs no time for its zeros.
     """
-    size = backup.snapshot.size
-    ending = vhd.footer(size, backup.snapshot.taken_at, _identity(backup)) if format is Format.VHD else b""
-    disk = media.partial_disk(backup.indexes, size)
-    reader = media.extent_reader()
-    known = survey(disk, reader, media.view().damaged)
-    if known.lost and not salvage:
-        raise _refusal(media, backup, known.lost)
-    stored = known.stored
-    whole = DiskChecksum()
-    with ExitStack() as stack:
-        image = stack.enter_context(
-            new_image(target, size=size + len(ending), allocated=stored + len(ending))
-        )
-        progress.started(target.name, stored)
+    for _ in range(_ATTEMPTS):
+        view = media.view()
+        restoring = _Restoring(media, backup, view, threads=threads, progress=progress, salvage=salvage)
         try:
-            lost = copy_disk(
-                disk,
-                reader,
-                write=image.write,
-                in_order=whole.add if checksum else _ignored,
-                threads=threads,
-                progress=progress,
-            )
-        finally:
-            progress.finished()
-        if lost and not salvage:
-            raise _refusal(media, backup, lost)
-        if lost:
-            stack.enter_context(list_of_lost(target, backup, lost))
-        image.write(size, ending)
-        # Before the image has its name: on a mostly empty disk this takes longest.
-        digest = whole.of_disk(size) if checksum else None
-    return RestoredDisk(target, size, stored, digest, _warnings(size, format), tuple(lost))
+            return restoring.write(target, format=format, checksum=checksum)
+        except _Overtaken:
+            _log.info("disk %s: a prune has moved what was being read; reading again", backup.disk.name)
+    raise TryAgainLater(f"disk {backup.disk.name}: prunes moved it {_ATTEMPTS} times while it was restored")
 
 
-def _refusal(media: Media, backup: DiskBackup, lost: Sequence[Lost]) -> VsaError:
-    """Why the disk is not restored: what was pruned is no damage."""
-    if gone := next((item.object for item in lost if item.object in media.view().doomed), ""):
-        return PointGone(
-            f"disk {backup.disk.name}: a prune has given up the recovery point, {gone} is deleted: "
-            "nothing was written, restore another point"
+class _Overtaken(Exception):
+    """Frames were moved, and deleted where they lay, since the view that is restored under."""
+
+
+@dataclass(frozen=True)
+class _Restoring:
+    """One attempt, under one view of the log."""
+
+    media: Media
+    backup: DiskBackup
+    view: View
+    threads: int
+    progress: Progress
+    salvage: bool
+
+    def write(self, target: Path, *, format: Format, checksum: bool) -> RestoredDisk:
+        backup, size = self.backup, self.backup.snapshot.size
+        ending = (
+            vhd.footer(size, backup.snapshot.taken_at, _identity(backup)) if format is Format.VHD else b""
         )
-    return ContentsLost(backup.disk.name, lost)
+        disk = self.media.partial_disk(backup.indexes, size, self.view)
+        reader = self.media.extent_reader()
+        known = survey(disk, reader, self.view.damaged)
+        self._judge(known.lost)
+        whole = DiskChecksum()
+        with ExitStack() as stack:
+            image = stack.enter_context(
+                new_image(target, size=size + len(ending), allocated=known.stored + len(ending))
+            )
+            self.progress.started(target.name, known.stored)
+            try:
+                lost = copy_disk(
+                    disk,
+                    reader,
+                    write=image.write,
+                    in_order=whole.add if checksum else _ignored,
+                    threads=self.threads,
+                    progress=self.progress,
+                )
+            finally:
+                self.progress.finished()
+            self._judge(lost)
+            if lost:
+                stack.enter_context(list_of_lost(target, backup, lost))
+            image.write(size, ending)
+            # Before the image has its name: on a mostly empty disk this takes longest.
+            digest = whole.of_disk(size) if checksum else None
+        return RestoredDisk(target, size, known.stored, digest, _warnings(size, format), tuple(lost))
+
+    def _judge(self, lost: Sequence[Lost]) -> None:
+        """What has only moved is not lost, and what was pruned is no damage."""
+        now = self.media.view()
+        gone = next((item.object for item in lost if item.object in now.doomed), "")
+        if gone and len(now.relocations) > len(self.view.relocations):
+            raise _Overtaken
+        if gone:
+            raise PointGone(
+                f"disk {self.backup.disk.name}: a prune has given up the recovery point, {gone} is deleted: "
+                "nothing was written, restore another point"
+            )
+        if lost and not self.salvage:
+            raise ContentsLost(self.backup.disk.name, lost)
 
 
 def _ignored(_offset: int, _data: bytes) -> None:
