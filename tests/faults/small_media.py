@@ -7,7 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.media.making import NOW, a_disk, back_up, new_media, noise, read_point
+from tests.media.making import NOW, a_disk, an_intent, back_up, new_media, noise, read_point
+from tests.media.moving import copied, moved, packs_of, places_in
+from vsa.media.entries import Damaged, DamageEntry
 from vsa.media.media import Media
 from vsa.model import SourceDisk
 from vsa.transfer.liveness import has_ended, this_process
@@ -35,6 +37,28 @@ def grown_media(folder: Path, scratch: Path) -> dict[str, Contents]:
     other = {at: noise((3, at)) for at in range(3, 6)}
     grow(media, "other", a_disk("data"), other, scratch=scratch)
     return held | {"other": other}
+
+
+def healed_media(folder: Path, scratch: Path) -> dict[str, Contents]:
+    """Three points of one disk. A frame of the first went bad and was healed by the second; the third has
+    other bytes there, so that with the second nobody but the first needs what healed it."""
+    media = new_media(folder)
+    first = {at: noise(("first", at)) for at in range(8)}
+    slot = grow(media, "r0", a_disk(), first, scratch=scratch)
+    (path,) = packs_of(folder, "r0")
+    bad = places_in(media, path)[:1]
+    ((ref, frame),) = bad
+    damage = (Damaged(name=ref.name, offsets=(frame.offset,)),)
+    media.append(DamageEntry(objects=damage, reason="a flipped bit"))
+    media.begin_run(an_intent("healer"))
+    new = copied(media, bad, run="healer")
+    entry = moved(media, bad, new, run="healer")
+    media.append(entry.model_copy(update={"healed": damage}), run="healer")
+    second = first | {5: noise("second")}
+    slot = grow(media, "r1", a_disk(), {5: second[5]}, scratch=scratch, parent=slot)
+    third = second | {at: noise(("third", at)) for at in (0, 1, 5)}
+    grow(media, "r2", a_disk(), {at: third[at] for at in (0, 1, 5)}, scratch=scratch, parent=slot)
+    return {"r0": first, "r1": second, "r2": third}
 
 
 def grow(

@@ -22,6 +22,7 @@ from tests.faults.small_media import (
     forget_points,
     grow,
     grown_media,
+    healed_media,
     prune,
     require_all_points,
 )
@@ -39,12 +40,21 @@ Act = Callable[[Store], Any]
 class Writer:
     """A backup of one disk on its newest point, tried again under a new run when it was refused.
 
-    A prune holds it for dead if it is `slow`: it began long ago.
+    A prune holds it for dead if it is `slow`: it began long ago. It builds on `parent` as long as that point
+    stands, as a comparison with an older base does.
     """
 
     def __init__(
-        self, name: str, disk: str, held: dict[str, Contents], scratch: Path, *, slow: bool = False
+        self,
+        name: str,
+        disk: str,
+        held: dict[str, Contents],
+        scratch: Path,
+        *,
+        slow: bool = False,
+        parent: int | None = None,
     ) -> None:
+        self.parent = parent
         self.started_at = NOW if slow else LATER
         self.name = name
         self.disk = a_disk(disk)
@@ -60,13 +70,16 @@ class Writer:
         raise refused
 
     def _attempt(self, media: Media, run: str) -> int:
-        latest = media.view().latest_point_of_disk(self.disk.key)
+        view = media.view()
+        latest = view.latest_point_of_disk(self.disk.key)
+        if self.parent in view.points and self.parent not in view.forgotten:
+            latest = self.parent, view.points[self.parent].point.disks[0]
         changes = {at: noise((run, at)) for at in range(2, 7)}
         before: Contents = {}
         parent: int | None = None
         if latest is not None:
             parent = latest[0]
-            before = self.held[media.view().points[parent].run]
+            before = self.held[view.points[parent].run]
         # Said beforehand: a commit whose answer is lost may be one all the same.
         self.held[run] = before | changes
         return grow(
@@ -80,8 +93,16 @@ class Writer:
         )
 
 
-def a_writer(name: str, disk: str, *, held: dict[str, Contents], scratch: Path, slow: bool) -> Writer:
-    return Writer(name, disk, held, scratch, slow=slow)
+def a_writer(
+    name: str,
+    disk: str,
+    parent: int | None = None,
+    *,
+    held: dict[str, Contents],
+    scratch: Path,
+    slow: bool,
+) -> Writer:
+    return Writer(name, disk, held, scratch, slow=slow, parent=parent)
 
 
 def pruner(*slots: int) -> Act:
@@ -158,6 +179,25 @@ SCENES: dict[str, Casting] = {
 }
 
 
+HEALED: dict[str, Casting] = {
+    "a writer on an old point that was healed, and a prune": lambda held, writer: {
+        "a": writer("a", "os", 0),
+        "prune": pruner(0, 3),
+    },
+    "the same and a repacking": lambda held, writer: {
+        "a": writer("a", "os", 0),
+        "prune": pruner(3, 0),
+        "repack": repacker,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def healed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
+    folder = tmp_path_factory.mktemp("healed")
+    return folder / "media", healed_media(folder / "media", folder)
+
+
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
     folder = tmp_path_factory.mktemp("grown")
@@ -166,6 +206,15 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Con
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_no_order_of_calls_loses_a_point(scene: str, grown, tmp_path: Path) -> None:
+    play_scene(scene, SCENES[scene], grown, tmp_path)
+
+
+@pytest.mark.parametrize("scene", HEALED)
+def test_no_order_of_calls_loses_what_was_healed(scene: str, healed, tmp_path: Path) -> None:
+    play_scene(scene, HEALED[scene], healed, tmp_path)
+
+
+def play_scene(scene: str, casting: Casting, grown: tuple[Path, dict[str, Contents]], tmp_path: Path) -> None:
     choose, coverage = seeded(scene), Coverage()
     for play in range(rounds(6, 80, 1500)):
         folder = tmp_path / "media"
@@ -175,7 +224,7 @@ def test_no_order_of_calls_loses_a_point(scene: str, grown, tmp_path: Path) -> N
         faults = play % 4
         schedule = Schedule(FolderStore(folder), choose, faults=faults)
         slow = play % 3 == 2
-        cast = SCENES[scene](held, partial(a_writer, held=held, scratch=tmp_path, slow=slow))
+        cast = casting(held, partial(a_writer, held=held, scratch=tmp_path, slow=slow))
         coverage.add(schedule.play(cast))
         require_whole(folder, held, tmp_path, play)
     sys.stdout.write(f"{scene}: {coverage}\n")
