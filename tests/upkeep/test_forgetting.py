@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.media.making import a_snapshot
+from tests.media.making import a_disk, a_snapshot
 from tests.upkeep.keeping import DAY, Keeping
 from vsa.errors import BadRequest, MediaConflict
 from vsa.media.entries import Damaged, DamageEntry, DoubtEntry, Harm, JobEntry, PointEntry, Result
@@ -32,6 +32,7 @@ def going(found):
 
 
 LAST = Retention(keep_last=1)
+OS = a_disk("os").key
 
 
 def test_a_plan_says_why_each_point_goes_or_stays_and_changes_nothing(keeping):
@@ -74,6 +75,34 @@ def test_forgetting_twice_forgets_nothing_more(keeping):
     assert forget(keeping.media, again, now=keeping.now) is None
 
 
+def two_disks(keeping):
+    """A point of one VM with a system disk and a data disk."""
+    run = keeping.begin()
+    entries = [keeping.written(run, {0: (run, disk)}, disk=disk, full=True)[0] for disk in ("os", "data")]
+    disks = tuple(entry.point.disks[0] for entry in entries)
+    return keeping.media.append(
+        PointEntry(point=entries[0].point.model_copy(update={"disks": disks})), run=run
+    )
+
+
+def incomplete(keeping):
+    """A point of the same VM without the data disk, which failed."""
+    run = keeping.begin()
+    entry, _ = keeping.written(run, {0: run}, full=True)
+    point = entry.point.model_copy(update={"incomplete": True})
+    return keeping.media.append(PointEntry(point=point), run=run)
+
+
+def spoil(keeping, how, *slots):
+    """Put the system disk of the points in doubt, or harm it."""
+    if how == "doubt":
+        keeping.media.append(DoubtEntry(points=slots, disk_key=OS, reason="audit"))
+        return
+    pack = next(name for name in keeping.objects() if name.endswith(".pack"))
+    harm = Harm(points=slots, disk_key=OS, ranges=((0, 4096),))
+    keeping.media.append(DamageEntry(objects=(Damaged(name=pack),), harm=(harm,), reason="verify"))
+
+
 class TestNeverGoesByPolicy:
     def last_two(self, keeping):
         return keeping.back_up({0: "a"}), keeping.back_up({0: "b"})
@@ -83,23 +112,38 @@ class TestNeverGoesByPolicy:
 
     def test_the_newest_point_that_is_not_doubtful(self, keeping):
         _, newest = self.last_two(keeping)
-        keeping.media.append(DoubtEntry(points=(newest,), disk_key="d", reason="audit"))
+        keeping.media.append(DoubtEntry(points=(newest,), disk_key=OS, reason="audit"))
         self.require_both_stay(keeping)
 
     def test_the_newest_point_that_no_damage_has_harmed(self, keeping):
         _, newest = self.last_two(keeping)
-        harm = Harm(points=(newest,), disk_key="d", ranges=((0, 4096),))
+        harm = Harm(points=(newest,), disk_key=OS, ranges=((0, 4096),))
         pack = next(name for name in keeping.objects() if name.endswith(".pack"))
         keeping.media.append(DamageEntry(objects=(Damaged(name=pack),), harm=(harm,), reason="verify"))
         self.require_both_stay(keeping)
 
-    def test_the_newest_point_that_is_complete(self, keeping):
-        keeping.back_up({0: "a"})
-        run = keeping.begin()
-        entry, _ = keeping.written(run, {0: "b"})
-        point = entry.point.model_copy(update={"incomplete": True})
-        keeping.media.append(PointEntry(point=point), run=run)
-        self.require_both_stay(keeping)
+    def test_the_newest_point_of_a_disk_that_an_incomplete_one_lacks(self, keeping):
+        first = two_disks(keeping)
+        incomplete(keeping)
+        assert first not in going(plan(keeping, LAST))
+
+    @pytest.mark.parametrize("bad", ["doubt", "harm"])
+    def test_the_last_point_of_a_disk_whose_neighbour_is_bad(self, keeping, bad):
+        """F49: the system disk is bad in both points that have the data disk, which was detached later."""
+        both = [two_disks(keeping), two_disks(keeping)]
+        spoil(keeping, bad, *both)
+        keeping.back_up({0: "later"}, full=True)
+        assert going(plan(keeping, LAST)) == both[:1]
+
+    def test_the_newest_point_of_a_disk_that_has_no_sound_one(self, keeping):
+        both = [two_disks(keeping), two_disks(keeping)]
+        for key in (OS, a_disk("data").key):
+            keeping.media.append(DoubtEntry(points=tuple(both), disk_key=key, reason="audit"))
+        keeping.back_up({0: "later"}, full=True)
+        found = plan(keeping, LAST)
+        assert going(found) == both[:1]
+        reasons = {item.slot: item.reason for item in found.decision.staying}
+        assert reasons[both[1]] == "the newest point of a disk that has no sound one"
 
     def test_the_newest_point_of_a_disk_that_its_vm_has_lost(self, keeping):
         """One VM, whose second disk is only in its first point."""
@@ -170,7 +214,7 @@ def test_a_plan_that_the_log_has_overtaken_is_not_carried_out(keeping):
     old, new = keeping.back_up({0: "a"}), keeping.back_up({0: "b"})
     found = plan(keeping, LAST)
     assert going(found) == [old]
-    keeping.media.append(DoubtEntry(points=(new,), disk_key="d", reason="audit"))
+    keeping.media.append(DoubtEntry(points=(new,), disk_key=OS, reason="audit"))
     with pytest.raises(MediaConflict, match="look at a new one"):
         forget(keeping.media, found, now=keeping.now)
 
@@ -221,7 +265,7 @@ def test_a_disk_keeps_a_sound_point_whatever_is_doubtful(tmp_path_factory, doubt
     slots = [keeping.back_up({0: seed}) for seed in range(len(doubtful))]
     for slot, doubt in zip(slots, doubtful, strict=True):
         if doubt:
-            keeping.media.append(DoubtEntry(points=(slot,), disk_key="d", reason="audit"))
+            keeping.media.append(DoubtEntry(points=(slot,), disk_key=OS, reason="audit"))
     kept = set(slots) - set(going(plan(keeping, Retention(keep_last=keep_last))))
     sound = [slot for slot, doubt in zip(slots, doubtful, strict=True) if not doubt]
     assert set(sound[-1:]) <= kept

@@ -4,8 +4,9 @@
     print(plan.token, plan.going)
     forget(media, plan, now=now)
 
-What retention never lets go: the newest sound point of each disk, pinned points, and points whose base the
-next comparison will start from. Forgetting deletes nothing; a prune does, once the grace is over.
+What retention never lets go: the newest sound point of each disk (its newest one if none is sound), pinned
+points, and points whose base the next comparison will start from. Forgetting deletes nothing; a prune does,
+once the grace is over.
 """
 
 from __future__ import annotations
@@ -198,17 +199,32 @@ def _protected(view: View) -> dict[int, str]:
             kept[made.slot] = "pinned"
     for slot, _ in view.bases().values():
         kept[slot] = "the point of a base snapshot"
-    newest: dict[str, int] = {}
-    for made in view.live:
-        if _is_good(view, made):
-            newest.update(dict.fromkeys(made.disks, made.slot))
-    for slot in newest.values():
-        kept[slot] = "the newest sound point of a disk"
+    for slot, reason in _last_of_disks(view).values():
+        kept[slot] = reason
     return kept
 
 
-def _is_good(view: View, made: CommittedPoint) -> bool:
-    return made.slot not in view.doubtful and not view.harm_of(made.slot) and not made.point.incomplete
+def _last_of_disks(view: View) -> dict[str, tuple[int, str]]:
+    """By disk, the point that must stay for its sake. What is wrong with one disk of a point says nothing of
+    the others; what a point leaves out takes nothing from the disks that it holds."""
+    sound: dict[str, int] = {}
+    newest: dict[str, int] = {}
+    for made in view.live:
+        bad = _bad_disks(view, made.slot)
+        newest.update(dict.fromkeys(made.disks, made.slot))
+        sound.update((key, made.slot) for key in made.disks if key not in bad)
+    return {
+        key: (sound[key], "the newest sound point of a disk")
+        if key in sound
+        else (slot, "the newest point of a disk that has no sound one")
+        for key, slot in newest.items()
+    }
+
+
+def _bad_disks(view: View, slot: int) -> frozenset[str]:
+    """The disks of a point whose contents are in doubt or partly lost."""
+    doubts = (doubt.disk_key for doubt in view.doubtful.get(slot, ()))
+    return frozenset((*doubts, *(harm.disk_key for harm in view.harm_of(slot))))
 
 
 def _judged(made: CommittedPoint, reason: str) -> Judged:
