@@ -9,6 +9,7 @@ import pytest
 from tests.media.faulty_store import FaultyStore
 from tests.upkeep.estate import DATA, OS, SIZE, Estate, fresh
 from vsa.errors import TryAgainLater
+from vsa.media import documents, heal, layout
 from vsa.media.entries import Damaged, DamageEntry, RelocateEntry
 from vsa.media.media import Media
 from vsa.model import IndexRef
@@ -31,11 +32,11 @@ def call_damaged(estate: Estate, *extents: int) -> None:
     estate.backups.media.append(DamageEntry(objects=(damaged,), reason="decay"))
 
 
-def stored_again(estate: Estate, media: Media, run: str) -> tuple[Healing, IndexRef]:
+def stored_again(estate: Estate, media: Media, run: str, **how: int) -> tuple[Healing, IndexRef]:
     """A stream that has read what is damaged, and stored it in an index of its own."""
     indexes = media.view().points[0].point.disks[0].indexes
     parent = media.disk_index(indexes, SIZE)
-    healing = Healing(parent, media.view().damaged)
+    healing = Healing(parent, media.view().damaged, **how)
     table = parent.segment(0)
     assert table is not None
     again = healing.positions(table)
@@ -56,6 +57,32 @@ def test_every_damaged_frame_is_left_behind(estate: Estate) -> None:
     assert {estate.place_of(OS, extent)[0] == name for extent in (1, 4)} == {False}
     assert {estate.place_of(OS, extent)[0] == name for extent in (0, 2, 3, 5)} == {True}
     estate.require_nothing_wrong({})
+
+
+def test_more_than_one_entry_holds_takes_several(estate: Estate) -> None:
+    call_damaged(estate, 1, 2, 4)
+    media = estate.backups.media
+    run = estate.backups.run(estate.media.view().points[0].point.vm)
+    healing, index = stored_again(estate, media, run, at_most=1)
+    healing.commit(index, run=run, media=media)
+    view = media.view()
+    assert [len(item.entry.healed[0].offsets) for item in view.relocations] == [1, 1, 1]
+    assert view.healed == view.damaged
+    estate.require_nothing_wrong({})
+
+
+@pytest.mark.parametrize("frames_of_a_pack", [1, 1_000])
+def test_what_one_entry_heals_fits_its_document(frames_of_a_pack: int) -> None:
+    names = (layout.pack("r" * 64, pack.to_bytes(16)) for pack in range(600_000 // frames_of_a_pack))
+    places = ((name, 2**32 - 1 - at) for name in names for at in range(frames_of_a_pack))
+    found = heal.portion(enumerate(places))
+    body = RelocateEntry(
+        packs=tuple(sorted({name for name, _ in found.values()})),
+        healed=tuple(heal._healed(found.values())),
+        reason="healed",
+    )
+    assert 10_000 < len(found) < 500_000
+    assert len(documents.encode(body)) < layout.MAX_DOCUMENT_SIZE // 2
 
 
 def test_what_others_move_meanwhile_has_it_planned_again(estate: Estate) -> None:

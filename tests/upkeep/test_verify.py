@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ from tests.upkeep.estate import (
     lost_of,
 )
 from vsa.errors import BadRequest, MediaDamaged
-from vsa.media.entries import DoomEntry, ForgetEntry
+from vsa.media import documents, layout
+from vsa.media.entries import DoomEntry, ForgetEntry, Harm
 from vsa.media.media import Media
 from vsa.media.view import WHOLE
 from vsa.ranges import ByteRange
 from vsa.restore.disk import Format, restore_disk
-from vsa.upkeep.record import record_damage
-from vsa.upkeep.report import Depth
+from vsa.upkeep.record import damage_entries, record_damage
+from vsa.upkeep.report import Depth, Finding
 from vsa.upkeep.sampling import Sample
 from vsa.upkeep.verify import verify
 
@@ -349,3 +351,35 @@ def test_a_whole_index_that_is_lost_leaves_what_newer_indexes_say(estate: Estate
     known = {*newer, 3}
     unknown = {at // EXTENT for item in lost[slots[1]] for at in range(item.offset, item.end, EXTENT)}
     assert unknown == set(range(40)) - known
+
+
+def a_finding(*, points: int, harms: int, ranges: int = 1) -> Finding:
+    """A pack whose loss harms many points in many ways."""
+    frames = tuple(range(2**32 - ranges, 2**32))
+    of = tuple(range(10**11, 10**11 + points))
+    lost = tuple((2**45 + at, 2**45 + at + 1) for at in range(ranges))
+    harm = Harm(points=of, disk_key="d" * 20, ranges=lost, offsets=frames)
+    return Finding(
+        name=layout.pack("r" * 64, bytes(16)), reason="decay", offsets=frames, harm=(harm,) * harms
+    )
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        a_finding(points=2_600, harms=1_300),
+        a_finding(points=800_000, harms=1),
+        a_finding(points=1, harms=1, ranges=200_000),
+        a_finding(points=1, harms=40_000),
+    ],
+    ids=["many times many points", "many points", "many ranges", "many harms"],
+)
+def test_damage_that_one_entry_cannot_hold_takes_several(found: Finding) -> None:
+    entries = list(damage_entries(found))
+    assert all(len(documents.encode(entry)) < layout.MAX_DOCUMENT_SIZE for entry in entries)
+    told = Counter[tuple[int, int]]()
+    for harm in (harm for entry in entries for harm in entry.harm):
+        assert len(harm.ranges) == len(harm.offsets)
+        told[len(harm.points), len(harm.ranges)] += 1
+    held = sum(points * ranges * times for (points, ranges), times in told.items())
+    assert held == sum(len(harm.points) * len(harm.ranges) for harm in found.harm)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -18,6 +20,13 @@ from vsa.media.layout import SEGMENT
 from vsa.media.moves import MOVE, MovesDescription, store_moves
 from vsa.media.parquet import Rows
 from vsa.media.store import Store
+
+MAX_HEALED = 500_000
+"""Frames that one entry names as healed, eleven bytes each: a document has at most 16 MiB. More frames take
+more entries."""
+
+_PACK = 32
+"""Frames that take as much of an entry as a pack does, which it names twice."""
 
 Place = tuple[str, int]
 """A pack's name and the offset of a frame in it."""
@@ -35,7 +44,7 @@ class Healer:
     def entry(self, index: IndexFile, damaged: Mapping[int, Place]) -> RelocateEntry:
         """What to commit: the damaged places, given by extent, lead to where `index` has those extents.
 
-        At most MAX_MOVES of them. The table is stored and read back.
+        No more than a `portion` of them. The table is stored and read back.
         """
         sources = sorted({pack for pack, _ in damaged.values()})
         rows = _moves(index, damaged, sources)
@@ -44,17 +53,30 @@ class Healer:
         packs = tuple(index.description.packs[number] for number in used.tolist())
         about = MovesDescription(media=self.media_id, run=self.run, sources=tuple(sources), packs=packs)
         table = store_moves(self.store, layout.moves(self.run, self.random(8)), about, rows)
-        healed = [_healed(source, damaged.values()) for source in sources]
         return RelocateEntry(
             table=table,
             packs=tuple(sources),
-            healed=tuple(healed),
+            healed=tuple(_healed(damaged.values())),
             reason=f"{len(damaged)} extents were read again from their disk and found unchanged",
         )
 
 
-def _healed(source: str, places: Iterable[Place]) -> Damaged:
-    return Damaged(name=source, offsets=tuple(sorted({offset for pack, offset in places if pack == source})))
+def portion(places: Iterable[tuple[int, Place]], *, at_most: int = MAX_HEALED) -> dict[int, Place]:
+    """The first of the damaged places, by extent, as many as one entry can hold; at least one."""
+    found: dict[int, Place] = {}
+    packs: set[str] = set()
+    for extent, place in places:
+        packs.add(place[0])
+        if found and len(found) + _PACK * len(packs) >= at_most:
+            break
+        found[extent] = place
+    return found
+
+
+def _healed(places: Iterable[Place]) -> Iterator[Damaged]:
+    """The places by pack, both ascending."""
+    for source, found in groupby(sorted(set(places)), key=itemgetter(0)):
+        yield Damaged(name=source, offsets=tuple(offset for _, offset in found))
 
 
 def _moves(index: IndexFile, damaged: Mapping[int, Place], sources: Sequence[str]) -> Rows:

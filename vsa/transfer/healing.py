@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
-from itertools import islice
 
 from vsa.errors import MediaConflict, MediaDamaged, ObjectsDoomed, TryAgainLater
 from vsa.media.damaged import damaged_positions
 from vsa.media.disk_index import DiskIndex, SegmentTable
+from vsa.media.heal import MAX_HEALED, portion
 from vsa.media.layout import SEGMENT
 from vsa.media.media import Media
-from vsa.media.moves import MAX_MOVES
 from vsa.media.view import View
 from vsa.model import IndexRef, Method, Reason
 from vsa.transfer.methods import Decision
@@ -26,14 +25,22 @@ from vsa.transfer.methods import Decision
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 50
-"""A job may have as many streams that heal at the same time."""
+"""How often others may be first: a job may have as many streams that heal at the same time."""
 
 
 class Healing:
     """The damaged frames of one disk's parent, and those of them that were stored anew."""
 
-    def __init__(self, parent: DiskIndex | None, damaged: Mapping[str, frozenset[int]]) -> None:
-        """`damaged` is what the log says: offsets of bad frames by pack, or WHOLE."""
+    def __init__(
+        self,
+        parent: DiskIndex | None,
+        damaged: Mapping[str, frozenset[int]],
+        *,
+        at_most: int = MAX_HEALED,
+    ) -> None:
+        """`damaged` is what the log says: offsets of bad frames by pack, or WHOLE. `at_most`: frames that one
+        entry names, see `portion`."""
+        self._at_most = at_most
         self._parent = parent
         self._damaged = damaged
         self._lock = threading.Lock()
@@ -58,34 +65,40 @@ class Healing:
     def commit(self, index: IndexRef | None, *, run: str, media: Media) -> None:
         """Lead all points to the new frames, before the run has a point: that may fail, this stands.
 
-        Planned anew for as long as other streams or jobs move frames meanwhile.
+        Planned anew for as long as other streams or jobs move frames meanwhile; in several entries if one
+        would not hold it all.
         """
         if index is None or not self._stored:
             return
-        for _ in range(_ATTEMPTS):
+        refused, left = 0, set(self._stored)
+        while refused < _ATTEMPTS:
             view = media.view()
-            places = dict(islice(self._still_damaged(media, view), MAX_MOVES))
+            places = portion(self._still_damaged(media, view, left), at_most=self._at_most)
             if not places:
                 return
             try:
                 slot = media.heal(index, places, run=run, planned_on=view)
                 _log.warning("%d damaged extents are healed (log slot %d)", len(places), slot)
+                left -= places.keys()
             except ObjectsDoomed:
                 raise
             except MediaConflict as error:
+                refused += 1
                 _log.info("healing is planned again: %s", error)
         raise TryAgainLater("frames were moved by others again and again while this run tried to heal some")
 
-    def _still_damaged(self, media: Media, view: View) -> Iterator[tuple[int, tuple[str, int]]]:
-        """Where the extents that were stored anew lie now, unless that is sound already."""
+    def _still_damaged(
+        self, media: Media, view: View, extents: Set[int]
+    ) -> Iterator[tuple[int, tuple[str, int]]]:
+        """Where these extents, which were stored anew, lie now, unless that is sound already."""
         if self._parent is None:
             return
         refs = [file.ref for file in self._parent.files]
         index = media.disk_index(refs, self._parent.disk_size, view)
-        for number in sorted({extent // SEGMENT for extent in self._stored}):
+        for number in sorted({extent // SEGMENT for extent in extents}):
             table = index.segment(number)
             for at in damaged_positions(table, index.packs, view.damaged) if table else ():
-                if table and table.first_extent + at in self._stored:
+                if table and table.first_extent + at in extents:
                     place = index.packs[table.pack[at]], int(table.offset[at])
                     yield table.first_extent + at, place
 

@@ -11,8 +11,13 @@ from vsa.media.view import WHOLE, View
 from vsa.upkeep.harm import joined
 from vsa.upkeep.report import Finding, VerifyReport
 
+_NUMBERS = 500_000
+"""Slots, bounds of ranges and offsets in the harm of one entry, of at most fifteen bytes each: a document has
+at most 16 MiB. What harms more takes more entries."""
+
+_POINTS = 100_000
 _RANGES = 50_000
-"""Ranges in one entry; what harms more takes more entries."""
+"""Of one harm in one entry."""
 
 
 def record_damage(media: Media, report: VerifyReport) -> tuple[int, ...]:
@@ -31,26 +36,33 @@ def record_damage(media: Media, report: VerifyReport) -> tuple[int, ...]:
 def damage_entries(finding: Finding) -> Iterator[DamageEntry]:
     """What the log is to say of one object."""
     damaged = Damaged(name=finding.name, offsets=finding.offsets)
-    for harm in _portions(finding.harm) or [()]:
-        yield DamageEntry(objects=(damaged,), harm=harm, reason=finding.reason)
+    for harm in _portions(finding.harm) or [[]]:
+        yield DamageEntry(objects=(damaged,), harm=tuple(harm), reason=finding.reason)
 
 
-def _portions(harm: Iterable[Harm]) -> list[tuple[Harm, ...]]:
-    portions: list[tuple[Harm, ...]] = []
+def _portions(harm: Iterable[Harm]) -> list[list[Harm]]:
+    portions: list[list[Harm]] = []
     held = 0
     for item in (part for whole in harm for part in _cut(whole)):
-        if not portions or held + len(item.ranges) > _RANGES:
-            portions.append(())
+        if not portions or held + _numbers_in(item) > _NUMBERS:
+            portions.append([])
             held = 0
-        portions[-1] += (item,)
-        held += len(item.ranges)
+        portions[-1].append(item)
+        held += _numbers_in(item)
     return portions
+
+
+def _numbers_in(harm: Harm) -> int:
+    """How many numbers it takes; what else it is made of counts as eight."""
+    return 8 + len(harm.points) + 2 * len(harm.ranges) + len(harm.offsets)
 
 
 def _cut(harm: Harm) -> Iterator[Harm]:
     for first in range(0, len(harm.ranges), _RANGES):
         part = slice(first, first + _RANGES)
-        yield harm.model_copy(update={"ranges": harm.ranges[part], "offsets": harm.offsets[part]})
+        some = {"ranges": harm.ranges[part], "offsets": harm.offsets[part]}
+        for slot in range(0, len(harm.points), _POINTS):
+            yield harm.model_copy(update={**some, "points": harm.points[slot : slot + _POINTS]})
 
 
 def _news(entry: DamageEntry, view: View) -> DamageEntry | None:
