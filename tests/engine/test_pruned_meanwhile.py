@@ -13,7 +13,8 @@ from tests.engine.world import KIB, MIB, World, random_bytes
 from tests.subclient.builders import a_source_disk
 from tests.transfer.records import a_backup, a_snapshot
 from vsa.errors import ObjectMissing
-from vsa.media.entries import Result
+from vsa.media.entries import Damaged, DamageEntry, Result
+from vsa.media.pack import HEADER_SIZE
 from vsa.model import DiskBackup, Method, Reason
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.doomed import upon_what_stands
@@ -82,6 +83,27 @@ def test_when_an_older_point_stands_the_disks_are_compared_with_that(world: Worl
     world.back_up(kind_of_job=interrupted(lambda: give_up(world, second)))
     (backup,) = newest(world)
     assert (backup.method, backup.reason, backup.parent) == (Method.CRC, Reason.CRC_NO_BASE, older)
+    world.require_sound()
+
+
+def test_what_shares_frames_that_are_found_damaged_before_its_commit_is_read_again(world: World) -> None:
+    contents = random_bytes(MIB, "both")
+    vm = world.add_vm({"os": contents})
+    world.back_up()
+    (first,) = newest(world)
+    world.attach(vm, "data", contents)
+
+    def find_damage() -> None:
+        damaged = Damaged(name=first.packs[0], offsets=(HEADER_SIZE,))
+        world.media.append(DamageEntry(objects=(damaged,), reason="verify"))
+
+    report = world.back_up(kind_of_job=interrupted(find_damage))
+    assert report.result is Result.COMPLETED
+    backups = {backup.disk.key: backup for backup in newest(world)}
+    (data,) = (backup for key, backup in backups.items() if key != first.disk.key)
+    assert "read again" in data.detail and "found damaged" in data.detail
+    assert 0 < data.figures.stored < data.figures.shared, "only what is damaged is stored once more"
+    assert "read again" not in backups[first.disk.key].detail, "its damage was its parent's before"
     world.require_sound()
 
 

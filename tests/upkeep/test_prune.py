@@ -179,7 +179,7 @@ class TestAWriterBeside:
         keeping.prune()
         with pytest.raises(ObjectsDoomed):
             keeping.media.append(entry, run=run)
-        assert keeping.media.is_given_up(entry.point.disks[0])
+        assert keeping.media.must_be_read_again(entry.point.disks[0])
         again, holds = keeping.written(run, {at: ("c", at) for at in range(8)})
         keeping.held[keeping.media.append(again, run=run)] = holds
         keeping.require_sound()

@@ -441,14 +441,15 @@ class Media:
                 opened[ref.name] = Unreadable(ref.name, str(error))
         return opened[ref.name]
 
-    def is_given_up(self, backup: DiskBackup) -> bool:
-        """Whether something that a disk's backup needs is doomed by now. Reads all rows of its indexes."""
-        view = self.view()
+    def must_be_read_again(self, backup: DiskBackup) -> bool:
+        """Whether a point with this disk's backup would be refused: something that it needs is doomed by now,
+        or was found damaged before the backup could rely on it. Reads all rows of its indexes."""
+        alone = Point.model_construct(disks=(backup,), records=())
         try:
-            needs = self.disk_index(backup.indexes, backup.disk.size, view).needs()
+            self._closure(alone).require(self.view())
         except (ObjectMissing, ObjectsDoomed):
             return True
-        return any(name in view.doomed for name in needs)
+        return False
 
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader

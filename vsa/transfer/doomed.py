@@ -1,4 +1,5 @@
-"""What a run does when a prune has given up what it builds on: it reads those disks again and commits then.
+"""What a run does when a prune has given up what it builds on, or a verify has found damage in what it
+shares: it reads those disks again and commits then.
 
 The snapshots are still there and can be granted, so nothing is lost but time. What is read again builds on a
 point that stands, or on none.
@@ -18,7 +19,7 @@ from vsa.transfer.methods import Known
 T = TypeVar("T")
 
 ATTEMPTS = 3
-"""How often a run reads again before it gives up; each time a prune must have come in between."""
+"""How often a run reads again before it gives up; each time a prune or a verify must have come in between."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def commit_as_it_stands(
     read_again: Callable[[DiskBackup], DiskBackup],
     media: Media,
 ) -> int:
-    """Commit the backups and return the slot; those that need what is doomed are read again first.
+    """Commit the backups and return the slot; those that need what is doomed, or share what was found damaged
+    meanwhile, are read again first.
 
     ObjectsDoomed if that was not enough within ATTEMPTS.
     """
@@ -38,9 +40,9 @@ def commit_as_it_stands(
         try:
             return commit(backups)
         except ObjectsDoomed as error:
-            _log.warning("what the run builds on was given up; reading again: %s", error)
+            _log.warning("what the run builds on may not be relied on; reading again: %s", error)
             backups = [
-                _explained(read_again(backup), error) if media.is_given_up(backup) else backup
+                _explained(read_again(backup), error) if media.must_be_read_again(backup) else backup
                 for backup in backups
             ]
     return commit(backups)
