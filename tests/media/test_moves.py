@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from vsa.media.disk_index import DiskIndex
 from vsa.media.entries import RelocateEntry
 from vsa.media.index import ROW, ZEROS, IndexDescription, PackRef, open_index, write_index
 from vsa.media.layout import SEGMENT, IndexKind
-from vsa.media.moves import MOVE, MovesDescription, Relocations, open_moves, store_moves
+from vsa.media.moves import (
+    MOVE,
+    MovesDescription,
+    MovesTable,
+    PackNumbers,
+    Relocations,
+    follow,
+    open_moves,
+    store_moves,
+)
 from vsa.media.view import Relocation
 from vsa.ranges import KIB
 
@@ -148,7 +158,8 @@ def test_any_chain_of_moves_resolves_as_a_dict_does_and_needs_just_that(tmp_path
     followed = {number for _, numbers in expected.values() for number in numbers}
     packs = {pack_name(place[0]) for place, _ in expected.values()}
     tables_followed = {moving.tables[number].table.name for number in followed}
-    assert index.needs() == packs | tables_followed | {index.files[0].ref.name}
+    assert tables_followed <= index.moves, "a reader asks more tables than rows follow: by their packs"
+    assert index.needs() == packs | index.moves | {index.files[0].ref.name}
 
 
 def test_a_table_is_opened_only_if_something_can_lead_to_it(tmp_path):
@@ -160,6 +171,43 @@ def test_a_table_is_opened_only_if_something_can_lead_to_it(tmp_path):
         assert entry.table.name in index.moves
     assert moving.tables[1].table.name not in index.moves
     assert places_of(index) == {0: ((2, 64), length_at((2, 64)))}
+
+
+@pytest.mark.parametrize("kept", [0, 10**6], ids=["one", "all"])
+def test_tables_that_take_too_much_memory_are_read_again(tmp_path, kept):
+    moving = Moving(tmp_path)
+    tables = [{(number, 64): (number + 1, 64)} for number in range(4)]
+    moving.index({0: (0, 64)}, tables)
+    entries = [Relocation(slot, entry) for slot, entry in enumerate(moving.tables)]
+    relocations = Relocations(moving.media.store, entries, media_id=moving.media.id, kept=kept)
+    for _ in range(2):
+        found = relocations.concerning(frozenset({pack_name(0)}))
+        assert [name for name, _ in found] == [entry.table.name for entry in moving.tables]
+        sizes = [table.size for _, table in found]
+        assert relocations.size == (sum(sizes) if kept else sizes[-1])
+
+
+def test_a_segment_follows_a_table_with_thousands_of_sources_at_once():
+    """What repacking makes of small packs; a look at the whole segment for each source took seconds."""
+    count = 20_000
+    names = [layout.pack("r0", number.to_bytes(16)) for number in range(count)]
+    rows = np.zeros(count, MOVE)
+    rows["from_pack"], rows["from_offset"], rows["length"] = np.arange(count), 64, 10
+    rows["offset"] = 1_000 + np.arange(count)
+    about = MovesDescription(media="0" * 32, run="r0", sources=tuple(names), packs=(pack_ref(1),))
+    numbers = PackNumbers()
+    numbers.ordinals([PackRef(name=name, size=10_000, sha256="0" * 64) for name in names])
+    began = time.monotonic()
+    for _ in range(10):
+        pack = np.arange(-1, SEGMENT - 1, dtype=np.int32) % (count + 1) - 1
+        offset, length = np.full(SEGMENT, 64, np.uint32), np.zeros(SEGMENT, np.uint32)
+        stored = pack != ZEROS
+        was = pack.copy()
+        assert follow(MovesTable(about, rows), numbers, pack, offset, length)
+        assert set(pack[stored].tolist()) == {numbers.find(pack_name(1))}
+        assert np.array_equal(offset[stored], 1_000 + was[stored])
+        assert np.all(pack[~stored] == ZEROS) and np.all(offset[~stored] == 64)
+    assert time.monotonic() - began < 5
 
 
 class TestATableThatLies:

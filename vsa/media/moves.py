@@ -32,6 +32,11 @@ MAX_MOVES = 8_000_000
 MAX_SIZE = 256 * MIB
 """Bytes of a table: more than that many rows take uncompressed, with the names of their packs."""
 
+KEPT = 256 * MIB
+"""Memory for tables that nobody uses at the moment but somebody may again."""
+
+NO_SOURCE = -1
+
 MOVE = np.dtype(
     [
         ("from_pack", np.int32),
@@ -65,12 +70,23 @@ class MovesTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def find(self, source: str, offsets: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.intp], Rows]:
-        """Which of the offsets in `source` have moved, as positions in `offsets`, and their rows."""
-        ordinal = self._ordinals.get(source)
-        if ordinal is None or not len(self.rows):
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return int(self.rows.nbytes + self._keys.nbytes)
+
+    def source(self, pack: str) -> int:
+        """The number of a pack among the sources; NO_SOURCE if it is none of them."""
+        return self._ordinals.get(pack, NO_SOURCE)
+
+    def find(
+        self, sources: npt.NDArray[np.int32], offsets: npt.NDArray[np.uint32]
+    ) -> tuple[npt.NDArray[np.intp], Rows]:
+        """Which of the places, each an offset in a source, have moved, as positions among them, and their
+        rows."""
+        if not len(self.rows):
             return np.zeros(0, np.intp), self.rows[:0]
-        wanted = _keys(np.full(len(offsets), ordinal, np.int32), offsets)
+        wanted = _keys(sources, offsets)
         at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         moved = np.flatnonzero(self._keys[at] == wanted)
         return moved, self.rows[at[moved]]
@@ -137,7 +153,8 @@ def _keys(packs: npt.NDArray[np.int32], offsets: npt.NDArray[np.uint32]) -> npt.
 
 
 class Relocations:
-    """All relocations that a view knows, their tables loaded when a pack that they concern is met.
+    """All relocations that a view knows, their tables loaded when a pack that they concern is met,
+    and remembered as far as there is room.
 
     They apply in log order, each to what the ones before it have made of a place. Safe for many threads.
     """
@@ -149,8 +166,11 @@ class Relocations:
         *,
         media_id: str,
         doomed: Container[str] = frozenset(),
+        kept: int = KEPT,
     ) -> None:
-        """`doomed` are the objects that may be gone: no point that stands leads to a table among them."""
+        """`doomed` are the objects that may be gone: no point that stands leads to a table among them.
+        `kept`: bytes of tables that are remembered, the one last asked for whatever it takes."""
+        self._kept = kept
         self._store = store
         self._media_id = media_id
         self._doomed = doomed
@@ -190,9 +210,19 @@ class Relocations:
         if ref.name in self._doomed:
             raise ObjectsDoomed(f"{ref.name} was given up, and with it the way to frames that it had moved")
         with self._lock:
-            if ref.name not in self._tables:
-                self._tables[ref.name] = open_moves(self._store, ref, media_id=self._media_id)
-            return self._tables[ref.name]
+            table = self._tables.pop(ref.name, None)
+            if table is None:
+                table = open_moves(self._store, ref, media_id=self._media_id)
+            # At the end: the first one is the one that was not asked for the longest.
+            self._tables[ref.name] = table
+            while len(self._tables) > 1 and self.size > self._kept:
+                del self._tables[next(iter(self._tables))]
+            return table
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the remembered tables take."""
+        return sum(table.size for table in list(self._tables.values()))
 
 
 class PackNumbers:
@@ -229,14 +259,20 @@ def follow(
 ) -> bool:
     """Let places follow one moves table, in place; whether any did. `pack` holds numbers of `packs`."""
     targets = packs.ordinals(moves.description.packs)
-    found: list[tuple[npt.NDArray[np.intp], Rows]] = []
+    sources = _sources(moves, packs, pack)
+    at = np.flatnonzero(sources != NO_SOURCE)
     # All are looked up before any is changed: one table moves a frame once.
-    for name in moves.description.sources:
-        number = packs.find(name)
-        if number is not None:
-            at = np.flatnonzero(pack == number)
-            moved, rows = moves.find(name, offset[at])
-            found.append((at[moved], rows))
-    for at, rows in found:
-        pack[at], offset[at], length[at] = targets[rows["pack"]], rows["offset"], rows["length"]
-    return any(len(at) for at, _ in found)
+    moved, rows = moves.find(sources[at], offset[at])
+    at = at[moved]
+    pack[at], offset[at], length[at] = targets[rows["pack"]], rows["offset"], rows["length"]
+    return len(at) > 0
+
+
+def _sources(moves: MovesTable, packs: PackNumbers, pack: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """For each place the number of its pack among the table's sources. There may be thousands of sources, so
+    each pack that is met is asked about once."""
+    # ZEROS, which is -1, counts from the end: the last one is that of no pack.
+    found = np.full(len(packs.names) + 1, NO_SOURCE, np.int32)
+    for number in np.flatnonzero(np.bincount(pack[pack >= 0])).tolist():
+        found[number] = moves.source(packs.names[number])
+    return found[pack]
