@@ -390,8 +390,34 @@ def test_a_listing_gives_only_names_behind_the_one_given(media, folder):
 
 def test_pruning_may_delete_all_but_two():
     names = [layout.checkpoint(slot) for slot in (7, 1000, 30, 2)]
-    assert recall.superseded([*names, "checkpoints/x"]) == [layout.checkpoint(2), layout.checkpoint(7)]
-    assert recall.superseded(names[:2]) == []
+    oldest = [layout.checkpoint(2), layout.checkpoint(7)]
+    assert recall.superseded([*names, "checkpoints/x"], head=1001) == oldest
+    assert recall.superseded(names[:2], head=1001) == []
+    beyond = [layout.checkpoint(slot) for slot in (1001, 10**12 - 1)]
+    assert recall.superseded([*names, *beyond], head=1001) == oldest, "what cannot be read is not kept for it"
+
+
+def test_a_checkpoint_beyond_the_log_keeps_none_from_being_written(media, folder):
+    path = folder / layout.checkpoint(10**12 - 1)
+    path.write_bytes(b"of no log")
+    media.append(seen("vm-7"))
+    assert media.checkpoint_if_due(every=1)
+    assert recall.newest(media.store, media.id).head == media.view().head
+    assert not media.checkpoint_if_due(every=1)
+
+
+@pytest.mark.parametrize("names", [b"", b"run", b"run client"])
+def test_a_point_that_lacks_names_makes_its_checkpoint_no_use(media, folder, caplog, names):
+    witness = media.view().witness
+    about = CheckpointDescription(blake3="0" * 64, media=media.id, slot=witness.slot, entry=witness.sha256)
+    row = np.array([(Kind.POINT, 0, 0, 4, len(names), 0)], checkpoint.ROW)
+    crafted = assemble(about, names, row)
+    with pytest.raises(MediaDamaged, match="a point is of no run"):
+        decode(crafted, "crafted", slot=witness.slot, media_id=media.id)
+    (folder / layout.checkpoint(witness.slot)).write_bytes(crafted)
+    with caplog.at_level(logging.WARNING):
+        assert same(Media.open(str(folder)).view(), media.view())
+    assert "a point is of no run" in caplog.text
 
 
 def test_a_checkpoint_is_a_table_that_any_reader_of_parquet_reads(media, folder):

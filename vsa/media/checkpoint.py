@@ -149,7 +149,10 @@ def decode(data: bytes, name: str, *, slot: int, media_id: str) -> View:
         raise MediaDamaged(f"{name} is of media {about.media}, slot {about.slot}")
     if complaint := _complaint(rows, about, len(data)):
         raise MediaDamaged(f"{name}: {complaint}")
-    return _Tables(data, rows).view(about)
+    tables = _Tables(data, rows)
+    if not tables.name_points():
+        raise MediaDamaged(f"{name}: a point is of no run, of no client or holds no disk")
+    return tables.view(about)
 
 
 def _digest_at(data: bytes | bytearray, name: str) -> int:
@@ -263,6 +266,17 @@ class _Tables:
             key=about.key,
             _history=self._by_key(Kind.HISTORY, self._decoded(_SLOTS.validate_json)),
             _bases=self._by_key(Kind.BASE, self._base),
+        )
+
+    def name_points(self) -> bool:
+        """Whether each point has its run, its client and at least one disk: they are taken apart when they
+        are asked for, and then it would be too late to read the log instead."""
+        rows = self._range[Kind.POINT]
+        offsets = self._offset[rows.start : rows.stop].tolist()
+        lengths = self._key[rows.start : rows.stop].tolist()
+        return all(
+            self._bytes.count(b" ", offset, offset + length) >= 2
+            for offset, length in zip(offsets, lengths, strict=True)
         )
 
     def _by_slot(self, kind: Kind, make: Callable[[int], V]) -> Layered[int, V]:

@@ -42,7 +42,7 @@ def write_if_due(store: Store, view: View, media_id: str, *, every: int) -> bool
 
     Never an error: it is a cache, and whoever asks has done what matters.
     """
-    slots = _slots(_listed(store))
+    slots = _slots(_listed(store), head=view.head)
     if view.head - 1 - (slots[-1] if slots else -1) < every:
         return False
     try:
@@ -52,10 +52,10 @@ def write_if_due(store: Store, view: View, media_id: str, *, every: int) -> bool
         return False
 
 
-def superseded(names: Iterable[str]) -> list[str]:
+def superseded(names: Iterable[str], *, head: int) -> list[str]:
     """The checkpoints that pruning may delete: all but the newest. That needs no doom entry, since nothing
-    refers to them."""
-    return [layout.checkpoint(slot) for slot in _slots(names)[:-KEPT]]
+    refers to them. `head` is the log's next free slot."""
+    return [layout.checkpoint(slot) for slot in _slots(names, head=head)[:-KEPT]]
 
 
 def _write(store: Store, view: View, media_id: str) -> bool:
@@ -92,6 +92,8 @@ def _listed(store: Store) -> list[str]:
         return []
 
 
-def _slots(names: Iterable[str]) -> list[int]:
-    """The slots of the checkpoints among the names, ascending."""
-    return sorted({slot for name in names if (slot := layout.checkpoint_slot(name)) is not None})
+def _slots(names: Iterable[str], *, head: int | None = None) -> list[int]:
+    """The slots of the checkpoints among the names, ascending; none beyond the log's `head`, which no correct
+    writer makes, and which would stand in the way of those to come."""
+    slots = {slot for name in names if (slot := layout.checkpoint_slot(name)) is not None}
+    return sorted(slot for slot in slots if head is None or slot < head)

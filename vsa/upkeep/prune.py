@@ -256,10 +256,11 @@ def _end(run: str, view: View) -> DoomEntry | None:
 
 def _delete_superseded(survey: Survey) -> Deleted:
     """What needs no doom entry: checkpoints that newer ones stand for, keys that a rotation has retired."""
-    store, key = survey.media.store, survey.media.view().key
+    store, view = survey.media.store, survey.media.view()
     numbers = {name: layout.key_number(name) for name in store.names(KEYS)}
-    retired = [name for name, number in numbers.items() if number is not None and number < key]
-    return delete(store, [*recall.superseded(store.names(CHECKPOINTS)), *retired], survey.progress)
+    retired = [name for name, number in numbers.items() if number is not None and number < view.key]
+    checkpoints = recall.superseded(store.names(CHECKPOINTS), head=view.head)
+    return delete(store, [*checkpoints, *retired], survey.progress)
 
 
 @dataclass(frozen=True)
