@@ -39,6 +39,7 @@ from vsa.errors import (
     VsaError,
     WrongKey,
 )
+from vsa.media import layout
 from vsa.media.cipher import Cipher
 from vsa.media.descriptor import describe_new
 from vsa.media.entries import RotateEntry
@@ -394,6 +395,21 @@ def test_a_damaged_key_document_is_named_and_another_one_is_enough(folder, point
         opened(folder, KEY)
     _, damaged = key_states(opened(folder, FILE), FILE)
     assert len(damaged) == 1
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"x" * (layout.MAX_DOCUMENT_SIZE + 1), None], ids=["empty", "huge", "a copy"]
+)
+def test_what_is_no_key_document_uses_up_no_numbers(folder, point, junk):
+    """Under the last number that there can be, and under the next one."""
+    for number in (1, 999):
+        path = folder / "keys" / str(number)
+        path.write_bytes((folder / "keys/0").read_bytes() if junk is None else junk)
+    assert add_key(opened(folder, write=True), KEY, FILE, now=NOW, random=os.urandom) == 2
+    assert rotated(opened(folder, write=True), KEY, OTHER, lose_others=True) == 3
+    assert opened(folder, OTHER).view().key == 3
+    with pytest.raises(WrongKey):
+        opened(folder, KEY).view()
 
 
 def test_two_who_add_keys_at_once_get_numbers_of_their_own(folder, point):

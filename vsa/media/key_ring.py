@@ -96,8 +96,12 @@ class KeyRing:
         return opened
 
     def add(self, data_key: DataKey, wrapping: WrappingKey, *, now: datetime, random: Random) -> int:
-        """Store the data key under one more wrapping key and open it again; the new document's number."""
-        number = max(self._numbers(), default=-1) + 1
+        """Store the data key under one more wrapping key and open it again; the new document's number.
+
+        It comes after all sound ones, which a rotation to it retires; what else has such a name cannot use up
+        the numbers.
+        """
+        number = max((document.number for document in self.documents()[0]), default=-1) + 1
         while True:
             try:
                 self.create(data_key, wrapping, number=number, now=now, random=random)
@@ -117,10 +121,16 @@ class KeyRing:
             self._store.create(document.name, [data])
         except MediaConflict:
             # Network file systems and clients repeat requests: the refused one may follow our own.
-            if self._store.read(document.name, limit=layout.MAX_DOCUMENT_SIZE) != data:
+            if not self._holds(document.name, data):
                 raise
         if keys.unwrap(self.document(number), wrapping) != data_key:
             raise MediaDamaged(f"{self._store.location}: {document.name} reads back with another data key")
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self._store.read(name, limit=layout.MAX_DOCUMENT_SIZE) == data
+        except MediaDamaged:
+            return False
 
     def _no_keys(self) -> MediaDamaged:
         return MediaDamaged(
