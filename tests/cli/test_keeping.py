@@ -155,6 +155,50 @@ def test_what_a_prune_could_not_do_is_said_and_makes_it_incomplete() -> None:
     assert "Damaged: 1 frames" in said and "stopped early: another prune was first" in said
 
 
+@pytest.mark.parametrize("token", ["", " "])
+@pytest.mark.parametrize("arguments", [("forget", "--keep-last", 1), ("prune",)])
+def test_an_empty_token_is_no_dry_run(
+    keeping: Keeping, arguments: tuple[object, ...], token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script whose variable is not set would take it for the deed."""
+    three_points(keeping)
+    with pytest.raises(SystemExit) as ended:
+        command(keeping, *arguments, "--apply", token)
+    assert ended.value.code == 2 and "the token is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("slot", [-1, 10**13, "1" * 5000, "\udcff", "one", ""])
+@pytest.mark.parametrize("name", ["pin", "unforget", "forget", "show", "verify", "restore"])
+def test_what_can_be_no_point_is_a_bad_request(
+    keeping: Keeping, name: str, slot: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = ("--to", keeping.folder / "image") if name == "restore" else ()
+    with pytest.raises(SystemExit) as ended:
+        command(keeping, name, slot, *target)
+    assert ended.value.code == 2 and "is no number of a point" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("pin", 0), ("key", "rotate")])
+def test_a_reason_that_is_no_text_is_a_bad_request(
+    keeping: Keeping, arguments: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The byte 0xff, as Python has it from the command line: it cannot be written into the log."""
+    with pytest.raises(SystemExit) as ended:
+        vsa(*arguments, "--media", keeping.folder, "--reason", "\udcff")
+    assert ended.value.code == 2 and r"'\\udcff' is not in UTF-8" in capsys.readouterr().err
+
+
+def test_every_answer_names_the_media_in_one_way(keeping: Keeping) -> None:
+    three_points(keeping)
+    named = {"id": keeping.media.id, "location": str(keeping.folder)}
+    pinned = command(keeping, "pin", 0, "--json").document
+    assert pinned == {"media": named, "points": [0], "slot": 3}
+    keeping.forget(1)
+    assert command(keeping, "unforget", 1, "--json").document["media"] == named
+    for name in ("points", "clients", "jobs", "verify", "witness", "prune"):
+        assert command(keeping, name, "--json").document["media"] == named
+
+
 @pytest.mark.parametrize("name", ["forget", "prune", "unforget", "pin"])
 def test_places_without_media_are_told(tmp_path: Path, name: str) -> None:
     arguments = () if name == "prune" else (0,)

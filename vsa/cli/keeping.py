@@ -43,12 +43,14 @@ def _forget(options: argparse.Namespace, err: TextIO) -> Answer:
 
 
 def _unforget(options: argparse.Namespace, err: TextIO) -> Answer:
-    return _marked(options, unforget(_open(options), options.points), "called back")
+    media = _open(options)
+    return _marked(media, options.points, unforget(media, options.points), "called back")
 
 
 def _pin(options: argparse.Namespace, err: TextIO) -> Answer:
-    slot = pin(_open(options), options.points, pinned=not options.unpin, reason=options.reason)
-    return _marked(options, slot, "left to retention again" if options.unpin else "pinned")
+    media = _open(options)
+    slot = pin(media, options.points, pinned=not options.unpin, reason=options.reason)
+    return _marked(media, options.points, slot, "left to retention again" if options.unpin else "pinned")
 
 
 def _prune(options: argparse.Namespace, err: TextIO) -> Answer:
@@ -100,10 +102,9 @@ def _require_token(given: str, token: str) -> None:
         )
 
 
-def _marked(options: argparse.Namespace, slot: int, what: str) -> Answer:
-    points: Sequence[int] = options.points
+def _marked(media: Media, points: Sequence[int], slot: int, what: str) -> Answer:
     text = f"Point{'s' if len(points) > 1 else ''} {', '.join(map(str, points))} {what}."
-    return Answer({"points": list(points), "slot": slot}, text)
+    return Answer({"media": media_document(media), "points": list(points), "slot": slot}, text)
 
 
 def _progress(options: argparse.Namespace, err: TextIO) -> Progress:

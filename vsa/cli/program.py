@@ -14,6 +14,7 @@ from vsa.cli.answers import Command, complain
 from vsa.cli.exits import Exit, exit_of, exit_table
 from vsa.cli.keys import add_key_options, add_new_key_options
 from vsa.errors import VsaError
+from vsa.text import printable
 
 LOCATIONS = "a folder's path, file:///PATH, azure://ACCOUNT/CONTAINER[/PREFIX] or s3://BUCKET[/PREFIX]"
 """As vsa/media/location.py takes them; kept here too, since help should not wait for the engine to load."""
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     jobs = _add_witnessed(commands, "jobs", "list the jobs, newest first, with what they complained of")
     jobs.add_argument("--limit", type=_count, default=20, metavar="N", help="no more than N (20)")
     show = _add_witnessed(commands, "show", "show all that is known of one recovery point")
-    show.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
+    show.add_argument("point", type=_slot, metavar="POINT", help="its number in `vsa points`")
     _add_restore(commands)
     rebuild = _add(commands, "rebuild", "make media anew from packs alone")
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
@@ -117,12 +118,12 @@ def _add_key(commands: Commands) -> None:
     rotate = _add(keys, "rotate", "let a new key open the media in place of those that do")
     add_new_key_options(rotate)
     rotate.add_argument("--all", action="store_true", help="retire keys of other people, too")
-    rotate.add_argument("--reason", default="", metavar="TEXT", help="why, for the log")
+    rotate.add_argument("--reason", type=_text, default="", metavar="TEXT", help="why, for the log")
 
 
 def _add_restore(commands: Commands) -> None:
     restore = _add_witnessed(commands, "restore", "write disks of a recovery point to new image files")
-    restore.add_argument("point", type=int, metavar="POINT", help="its number in `vsa points`")
+    restore.add_argument("point", type=_slot, metavar="POINT", help="its number in `vsa points`")
     restore.add_argument(
         "--disk", default="all", metavar="DISK", help="a disk's name, its LUN, `os`, or `all` (all)"
     )
@@ -152,7 +153,7 @@ def _add_restore(commands: Commands) -> None:
 
 def _add_verify(commands: Commands) -> None:
     verify = _add_witnessed(commands, "verify", "prove that points can be restored, and record damage")
-    verify.add_argument("points", type=int, nargs="*", metavar="POINT", help="only these (all)")
+    verify.add_argument("points", type=_slot, nargs="*", metavar="POINT", help="only these (all)")
     verify.add_argument(
         "--depth",
         choices=("log", "objects", "bytes", "restore"),
@@ -184,7 +185,7 @@ def _add_forget(commands: Commands) -> None:
         commands, "forget", "say which recovery points would be forgotten; with --apply, forget them"
     )
     forget.add_argument(
-        "points", type=int, nargs="*", metavar="POINT", help="exactly these; or else a rule below"
+        "points", type=_slot, nargs="*", metavar="POINT", help="exactly these; or else a rule below"
     )
     for period in ("last", "daily", "weekly", "monthly", "yearly"):
         of = "the newest N" if period == "last" else f"the first of each of N {_PERIODS[period]}"
@@ -200,11 +201,11 @@ def _add_marks(commands: Commands) -> None:
     unforget = _add_witnessed(
         commands, "unforget", "call forgotten points back, as long as no prune has given them up"
     )
-    unforget.add_argument("points", type=int, nargs="+", metavar="POINT")
+    unforget.add_argument("points", type=_slot, nargs="+", metavar="POINT")
     pin = _add_witnessed(commands, "pin", "keep points whatever retention says")
-    pin.add_argument("points", type=int, nargs="+", metavar="POINT")
+    pin.add_argument("points", type=_slot, nargs="+", metavar="POINT")
     pin.add_argument("--unpin", action="store_true", help="let retention have them again")
-    pin.add_argument("--reason", default="", help="for people who ask later")
+    pin.add_argument("--reason", type=_text, default="", metavar="TEXT", help="for people who ask later")
 
 
 def _add_prune(commands: Commands) -> None:
@@ -228,12 +229,15 @@ def _add_prune(commands: Commands) -> None:
 
 
 def _add_apply(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--apply", metavar="TOKEN", help="do it, if it still is what had this token")
+    command.add_argument(
+        "--apply", type=_token, metavar="TOKEN", help="do it, if it still is what had this token"
+    )
     command.add_argument(
         "--trust-clock", action="store_true", help="this machine's clock is right, whatever the log says"
     )
 
 
+_SLOT_DIGITS = 12
 _PERIODS = {"daily": "days", "weekly": "weeks", "monthly": "months", "yearly": "years"}
 
 
@@ -249,6 +253,32 @@ def _part(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
     return value
+
+
+def _slot(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= _SLOT_DIGITS else -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} is no number of a point: `vsa points` lists them")
+    return value
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} is not in UTF-8") from error
+    return text
+
+
+def _token(text: str) -> str:
+    """Never empty: a script whose variable is not set would take a dry run for the deed."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the token is empty: give the one that the plan ends with")
+    return text
+
+
+def _quoted(text: str) -> str:
+    return repr(printable(text[:100]))
 
 
 def _count(text: str) -> int:

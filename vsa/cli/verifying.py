@@ -31,7 +31,12 @@ def verify(options: argparse.Namespace, err: TextIO) -> Answer:
             progress=SILENT if options.json else watched_on(err),
         )
     slots = () if options.no_record or not report.findings else _record(options, report, err)
-    document = report.model_dump(mode="json") | {"sound": report.is_sound, "recorded": slots}
+    document = {
+        **report.model_dump(mode="json", exclude={"media", "location"}),
+        "media": {"id": report.media, "location": report.location},
+        "sound": report.is_sound,
+        "recorded": list(slots),
+    }
     text = report.text() + "".join(f"\nRecorded in log slot {slot}." for slot in slots)
     return Answer(document, text, Exit.DONE if report.is_sound else Exit.DAMAGED)
 
