@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media.making import new_media
+from tests.soak import examples
 from vsa.errors import MediaDamaged
 from vsa.media import layout
 from vsa.media.disk_index import DiskIndex
@@ -26,7 +27,6 @@ Place = tuple[int, int]
 """Number of a pack, and the offset of a frame in it."""
 Moved = Mapping[Place, Place]
 
-SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
 PACKS = 6
 EXTENTS = 8
 SIZE = 2 * SEGMENT * 4 * KIB
@@ -137,7 +137,7 @@ def places_of(index: DiskIndex) -> dict[int, tuple[Place, int]]:
     return found
 
 
-@settings(deadline=None, max_examples=1000 if SOAK else 40)
+@examples(40, 200, 1000)
 @given(ROWS, TABLES)
 def test_any_chain_of_moves_resolves_as_a_dict_does_and_needs_just_that(tmp_path_factory, rows, tables):
     moving = Moving(tmp_path_factory.mktemp("moves"))
