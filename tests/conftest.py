@@ -27,6 +27,7 @@ LONG = (
     "tests/engine/test_faults_control_plane.py",
     "tests/engine/test_killed.py",
     "tests/engine/test_random_history.py",
+    "tests/faults/",
     "tests/demo/",
     "tests/engine/",
     "tests/azsim/",
