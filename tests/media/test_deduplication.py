@@ -541,7 +541,7 @@ class TestDoomedDamagedAndMoved:
         sharing = estate.media.sharing(Offer.MEDIA)
         first, _ = estate.back_up("a", contents_of(range(40)), sharing=sharing)
         assert first > 0
-        (old,) = {name for name in estate.packs_of(estate.last())}
+        (old,) = estate.packs_of(estate.last())
         repack(estate.media, Path(estate.media.location) / old, run="repack")
         estate.back_up("b", contents_of(range(40)), sharing=sharing)
         listed = estate.media.view().points[estate.last()].point.disks[0]

@@ -78,8 +78,8 @@ class RecentExtents:
             self._release(key)
 
     def refresh(self, view: View) -> None:
-        """Offer nothing that the log calls doomed or damaged, nor a pack out of which frames were moved: it may
-        go at any time, and so may the table by which its rows are led."""
+        """Offer nothing that the log calls doomed or damaged, nor a pack that frames were moved out of: it
+        may go at any time, and so may the table by which its rows are led."""
         moved = {name for item in view.relocations for name in item.entry.packs}
         with self._changed:
             packs = [*self._newer.packs, *self._older.packs]
