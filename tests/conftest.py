@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.soak import SEED
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -25,6 +27,7 @@ LONG = (
     "tests/engine/test_faults_control_plane.py",
     "tests/engine/test_killed.py",
     "tests/engine/test_random_history.py",
+    "tests/faults/",
     "tests/demo/",
     "tests/engine/",
     "tests/azsim/",
@@ -40,6 +43,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _place(nodeid: str) -> int:
     return next((place for place, start in enumerate(LONG) if nodeid.startswith(start)), len(LONG))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    soak = os.environ.get("AZURE_VSA_SOAK", "")
+    terminalreporter.write_line(f"AZURE_VSA_SOAK={soak} AZURE_VSA_SEED={SEED}")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,8 +1,10 @@
 """How much a test with many rounds plays: a slice by default, a larger one in CI, all of it in the soak.
 
-AZURE_VSA_SOAK=ci    what `.ci/run` adds to `make test`
+AZURE_VSA_SOAK=ci    what `.ci/run` plays
 AZURE_VSA_SOAK=1     `make soak`
 AZURE_VSA_SEED=N     the choices of an earlier run, which prints its seed
+
+The seed is drawn once and handed down to every process of the run; only the soak draws another each time.
 """
 
 from __future__ import annotations
@@ -10,12 +12,20 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import hypothesis
+import pytest
 
 T = TypeVar("T")
 
 DEPTH = {"": 0, "0": 0, "ci": 1, "1": 2}[os.environ.get("AZURE_VSA_SOAK", "")]
+SEED = int(
+    os.environ.setdefault("AZURE_VSA_SEED", "1" if DEPTH < 2 else str(random.SystemRandom().getrandbits(32)))
+)
+
+only_in_soak = pytest.mark.skipif(DEPTH < 2, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
 
 
 def rounds(by_default: int, in_ci: int, in_soak: int) -> int:
@@ -24,11 +34,8 @@ def rounds(by_default: int, in_ci: int, in_soak: int) -> int:
 
 def seeded(name: str) -> random.Random:
     """The choices of one test; the seed is in its output, which pytest shows when it fails."""
-    seed = int(
-        os.environ.get("AZURE_VSA_SEED", "1" if DEPTH < 2 else str(random.SystemRandom().getrandbits(32)))
-    )
-    sys.stdout.write(f"{name}: AZURE_VSA_SEED={seed}\n")
-    return random.Random(f"{name} {seed}")
+    sys.stdout.write(f"{name}: AZURE_VSA_SEED={SEED}\n")
+    return random.Random(f"{name} {SEED}")
 
 
 def chosen(name: str, items: Sequence[T], *, by_default: int, in_ci: int) -> list[T]:
@@ -36,5 +43,13 @@ def chosen(name: str, items: Sequence[T], *, by_default: int, in_ci: int) -> lis
     count = (by_default, in_ci, len(items))[DEPTH]
     if count >= len(items):
         return list(items)
-    choose, step = seeded(name), len(items) / count
+    choose, step = seeded(name), len(items) / max(count, 1)
     return [items[min(len(items) - 1, int((place + choose.random()) * step))] for place in range(count)]
+
+
+def examples(by_default: int, in_ci: int, in_soak: int, **more: Any) -> Callable[[T], T]:
+    """So many examples of a property, which follow from the seed; `more` are other settings of Hypothesis."""
+    settings = hypothesis.settings(
+        max_examples=rounds(by_default, in_ci, in_soak), deadline=None, print_blob=True, **more
+    )
+    return lambda test: settings(hypothesis.seed(SEED)(test))  # type: ignore[type-var]

@@ -1,37 +1,34 @@
 """Whatever a guest did, and however its disks were backed up: every point is the disks of its moment.
 
 The model is a bytearray for each disk and a copy of it for each point. A few histories are played by
-default, always the same ones; AZURE_VSA_SOAK=1 plays many, always others, and prints how to repeat a
-failing one.
+default, always the same ones; the soak plays many, always others.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from azsim.control import Control
 from tests.engine.world import EXTENT, KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.media.making import a_key
+from tests.soak import DEPTH, examples
 from vsa.media.entries import Result
 from vsa.media.wrapping import Passphrase
 from vsa.model import Method, Reason
 
-SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
 SECTOR = 512
 LARGEST = 8 * MIB
 SMALL_EXTENT = 4 * KIB
 
-HISTORIES = settings(
-    max_examples=150 if SOAK else 3,
-    derandomize=not SOAK,
-    print_blob=True,
-    deadline=None,
+HISTORIES = examples(
+    3,
+    10,
+    150,
     # A history takes seconds; shrinking one takes hours, and those that are drawn can be read.
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -118,7 +115,7 @@ every_method = st.tuples(*[rounds] * 4, st.permutations([CBT, CRC, CBT, FULL])).
     lambda drawn: list(zip(drawn[:-1], drawn[-1], strict=True))
 )
 anything = st.lists(st.tuples(rounds, st.sampled_from([CBT, CBT, CRC, FULL])), min_size=3, max_size=9)
-histories = st.one_of(every_method, anything) if SOAK else every_method
+histories = st.one_of(every_method, anything) if DEPTH else every_method
 
 
 @dataclass
@@ -211,7 +208,7 @@ def half_empty(size: int, seed: object) -> bytes:
     return random_bytes(quarter, seed) + bytes(size - 2 * quarter) + random_bytes(quarter, f"{seed} end")
 
 
-@pytest.mark.timeout(7200 if SOAK else 300)
+@pytest.mark.timeout(7200 if DEPTH else 300)
 @pytest.mark.parametrize(
     ("kind", "extent_size", "key"),
     [

@@ -116,7 +116,7 @@ def test_killed_in_any_call(grown, copied, whole) -> None:
 )
 def test_any_call_fails(grown, copied, whole, error, moment) -> None:
     calls = range(calls_of_upkeep(copied()))
-    for number in chosen(f"upkeep {error} {moment}", calls, by_default=12, in_ci=60):
+    for number in chosen(f"upkeep {error} {moment}", calls, by_default=8, in_ci=60):
         folder = copied()
         store = FaultyStore(FolderStore(folder), fail_call(number, moment, error))
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import logging
-import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +17,7 @@ from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import a_disk, a_point, a_snapshot, an_intent, flip_bit, new_media, objects
 from tests.media.test_log import seen, slot_path
 from tests.media.test_view import DISK, INDEX, SAID, job, numbered, view_of
+from tests.soak import only_in_soak
 from vsa.errors import MediaDamaged, TryAgainLater
 from vsa.media import checkpoint, layout, packed, recall
 from vsa.media.checkpoint import CheckpointDescription, Kind, assemble, decode, encode
@@ -342,7 +342,7 @@ def test_opening_unpacks_nothing_that_is_not_asked_for(monkeypatch):
     assert len(unpacked) <= 3
 
 
-@pytest.mark.skipif(os.environ.get("AZURE_VSA_SOAK") != "1", reason="soak: a long log takes a minute to make")
+@only_in_soak
 def test_media_of_a_hundred_thousand_points_opens_in_two_seconds(tmp_path):
     from bench.media_scale import make_long_log, opened
 

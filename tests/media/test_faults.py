@@ -1,4 +1,4 @@
-"""Every call to the store fails in turn, before or after its effect; then a kill at any moment.
+"""Calls to the store fail, before or after their effect; then a kill at any moment.
 
 Whatever happened: what was committed restores, what was not is invisible, and the next run succeeds.
 """
@@ -15,6 +15,7 @@ import pytest
 
 from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
 from tests.media.making import back_up, new_media, noise, read_disk, read_point, temporaries, text
+from tests.soak import chosen
 from vsa.errors import MediaUnusable, TryAgainLater, VsaError
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
@@ -43,8 +44,13 @@ def calls_of_two_backups(folder, scratch) -> list[tuple[str, str]]:
 def test_any_single_failure_leaves_only_whole_points(tmp_path, moment, error):
     calls = calls_of_two_backups(tmp_path / "counted", tmp_path)
     assert len(calls) > 20
+    commits = {
+        number for number, (method, name) in enumerate(calls) if (method, name[:4]) == ("create", "log/")
+    }
+    assert len(commits) == 2
+    spread = chosen(f"media {error} {moment}", range(len(calls)), by_default=16, in_ci=len(calls))
     survived = 0
-    for number in range(len(calls)):
+    for number in sorted(commits.union(spread)):
         folder = tmp_path / f"media-{number}"
         new_media(folder)
         store = FaultyStore(FolderStore(folder), fail_call(number, moment, error))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import EXTENT, Contents, a_disk, new_media, noise, read_disk, write_disk
+from tests.soak import examples, only_in_soak
 from vsa.media import layout
 from vsa.media.coding import PackCodec
 from vsa.media.disk_index import DiskIndex
@@ -27,8 +28,6 @@ from vsa.media.moves import MOVE, MovesDescription, Relocations, store_moves
 from vsa.media.view import Relocation
 from vsa.model import IndexRef
 from vsa.ranges import GIB, KIB, MIB
-
-SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
 
 
 class LayeredDisk:
@@ -87,7 +86,7 @@ DELTA = st.dictionaries(NUMBERS, st.one_of(st.none(), st.builds(noise, st.intege
 GROWTH = st.sampled_from([0, 0, 512, EXTENT, EXTENT + 1024, SEGMENT * EXTENT])
 
 
-@settings(deadline=None, max_examples=300 if SOAK else 12)
+@examples(12, 60, 300)
 @given(st.sampled_from([0, 512]), st.lists(st.tuples(GROWTH, DELTA), min_size=1, max_size=8))
 @example(512, [(0, {LAST: noise(0)}), (EXTENT, {0: noise(1), 1: noise(2), 2: noise(3)})])
 def test_whatever_is_absorbed_the_contents_are_the_disk_s(tmp_path_factory, tail, history):
@@ -99,7 +98,7 @@ def test_whatever_is_absorbed_the_contents_are_the_disk_s(tmp_path_factory, tail
         disk.require_few_layers()
 
 
-@settings(deadline=None, max_examples=100 if SOAK else 10)
+@examples(10, 40, 100)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12))
 @example(list(range(14, 0, -1)))
 def test_a_disk_has_few_layers_however_large_the_changes_were(tmp_path_factory, sizes):
@@ -242,7 +241,7 @@ def incremental(folder: Path, media_id: str, base: IndexRef, size: int, changed:
 
 @pytest.mark.parametrize(
     "size",
-    [256 * GIB, 2048 * GIB, pytest.param(32 * 1024 * GIB, marks=pytest.mark.skipif(not SOAK, reason="soak"))],
+    [256 * GIB, 2048 * GIB, pytest.param(32 * 1024 * GIB, marks=only_in_soak)],
 )
 def test_an_incremental_s_index_follows_its_changes_whatever_the_disk(tmp_path, size):
     segments = size // (SEGMENT * 64 * KIB)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media.making import new_media
+from tests.soak import examples
 from vsa.errors import MediaDamaged
 from vsa.media import layout
 from vsa.media.disk_index import DiskIndex
@@ -36,7 +37,6 @@ Place = tuple[int, int]
 """Number of a pack, and the offset of a frame in it."""
 Moved = Mapping[Place, Place]
 
-SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
 PACKS = 6
 EXTENTS = 8
 SIZE = 2 * SEGMENT * 4 * KIB
@@ -127,14 +127,21 @@ class Moving:
         return RelocateEntry(table=table, packs=about.sources, reason="moved")
 
 
-def resolved(place: Place, tables: Sequence[Moved]) -> tuple[Place, set[int]]:
-    """Where a frame lies in the end, and which tables it followed."""
-    followed = set()
+def resolved(place: Place, tables: Sequence[Moved]) -> Place:
+    """Where a frame lies in the end."""
+    for moved in tables:
+        place = moved.get(place, place)
+    return place
+
+
+def asked(rows: Mapping[int, Place], tables: Sequence[Moved]) -> set[int]:
+    """The tables that a reader opens: those that are about a pack which it may have been led to by then."""
+    opened, packs = set(), {pack for pack, _ in rows.values()}
     for number, moved in enumerate(tables):
-        if place in moved:
-            place = moved[place]
-            followed.add(number)
-    return place, followed
+        if packs & {pack for pack, _ in moved}:
+            opened.add(number)
+            packs |= {pack for pack, _ in moved.values()}
+    return opened
 
 
 def places_of(index: DiskIndex) -> dict[int, tuple[Place, int]]:
@@ -147,19 +154,17 @@ def places_of(index: DiskIndex) -> dict[int, tuple[Place, int]]:
     return found
 
 
-@settings(deadline=None, max_examples=1000 if SOAK else 40)
+@examples(40, 200, 1000)
 @given(ROWS, TABLES)
 def test_any_chain_of_moves_resolves_as_a_dict_does_and_needs_just_that(tmp_path_factory, rows, tables):
     moving = Moving(tmp_path_factory.mktemp("moves"))
     index = moving.index(rows, tables)
     expected = {extent: resolved(place, tables) for extent, place in rows.items()}
-    assert places_of(index) == {extent: (at, length_at(at)) for extent, (at, _) in expected.items()}
+    assert places_of(index) == {extent: (at, length_at(at)) for extent, at in expected.items()}
 
-    followed = {number for _, numbers in expected.values() for number in numbers}
-    packs = {pack_name(place[0]) for place, _ in expected.values()}
-    tables_followed = {moving.tables[number].table.name for number in followed}
-    assert tables_followed <= index.moves, "a reader asks more tables than rows follow: by their packs"
-    assert index.needs() == packs | index.moves | {index.files[0].ref.name}
+    packs = {pack_name(pack) for pack, _ in expected.values()}
+    opened = {moving.tables[number].table.name for number in asked(rows, tables)}
+    assert index.needs() == packs | opened | {index.files[0].ref.name}
 
 
 def test_a_table_is_opened_only_if_something_can_lead_to_it(tmp_path):

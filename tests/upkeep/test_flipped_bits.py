@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from tests.soak import SEED, rounds, seeded
 from tests.upkeep.estate import OS, Estate, a_full_estate, fresh, lost_of, refusal_of
 from vsa.upkeep.report import Depth
 
-SOAK = os.environ.get("AZURE_VSA_SOAK") == "1"
-TRIALS = 10_000 if SOAK else 200
+TRIALS = rounds(120, 800, 10_000)
 MOVED = blake3(fresh("a", 5)[5]).digest()
 KINDS = (
     "media.json",
@@ -41,9 +40,7 @@ def flipped(data: bytes, rng: random.Random) -> tuple[bytes, int]:
 
 @pytest.mark.timeout(3600)
 def test_every_flipped_bit_is_found_and_none_is_restored(tmp_path: Path) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    rng = random.Random(seed)
-    print(f"seed {seed}")
+    rng = seeded("flipped bits")
     estate = a_full_estate(tmp_path)
     assert estate.verify(Depth.RESTORE).is_sound and not estate.verify(Depth.RESTORE).remarks
     for trial in range(TRIALS):
@@ -51,7 +48,7 @@ def test_every_flipped_bit_is_found_and_none_is_restored(tmp_path: Path) -> None
         data, at = flipped(estate.path(name).read_bytes(), rng)
         expected, records = damaged_by(estate, name, at), estate.records
         with estate.changed(name, data):
-            where = f"seed {seed}, trial {trial}: byte {at} of {name}"
+            where = f"seed {SEED}, trial {trial}: byte {at} of {name}"
             require_found(estate, name, expected, rng.choice(list(estate.images)), records, where=where)
 
 

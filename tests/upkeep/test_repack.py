@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import EXTENT
 from tests.media.second_reader import restore
+from tests.soak import examples, rounds
 from tests.upkeep.keeping import DAY, GONE, SELF, TARGET, Keeping
 from vsa.errors import TryAgainLater
 from vsa.media.entries import Damaged, DamageEntry
@@ -21,7 +21,8 @@ from vsa.restore.disk import Format, restore_disk
 from vsa.upkeep import repack_plan
 from vsa.upkeep.prune import carry_out
 
-SOAK = bool(os.environ.get("AZURE_VSA_SOAK"))
+STRIDE = rounds(7, 3, 1)
+"""Which calls are tried: every so many."""
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_two_prunes_that_move_the_same_frames_both_leave_sound_points(keeping):
 def test_a_prune_between_anothers_moves_and_dooms_breaks_nothing(keeping):
     """The second runs as a whole at every store call of the first."""
     mostly_empty(keeping)
-    for number in range(0, 400, 7 if not SOAK else 1):
+    for number in range(0, 400, STRIDE):
         trial = Keeping.copied(keeping)
         ran = []
 
@@ -263,7 +264,7 @@ def test_a_prune_that_dies_at_any_call_is_finished_by_the_next(keeping):
             assert trial.plan().is_empty
         if not died:
             return
-        number += 1 if SOAK else 7
+        number += STRIDE
 
 
 class Killed(BaseException):
@@ -303,7 +304,7 @@ steps = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200 if SOAK else 15)
+@examples(15, 60, 200)
 @given(st.lists(steps, max_size=10))
 def test_after_any_history_every_point_restores_and_the_media_is_bounded(history):
     with tempfile.TemporaryDirectory() as folder:
