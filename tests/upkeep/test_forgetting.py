@@ -129,11 +129,17 @@ class TestNeverGoesByPolicy:
 
     @pytest.mark.parametrize("bad", ["doubt", "harm"])
     def test_the_last_point_of_a_disk_whose_neighbour_is_bad(self, keeping, bad):
-        """F49: the system disk is bad in both points that have the data disk, which was detached later."""
-        both = [two_disks(keeping), two_disks(keeping)]
-        spoil(keeping, bad, *both)
+        """F49: the system disk is bad in both points that have the data disk, which is sound in the first and
+        was detached later."""
+        first, second = two_disks(keeping), two_disks(keeping)
+        spoil(keeping, bad, first, second)
+        doubt = DoubtEntry(points=(second,), disk_key=a_disk("data").key, reason="audit")
+        keeping.media.append(doubt)
         keeping.back_up({0: "later"}, full=True)
-        assert going(plan(keeping, LAST)) == both[:1]
+        found = plan(keeping, LAST)
+        assert going(found) == [second]
+        reasons = {item.slot: item.reason for item in found.decision.staying}
+        assert reasons[first] == "the newest sound point of a disk"
 
     def test_the_newest_point_of_a_disk_that_has_no_sound_one(self, keeping):
         both = [two_disks(keeping), two_disks(keeping)]
