@@ -130,6 +130,30 @@ def test_packs_of_two_media_are_not_mixed(folder, tmp_path):
         rebuilt(folder, tmp_path)
 
 
+def test_a_few_packs_of_other_media_are_named_and_left_alone(folder, tmp_path):
+    for number in range(4, 14):
+        back_up(Media.open(str(folder), write=True), {1: noise(number)}, run=f"r{number}", scratch=tmp_path)
+    other = new_media(tmp_path / "other")
+    back_up(other, FIRST, run="x", scratch=tmp_path)
+    (tmp_path / "other/runs/x").rename(folder / "runs/x")
+    result = rebuilt(folder, tmp_path)
+    assert "x" not in contents(result.media) and len(result.points) == 13
+    assert sum(f"an unsealed pack of media {other.id}" in line for line in result.lost) == 2
+
+
+@pytest.mark.parametrize("bit", [0, 8 * 8 + 3, 8 * 10, 8 * 10 + 1, 8 * 12, 8 * 16, 8 * 40, 8 * 63])
+def test_a_bit_in_the_header_of_one_pack_costs_no_other_one(folder, tmp_path, bit):
+    """Of the magic, version, flags, extent size, media id, pack id and commitment."""
+    (record,) = packs_of(folder, "r3", records=True)
+    (extents,) = packs_of(folder, "r1")
+    flip_bit(record, bit)
+    flip_bit(extents, bit)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == {"r1": FIRST, "r2": SECOND}
+    # Once for each pack that does not prove itself, and once for the digest that an index states.
+    assert len(result.lost) == 3
+
+
 def test_a_point_whose_record_is_spoilt_is_named_and_the_others_are_saved(folder, tmp_path):
     for path in packs_of(folder, "r3", records=True):
         flip_bit(path, 8 * 100)
@@ -195,7 +219,7 @@ def test_sealed_packs_are_of_no_use_without_a_key_document_and_its_key(folder, t
     with pytest.raises(WrongKey):
         rebuilt(folder, tmp_path, "b", key=a_key("other words entirely"))
     (folder / "keys/0").unlink()
-    with pytest.raises(KeyNeeded, match=r"no key document beside it.*media\.json is not needed"):
+    with pytest.raises(KeyNeeded, match=r"no key document beside them.*media\.json is not needed"):
         rebuilt(folder, tmp_path, "c", key=key)
 
 
