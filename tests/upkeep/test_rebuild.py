@@ -26,7 +26,7 @@ from tests.media.moving import packs_of, repack
 from vsa.errors import BadRequest, KeyNeeded, MediaConflict, MediaDamaged, NoMedia, WrongKey
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
-from vsa.media.pack import read_frames
+from vsa.media.pack import Frame, read_frames
 from vsa.media.wrapping import Passphrase, WrappingKey
 from vsa.upkeep.rebuild import Rebuilt, rebuild
 from vsa.upkeep.rotation import add_key
@@ -210,6 +210,33 @@ def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_pa
     result = rebuilt(folder, tmp_path, key=key)
     assert contents(result.media) == EXPECTED
     assert (result.moved, result.lost) == (3, ())
+
+
+def repacked(folder: Path, run: str) -> tuple[Path, list[Frame]]:
+    """Move all frames of r1 into a pack of `run`."""
+    media = Media.open(str(folder), write=True)
+    (path,) = packs_of(folder, "r1")
+    new = repack(media, path, run=run)
+    return folder / new[0][0].name, [frame for _, frame in new]
+
+
+def test_of_a_repacked_pack_only_the_spoilt_frame_is_lost(folder, tmp_path):
+    path, frames = repacked(folder, "repack")
+    packs_of(folder, "r1")[0].unlink()
+    flip_bit(path, 8 * (frames[1].offset + 10))
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    assert harm(result) == {"r1": [(5, 6)], "r2": [], "r3": []}
+    assert contents_but(result, "r2") == SECOND
+
+
+def test_a_frame_that_has_decayed_is_taken_from_the_next_pack_that_has_it(folder, tmp_path):
+    first, frames = repacked(folder, "repack")
+    repacked(folder, "second")
+    packs_of(folder, "r1")[0].unlink()
+    flip_bit(first, 8 * (frames[1].offset + 10))
+    lose_all_but_packs(folder)
+    assert contents(rebuilt(folder, tmp_path).media) == EXPECTED
 
 
 @sealed

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vsa.errors import MediaDamaged
+from vsa.errors import MediaDamaged, WrongKey
 from vsa.media.coding import PackCodec
 from vsa.media.disk_index import DiskIndex, SegmentTable
 from vsa.media.extent_reader import ExtentReader
 from vsa.media.index import PackRef
 from vsa.media.moves import MOVE
-from vsa.media.pack import Frame, read_table
+from vsa.media.pack import Frame, check_frames, read_table
 from vsa.media.parquet import Rows
 from vsa.media.store import Store
 
@@ -81,20 +81,33 @@ def _reads(reader: ExtentReader, index: DiskIndex, table: SegmentTable, at: int)
 
 def frames_like(
     store: Store, packs: Iterable[tuple[str, int]], wanted: frozenset[Print], codec: PackCodec
-) -> Iterator[tuple[str, Frame]]:
-    """The first frame of each wanted fingerprint, with the pack that holds it."""
+) -> Iterator[tuple[str, bytes, list[Frame]]]:
+    """Packs that hold wanted frames, with their bytes: of each fingerprint the first frame that is sound.
+
+    A table may claim a frame that has decayed, so each is proven; the others of its pack need not be.
+    """
     left = set(wanted)
     for name, size in packs:
         if not left:
             return
         try:
-            frames = read_table(store, name, size, codec)
-        except MediaDamaged:
+            claimed = [frame for frame in read_table(store, name, size, codec) if frame.fingerprint in left]
+            data = store.read(name) if claimed else b""
+        except (MediaDamaged, WrongKey):
             continue
-        for frame in frames:
-            if frame.fingerprint in left:
-                left.discard(frame.fingerprint)
-                yield name, frame
+        # A pack may hold the same bytes twice.
+        found = {frame.fingerprint: frame for frame in claimed if _is_sound(data, frame, name, codec)}
+        left -= found.keys()
+        if found:
+            yield name, data, list(found.values())
+
+
+def _is_sound(data: bytes, frame: Frame, name: str, codec: PackCodec) -> bool:
+    try:
+        check_frames(data, [frame], codec, name)
+    except MediaDamaged:
+        return False
+    return True
 
 
 def moves_to(

@@ -30,7 +30,7 @@ from vsa.media.index import PackRef
 from vsa.media.key_ring import Unlocked, orphaned_sealer, seal_again
 from vsa.media.media import Media
 from vsa.media.moves import MovesDescription, store_moves
-from vsa.media.pack import Frame, check_frames, read_frames
+from vsa.media.pack import Frame
 from vsa.media.sealed_store import SealedStore
 from vsa.media.store import Store
 from vsa.media.wrapping import WrappingKey
@@ -182,19 +182,17 @@ class _Rebuilding:
         lost = lost_frames.lost_places(self._indexes(points), packs, self.media.extent_reader())
         if not lost:
             return 0, packs
-        # A spoilt pack's table may still claim the very frame that was found to be spoilt.
-        searched = [item for item in self.found.packs.items() if item[0] not in packs.spoilt]
-        found: dict[lost_frames.Print, tuple[str, Frame]] = {
-            frame.fingerprint: (name, frame)
-            for name, frame in lost_frames.frames_like(
-                self.source, searched, frozenset(lost.values()), self.media.codec
-            )
-        }
-        copied = {
-            name: self._copy(name) for name in {name for name, _ in found.values()} - packs.sound.keys()
-        }
-        packs = Packs({**packs.sound, **copied}, packs.spoilt)
-        sources, targets, rows = lost_frames.moves_to(lost, found, packs.sound)
+        found: dict[lost_frames.Print, tuple[str, Frame]] = {}
+        known = {**packs.spoilt, **packs.sound}
+        searched = self.found.packs.items()
+        wanted = frozenset(lost.values())
+        for name, data, frames in lost_frames.frames_like(self.source, searched, wanted, self.media.codec):
+            found |= {frame.fingerprint: (name, frame) for frame in frames}
+            if name not in known:
+                known[name] = self._copy(name, data)
+        sound = {name: ref for name, ref in known.items() if name not in packs.spoilt}
+        packs = Packs(sound, packs.spoilt)
+        sources, targets, rows = lost_frames.moves_to(lost, found, known)
         if not len(rows):
             return 0, packs
         run = f"rebuild-{self.random(8).hex()}"
@@ -203,11 +201,8 @@ class _Rebuilding:
         self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
         return len(rows), packs
 
-    def _copy(self, name: str) -> PackRef:
-        """Copy a pack that no index names, after proving its frames. MediaDamaged if one is spoilt."""
-        data = self.source.read(name)
-        codec = self.media.codec
-        check_frames(data, read_frames(data, name, codec), codec, name)
+    def _copy(self, name: str, data: bytes) -> PackRef:
+        """Keep a pack that no index names. Of its frames those are proven that rows are led to."""
         self._keep(name, memoryview(data))
         return PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
