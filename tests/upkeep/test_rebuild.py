@@ -23,10 +23,21 @@ from tests.media.making import (
     text,
 )
 from tests.media.moving import packs_of, repack
-from vsa.errors import BadRequest, KeyNeeded, MediaConflict, MediaDamaged, NoMedia, WrongKey
+from vsa.errors import (
+    BadRequest,
+    KeyNeeded,
+    MediaConflict,
+    MediaDamaged,
+    NoMedia,
+    ObjectsDoomed,
+    WrongKey,
+)
+from vsa.media import layout
+from vsa.media.entries import DoomEntry, ForgetEntry
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 from vsa.media.pack import Frame, read_frames
+from vsa.media.records import RecordWriter
 from vsa.media.wrapping import Passphrase, WrappingKey
 from vsa.upkeep.rebuild import Rebuilt, rebuild
 from vsa.upkeep.rotation import add_key
@@ -160,6 +171,35 @@ def test_a_point_whose_record_is_spoilt_is_named_and_the_others_are_saved(folder
     result = rebuilt(folder, tmp_path)
     assert contents(result.media) == {"r1": FIRST, "r2": SECOND}
     assert any("runs/r3/packs" in line for line in result.lost)
+
+
+@pytest.mark.parametrize("refused", ["0" * 32, "f" * 32])
+def test_of_a_run_that_was_recorded_twice_the_point_is_taken_whose_indexes_are_there(
+    folder, tmp_path, refused
+):
+    """The other copy builds on an index that is pruned; which of them is met first is chance."""
+    media = Media.open(str(folder), write=True)
+    found = media.view()
+    point = found.points[found.committed["r2"]].point
+    (disk,) = point.disks
+    gone = disk.indexes[0].model_copy(update={"name": layout.index("gone", disk.disk.key, bytes(8))})
+    built_on_it = disk.model_copy(update={"indexes": (gone, *disk.indexes[1:])})
+    vain = point.model_copy(update={"disks": (built_on_it,), "records": ()})
+    ids = iter([bytes.fromhex(refused), os.urandom(16)])
+    RecordWriter(media.store, media.codec, random=lambda _: next(ids)).store("r2", vain)
+    result = rebuilt(folder, tmp_path)
+    assert (contents(result.media), result.lost) == (EXPECTED, ())
+
+
+def test_a_commit_that_is_refused_leaves_no_record(tmp_path):
+    media = new_media(tmp_path / "media")
+    slot = back_up(media, FIRST, run="r1", scratch=tmp_path)
+    base = media.view().points[slot].point.disks[0].indexes
+    media.append(ForgetEntry(points=(slot,), reason="test"))
+    media.append(DoomEntry(points=(slot,), objects=(base[0].name,), reason="test"))
+    with pytest.raises(ObjectsDoomed):
+        back_up(media, CHANGES, run="r2", scratch=tmp_path, base=base)
+    assert packs_of(tmp_path / "media", "r2", records=True) == []
 
 
 def harm(result: Rebuilt) -> dict[str, list]:

@@ -108,7 +108,7 @@ class _Rebuilding:
         for copy in self.found.copies:
             for ref, data in recorded.indexes_of(self.source, copy, self.media.codec, self.scratch):
                 self._keep(ref.name, data)
-        points = [copy for copy in self.found.points if self._has_indexes(copy)]
+        points = self._points()
         packs = self._copy_packs(points)
         moved, packs = self._relocate(points, packs)
         slots = [self._commit(copy, now) for copy in points]
@@ -133,14 +133,28 @@ class _Rebuilding:
             # Another record of the same run holds the same index, with the same digest.
             return
 
-    def _has_indexes(self, copy: Copy) -> bool:
+    def _points(self) -> list[Copy]:
+        """A copy of each run's point of which all indexes are there.
+
+        A run whose commit was refused may have recorded its point once more when it had read again what was
+        being pruned. Nothing says which of the two was committed, but not one that lacks an index.
+        """
+        faults = [(copy, self._fault(copy)) for copy in self.found.copies]
+        points = recorded.points_of(copy for copy, fault in faults if not fault)
+        have = {copy.head.run for copy in points}
+        for copy, fault in faults:
+            if copy.head.run not in have:
+                self.lost.append(f"the point of run {copy.head.run}, VM {copy.head.point.vm.name}: {fault}")
+        return points
+
+    def _fault(self, copy: Copy) -> str:
+        """Why a copy of a point is of no use; nothing if all its indexes are there."""
         try:
             for disk in copy.head.point.disks:
                 self._index(disk)
         except MediaDamaged as error:
-            self.lost.append(f"the point of run {copy.head.run}, VM {copy.head.point.vm.name}: {error}")
-            return False
-        return True
+            return str(error)
+        return ""
 
     def _copy_packs(self, points: Sequence[Copy]) -> Packs:
         """Copy the packs that the indexes name; also spoilt ones, of which most frames may be sound."""

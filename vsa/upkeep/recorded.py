@@ -70,11 +70,13 @@ class Found:
     copies: tuple[Copy, ...]
     spoilt: tuple[str, ...]
 
-    @property
-    def points(self) -> list[Copy]:
-        """One for each run, oldest snapshot first. Of a run that was recorded twice either copy is right."""
-        by_run = {copy.head.run: copy for copy in reversed(self.copies)}
-        return sorted(by_run.values(), key=lambda copy: (_taken_at(copy), copy.head.run))
+
+def points_of(copies: Iterable[Copy]) -> list[Copy]:
+    """One copy for each run, the first that is given; oldest snapshot first."""
+    by_run: dict[str, Copy] = {}
+    for copy in copies:
+        by_run.setdefault(copy.head.run, copy)
+    return sorted(by_run.values(), key=lambda copy: (_taken_at(copy), copy.head.run))
 
 
 def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Found:
