@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.media.making import (
@@ -36,9 +37,11 @@ from vsa.media import layout
 from vsa.media.entries import DoomEntry, ForgetEntry
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
+from vsa.media.moves import MOVE
 from vsa.media.pack import Frame, read_frames
 from vsa.media.records import RecordWriter
 from vsa.media.wrapping import Passphrase, WrappingKey
+from vsa.upkeep import lost_frames
 from vsa.upkeep.rebuild import Rebuilt, rebuild
 from vsa.upkeep.rotation import add_key
 
@@ -277,6 +280,39 @@ def test_a_frame_that_has_decayed_is_taken_from_the_next_pack_that_has_it(folder
     flip_bit(first, 8 * (frames[1].offset + 10))
     lose_all_but_packs(folder)
     assert contents(rebuilt(folder, tmp_path).media) == EXPECTED
+
+
+def test_what_is_found_again_may_take_many_tables(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lost_frames, "TABLE_ROWS", 2)
+    media = Media.open(str(folder), write=True)
+    for run in ("r1", "r2"):
+        (path,) = packs_of(folder, run)
+        repack(media, path, run=f"repack-{run}")
+        path.unlink()
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == EXPECTED
+    assert (len(result.media.view().relocations), result.moved) == (3, 5)
+
+
+def test_a_moves_table_is_of_so_many_packs_that_its_entry_can_name_them():
+    rows = np.zeros(7, MOVE)
+    rows["from_pack"] = [0, 0, 1, 2, 2, 2, 3]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lost_frames, "TABLE_SOURCES", 2)
+        part, rest = lost_frames._table(rows)
+    assert (part["from_pack"].tolist(), rest["from_pack"].tolist()) == ([0, 0, 1], [2, 2, 2, 3])
+
+
+def test_what_is_lost_may_take_many_damage_entries(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lost_frames, "PORTION", 2)
+    (path,) = packs_of(folder, "r3")
+    path.unlink()
+    (path,) = packs_of(folder, "r1")
+    path.unlink()
+    result = rebuilt(folder, tmp_path)
+    assert harm(result) == {"r1": [(0, 1), (5, 6), (9, 10)], "r2": [(9, 10)], "r3": [(1, 3)]}
+    assert [len(damage.entry.objects[0].offsets) for damage in result.media.view().damages] == [2, 1, 1, 2]
 
 
 @sealed

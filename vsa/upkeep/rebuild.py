@@ -30,14 +30,13 @@ from vsa.media.index import PackRef
 from vsa.media.key_ring import Unlocked, orphaned_sealer, seal_again
 from vsa.media.media import Media
 from vsa.media.moves import MovesDescription, store_moves
-from vsa.media.pack import Frame
 from vsa.media.sealed_store import SealedStore
 from vsa.media.store import Store
 from vsa.media.wrapping import WrappingKey
 from vsa.model import DiskBackup, Intent, ObjectRef, Point, ProcessName
 from vsa.progress import SILENT, Progress
-from vsa.upkeep import lost_frames, recorded
-from vsa.upkeep.lost_frames import Packs
+from vsa.upkeep import recorded
+from vsa.upkeep.lost_frames import Losses, Packs, Rediscovery, lost_places, lost_ranges
 from vsa.upkeep.recorded import Copy, Found
 
 
@@ -110,21 +109,15 @@ class _Rebuilding:
                 self._keep(ref.name, data)
         points = self._points()
         packs = self._copy_packs(points)
-        moved, packs = self._relocate(points, packs)
+        losses = Losses(packs, self.media.extent_reader())
+        moved = self._relocate(points, packs, losses)
         slots = [self._commit(copy, now) for copy in points]
         for client in _clients([copy.head.point for copy in points]):
             self._say(client, None)
         for slot, copy in zip(slots, points, strict=True):
             for disk in copy.head.point.disks:
-                self._record_harm(slot, disk, packs)
-        return Rebuilt(
-            self.media,
-            tuple(slots),
-            len(packs.sound) + len(packs.spoilt),
-            packs.size(),
-            moved,
-            tuple(self.lost),
-        )
+                self._record_harm(slot, disk, losses)
+        return Rebuilt(self.media, tuple(slots), len(packs), packs.size(), moved, tuple(self.lost))
 
     def _keep(self, name: str, data: memoryview) -> None:
         try:
@@ -164,18 +157,17 @@ class _Rebuilding:
             for file in index.files
             for ref in file.description.packs
         }
-        sound: dict[str, PackRef] = {}
-        spoilt: dict[str, PackRef] = {}
+        packs = Packs()
         self.progress.started("copying packs", sum(ref.size for ref in wanted.values()))
         for name, ref in sorted(wanted.items()):
             if (data := self._read(ref)) is not None:
                 self._keep(name, memoryview(data))
                 whole = hashlib.sha256(data).hexdigest() == ref.sha256
-                (sound if whole else spoilt)[name] = ref
+                (packs.sound if whole else packs.spoilt)[name] = ref
             self.progress.advanced(ref.size)
         self.progress.finished()
-        self.lost += [f"{name} does not have the digest that its index states" for name in spoilt]
-        return Packs(sound, spoilt)
+        self.lost += [f"{name} does not have the digest that its index states" for name in packs.spoilt]
+        return packs
 
     def _read(self, ref: PackRef) -> bytes | None:
         """The pack's bytes; None if it is gone, which a move may explain, or has another size."""
@@ -191,29 +183,24 @@ class _Rebuilding:
             return None
         return data
 
-    def _relocate(self, points: Sequence[Copy], packs: Packs) -> tuple[int, Packs]:
-        """Lead rows whose frame is lost to the same bytes elsewhere; how many, and all packs then."""
-        lost = lost_frames.lost_places(self._indexes(points), packs, self.media.extent_reader())
+    def _relocate(self, points: Sequence[Copy], packs: Packs, losses: Losses) -> int:
+        """Lead rows whose frame is lost to the same bytes elsewhere; how many. The packs that have them join
+        `packs`."""
+        lost = lost_places(self._indexes(points), losses)
         if not lost:
-            return 0, packs
-        found: dict[lost_frames.Print, tuple[str, Frame]] = {}
-        known = {**packs.spoilt, **packs.sound}
-        searched = self.found.packs.items()
-        wanted = frozenset(lost.values())
-        for name, data, frames in lost_frames.frames_like(self.source, searched, wanted, self.media.codec):
-            found |= {frame.fingerprint: (name, frame) for frame in frames}
-            if name not in known:
-                known[name] = self._copy(name, data)
-        sound = {name: ref for name, ref in known.items() if name not in packs.spoilt}
-        packs = Packs(sound, packs.spoilt)
-        sources, targets, rows = lost_frames.moves_to(lost, found, known)
-        if not len(rows):
-            return 0, packs
+            return 0
+        again = Rediscovery(lost)
+        for name, data in again.search(self.source, self.found.packs.items(), self.media.codec):
+            if name not in packs.sound and name not in packs.spoilt:
+                packs.sound[name] = self._copy(name, data)
         run = f"rebuild-{self.random(8).hex()}"
-        about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
-        table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
-        self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
-        return len(rows), packs
+        moved = 0
+        for sources, targets, rows in again.moves({**packs.spoilt, **packs.sound}):
+            about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
+            table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
+            self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
+            moved += len(rows)
+        return moved
 
     def _copy(self, name: str, data: bytes) -> PackRef:
         """Keep a pack that no index names. Of its frames those are proven that rows are led to."""
@@ -252,17 +239,17 @@ class _Rebuilding:
                 disks=tuple(disk.disk for disk in point.disks),
             )
 
-    def _record_harm(self, slot: int, disk: DiskBackup, packs: Packs) -> None:
+    def _record_harm(self, slot: int, disk: DiskBackup, losses: Losses) -> None:
         """Say in the log which ranges of a disk could not be had again."""
-        index = self._index(disk)
-        offsets, ranges = lost_frames.lost_ranges(index, packs, self.media.extent_reader())
-        if not ranges:
-            return
-        objects = tuple(Damaged(name=name, offsets=tuple(at)) for name, at in sorted(offsets.items()))
-        harm = Harm(points=(slot,), disk_key=disk.disk.key, ranges=tuple(ranges))
-        self._say(DamageEntry(objects=objects, harm=(harm,), reason="lost before a rebuild"), None)
-        size = sum(end - start for start, end in ranges)
-        self.lost.append(f"point {slot}, disk {disk.disk.name}: {size} bytes in {len(ranges)} ranges")
+        size = parts = 0
+        for offsets, ranges in lost_ranges(self._index(disk), losses):
+            objects = tuple(Damaged(name=name, offsets=tuple(at)) for name, at in sorted(offsets.items()))
+            harm = Harm(points=(slot,), disk_key=disk.disk.key, ranges=tuple(ranges))
+            self._say(DamageEntry(objects=objects, harm=(harm,), reason="lost before a rebuild"), None)
+            size += sum(end - start for start, end in ranges)
+            parts += len(ranges)
+        if parts:
+            self.lost.append(f"point {slot}, disk {disk.disk.name}: {size} bytes in {parts} ranges")
 
     def _say(self, body: EntryBody, run: str | None) -> int:
         """Without the checks of a commit: a harmed point is still worth having, and its harm is recorded."""
