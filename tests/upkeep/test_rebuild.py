@@ -24,6 +24,7 @@ from tests.media.making import (
     text,
 )
 from tests.media.moving import packs_of, repack
+from tests.upkeep.keeping import Keeping
 from vsa.errors import (
     BadRequest,
     KeyNeeded,
@@ -74,7 +75,12 @@ def folder(tmp_path, key) -> Path:
 
 
 def rebuilt(
-    folder: Path, tmp_path: Path, name: str = "rebuilt", *, key: WrappingKey | None = None
+    folder: Path,
+    tmp_path: Path,
+    name: str = "rebuilt",
+    *,
+    key: WrappingKey | None = None,
+    with_holes: bool = False,
 ) -> Rebuilt:
     return rebuild(
         FolderStore(folder),
@@ -83,6 +89,7 @@ def rebuilt(
         now=NOW,
         random=os.urandom,
         wrapping=key,
+        with_holes=with_holes,
     )
 
 
@@ -238,7 +245,7 @@ def test_a_missing_pack_is_made_good_by_the_same_bytes_elsewhere(folder, tmp_pat
     """Extent 0 of the first disk is extent 2 of the other one."""
     (path,) = packs_of(folder, "r1")
     path.unlink()
-    result = rebuilt(folder, tmp_path)
+    result = rebuilt(folder, tmp_path, with_holes=True)
     assert harm(result) == {"r1": [(5, 6), (9, 10)], "r2": [(9, 10)], "r3": []}
     assert result.moved == 1
 
@@ -282,6 +289,50 @@ def test_a_frame_that_has_decayed_is_taken_from_the_next_pack_that_has_it(folder
     assert contents(rebuilt(folder, tmp_path).media) == EXPECTED
 
 
+def given_up(tmp_path: Path) -> tuple[Keeping, int]:
+    """Media whose first point was given up; the second one needs its index and a part of its data."""
+    keeping = Keeping(tmp_path)
+    keeping.back_up({at: ("a", at) for at in range(60)})
+    stays = keeping.back_up({at: ("b", at) for at in range(14)})
+    keeping.forget(0)
+    keeping.prune(threshold=0.9)
+    return keeping, stays
+
+
+def test_a_point_that_a_prune_gave_up_stays_away_but_what_others_need_of_it(tmp_path):
+    keeping, stays = given_up(tmp_path)
+    result = rebuilt(keeping.folder, tmp_path)
+    assert contents(result.media) == {"run-2": keeping.held[stays]}
+    assert result.lost == () and [line[:22] for line in result.left_out] == ["the point of run run-1"]
+    lose_all_but_packs(tmp_path / "rebuilt")
+    assert contents(rebuilt(tmp_path / "rebuilt", tmp_path, "again").media) == {"run-2": keeping.held[stays]}
+
+
+def test_a_point_that_a_prune_gave_up_can_be_had_with_its_holes(tmp_path):
+    keeping, stays = given_up(tmp_path)
+    result = rebuilt(keeping.folder, tmp_path, with_holes=True)
+    assert {run for run, lost in harm(result).items() if lost} == {"run-1"}
+    assert contents_but(result, "run-2") == keeping.held[stays]
+
+
+def test_a_point_that_is_harmed_by_a_spoilt_pack_too_is_kept(folder, tmp_path):
+    """Its other pack is gone."""
+    packs_of(folder, "r2")[0].unlink()
+    (path,) = packs_of(folder, "r1")
+    flip_bit(path, 8 * (read_frames(path.read_bytes(), "", Media.open(str(folder)).codec)[2].offset + 9))
+    result = rebuilt(folder, tmp_path)
+    assert (harm(result)["r2"], result.left_out) == ([(5, 6), (7, 8), (9, 10)], ())
+
+
+def test_while_a_pack_cannot_be_read_nothing_is_held_for_given_up(folder, tmp_path):
+    """It may be the one that the missing frames were moved to."""
+    path, _ = repacked(folder, "repack")
+    packs_of(folder, "r1")[0].unlink()
+    flip_bit(path, 8 * 40)
+    result = rebuilt(folder, tmp_path)
+    assert (set(harm(result)), result.left_out) == ({"r1", "r2", "r3"}, ())
+
+
 def test_what_is_found_again_may_take_many_tables(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(lost_frames, "TABLE_ROWS", 2)
     media = Media.open(str(folder), write=True)
@@ -310,7 +361,7 @@ def test_what_is_lost_may_take_many_damage_entries(folder, tmp_path, monkeypatch
     path.unlink()
     (path,) = packs_of(folder, "r1")
     path.unlink()
-    result = rebuilt(folder, tmp_path)
+    result = rebuilt(folder, tmp_path, with_holes=True)
     assert harm(result) == {"r1": [(0, 1), (5, 6), (9, 10)], "r2": [(9, 10)], "r3": [(1, 3)]}
     assert [len(damage.entry.objects[0].offsets) for damage in result.media.view().damages] == [2, 1, 1, 2]
 
@@ -357,12 +408,25 @@ def test_the_command_makes_media_and_says_what_is_lost(folder, tmp_path, capsys)
     (path,) = packs_of(folder, "r1")
     path.unlink()
     target = tmp_path / "by-command"
-    code = run(["rebuild", "--media", str(folder), "--to", str(target)], sys.stdout, sys.stderr)
+    code = run(
+        ["rebuild", "--media", str(folder), "--to", str(target), "--with-holes"], sys.stdout, sys.stderr
+    )
     said = capsys.readouterr()
     assert code == 3
     assert "Rebuilt      3 recovery points" in said.out
     assert "point 1, disk os: 8192 bytes in 2 ranges" in said.err
     assert set(contents_of_sound(target)) == {"r3"}
+
+
+def test_the_command_says_which_points_it_left_out(folder, tmp_path, capsys):
+    from vsa.cli.program import run
+
+    packs_of(folder, "r2")[0].unlink()
+    code = run(["rebuild", "--media", str(folder), "--to", str(tmp_path / "b")], sys.stdout, sys.stderr)
+    said = capsys.readouterr()
+    assert code == 3
+    assert "left out  1 recovery points" in said.out
+    assert "left out: the point of run r2, VM web" in said.err and "--with-holes" in said.err
 
 
 def contents_of_sound(folder: Path) -> dict[str, dict[int, bytes]]:

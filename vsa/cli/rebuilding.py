@@ -36,10 +36,13 @@ def rebuild(options: argparse.Namespace, err: TextIO) -> Answer:
             now=dt.datetime.now(dt.UTC),
             random=os.urandom,
             wrapping=key,
+            with_holes=options.with_holes,
             progress=SILENT if options.json else watched_on(err),
         )
     for line in result.lost:
         complain(err, line)
+    for line in result.left_out:
+        complain(err, f"left out: {line}; --with-holes brings it back")
     document = {
         "media": media_document(result.media),
         "points": list(result.points),
@@ -47,8 +50,11 @@ def rebuild(options: argparse.Namespace, err: TextIO) -> Answer:
         "bytes": result.bytes,
         "moved": result.moved,
         "lost": list(result.lost),
+        "left_out": list(result.left_out),
     }
-    return Answer(document, _text(result), Exit.INCOMPLETE if result.lost else Exit.DONE)
+    # Nobody can tell a point that a prune gave up from one whose packs were lost: somebody has to look.
+    whole = not (result.lost or result.left_out)
+    return Answer(document, _text(result), Exit.DONE if whole else Exit.INCOMPLETE)
 
 
 def _text(result: Rebuilt) -> str:
@@ -58,6 +64,7 @@ def _text(result: Rebuilt) -> str:
             ("at", result.media.location),
             ("packs", f"{result.packs}, {size_text(result.bytes)}"),
             ("found again", f"{result.moved} extents" if result.moved else ""),
+            ("left out", f"{len(result.left_out)} recovery points" if result.left_out else ""),
             ("lost", f"{len(result.lost)} remarks above" if result.lost else ""),
         ]
     )

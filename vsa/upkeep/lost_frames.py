@@ -43,10 +43,12 @@ _NOWHERE = -1
 
 @dataclass(frozen=True)
 class Packs:
-    """What is known of packs: the sound ones, and those that are there but not as they were stored."""
+    """What is known of packs: the sound ones, and those that are there but not as they were stored; of
+    `useless` ones nothing can be used. All others are gone."""
 
     sound: dict[str, PackRef] = field(default_factory=dict)
     spoilt: dict[str, PackRef] = field(default_factory=dict)
+    useless: set[str] = field(default_factory=set)
 
     def size(self) -> int:
         return sum(ref.size for ref in (*self.sound.values(), *self.spoilt.values()))
@@ -74,6 +76,18 @@ class Losses:
             lost[self._decayed_in(index, table, np.flatnonzero(np.isin(table.pack, spoilt)))] = True
             if lost.any():
                 yield table, np.flatnonzero(lost)
+
+    def are_by_absence(self, index: DiskIndex, again: Rediscovery) -> bool | None:
+        """Whether all that a disk has lost lay in packs that are not there, and no other pack claims to have
+        it; None if it has lost nothing."""
+        found = None
+        for table, at in self.of(index):
+            packs = {index.packs[number] for number in np.unique(table.pack[at]).tolist()}
+            is_there = self._packs.useless | self._packs.spoilt.keys()
+            if packs & is_there or again.is_claimed(_digests(table, at)):
+                return False
+            found = True
+        return found
 
     def _is_gone(self, name: str) -> bool:
         return name not in self._packs.sound and name not in self._packs.spoilt
@@ -118,8 +132,13 @@ def _places(index: DiskIndex, table: SegmentTable, at: Positions, numbers: dict[
     ours = [numbers.setdefault(index.packs[number], len(numbers)) for number in used.tolist()]
     rows["pack"] = np.array(ours, np.int32)[which]
     rows["offset"] = table.offset[at]
-    rows["digest"] = np.ascontiguousarray(table.digest[at]).view(DIGEST)[:, 0]
+    rows["digest"] = _digests(table, at)
     return rows
+
+
+def _digests(table: SegmentTable, at: Positions) -> Rows:
+    found: Rows = np.ascontiguousarray(table.digest[at]).view(DIGEST)[:, 0]
+    return found
 
 
 def _once(rows: Rows) -> Rows:
@@ -165,7 +184,13 @@ class Rediscovery:
         self._digests = np.unique(lost.rows["digest"])
         self._found: Rows = np.zeros(len(self._digests), MOVE)
         self._found["pack"] = _NOWHERE
+        self._claimed = np.zeros(len(self._digests), np.bool_)
+        """By the table of a pack, whether or not the frame was sound."""
         self._names: list[str] = []
+
+    def is_claimed(self, digests: Rows) -> bool:
+        """Whether any pack claims to hold one of these, which are all of lost places."""
+        return bool(self._claimed[np.searchsorted(self._digests, digests)].any())
 
     def search(
         self, store: Store, packs: Iterable[tuple[str, int]], codec: PackCodec
@@ -192,6 +217,7 @@ class Rediscovery:
         digests = np.array([frame.fingerprint.digest for frame in frames], DIGEST)
         at = np.minimum(np.searchsorted(self._digests, digests), len(self._digests) - 1)
         wanted = (self._digests[at] == digests) & (self._found["pack"][at] == _NOWHERE)
+        self._claimed[at[wanted]] = True
         return [(int(at[number]), frames[number]) for number in np.flatnonzero(wanted).tolist()]
 
     def _take(self, name: str, frames: Mapping[int, Frame]) -> None:

@@ -1,7 +1,8 @@
 """Make media anew from packs alone: for media whose log, indexes or descriptor are lost or spoilt.
 
 Nothing is changed at the old place. What the log alone said is gone: jobs, pins, doubts, which points were
-forgotten. A point that was recorded but never committed comes to life; it is as whole as the others.
+forgotten or given up. A point that was recorded but never committed comes to life; it is as whole as the
+others. One that was given up is known by its holes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ from vsa.upkeep.recorded import Copy, Found
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What came of it; `lost` says in words what could not be had again."""
+    """What came of it; `lost` says in words what could not be had again, `left_out` which points were not
+    made because packs that they alone need are simply not there."""
 
     media: Media
     points: tuple[int, ...]
@@ -50,6 +52,7 @@ class Rebuilt:
     bytes: int
     moved: int
     lost: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def rebuild(
@@ -60,12 +63,15 @@ def rebuild(
     now: datetime,
     random: Callable[[int], bytes],
     wrapping: WrappingKey | None = None,
+    with_holes: bool = False,
     progress: Progress = SILENT,
 ) -> Rebuilt:
     """Make media at `target`, an empty place prepared for writing, of what the packs at `source` say.
 
     Sealed media needs one of its key documents at `source` and the `wrapping` key that opens it; what is
     made is sealed under the same data key, and `wrapping` alone opens it. KeyNeeded or WrongKey without.
+    A point whose losses are all in packs that are not there was most likely given up by a prune: it comes
+    back only `with_holes`, with its harm recorded, as that of points is which spoilt packs harm.
     MediaConflict if something is at `target`; otherwise errors as `recorded.find` has them.
     """
     if next(iter(target.names("")), None) is not None:
@@ -82,7 +88,7 @@ def rebuild(
         seal_again(target, sealer, wrapping, extent_size=found.extent_size, now=now, random=random)
         unlocked, source = Unlocked(sealer, 0), SealedStore(source, sealer)
     media = Media(target, write=True, unlocked=unlocked, clock=lambda: now, random=random)
-    return _Rebuilding(source, media, found, scratch, random, progress).run(now)
+    return _Rebuilding(source, media, found, scratch, random, with_holes, progress).run(now)
 
 
 def _require_no_key(source: Store, wrapping: WrappingKey | None) -> None:
@@ -99,6 +105,7 @@ class _Rebuilding:
     found: Found
     scratch: Path
     random: Callable[[int], bytes]
+    with_holes: bool
     progress: Progress
     lost: list[str] = field(default_factory=list)
 
@@ -110,14 +117,25 @@ class _Rebuilding:
         points = self._points()
         packs = self._copy_packs(points)
         losses = Losses(packs, self.media.extent_reader())
-        moved = self._relocate(points, packs, losses)
+        again, moved = self._relocate(points, packs, losses)
+        left_out = [] if self.with_holes else self._given_up(points, packs, losses, again)
+        points = [copy for copy in points if copy not in left_out]
         slots = [self._commit(copy, now) for copy in points]
+        self._copy_records(points)
         for client in _clients([copy.head.point for copy in points]):
             self._say(client, None)
         for slot, copy in zip(slots, points, strict=True):
             for disk in copy.head.point.disks:
                 self._record_harm(slot, disk, losses)
-        return Rebuilt(self.media, tuple(slots), len(packs), packs.size(), moved, tuple(self.lost))
+        return Rebuilt(
+            self.media,
+            tuple(slots),
+            len(packs),
+            packs.size(),
+            moved,
+            lost=tuple(self.lost),
+            left_out=tuple(map(_left_out, left_out)),
+        )
 
     def _keep(self, name: str, data: memoryview) -> None:
         try:
@@ -160,7 +178,7 @@ class _Rebuilding:
         packs = Packs()
         self.progress.started("copying packs", sum(ref.size for ref in wanted.values()))
         for name, ref in sorted(wanted.items()):
-            if (data := self._read(ref)) is not None:
+            if (data := self._read(ref, packs)) is not None:
                 self._keep(name, memoryview(data))
                 whole = hashlib.sha256(data).hexdigest() == ref.sha256
                 (packs.sound if whole else packs.spoilt)[name] = ref
@@ -169,27 +187,26 @@ class _Rebuilding:
         self.lost += [f"{name} does not have the digest that its index states" for name in packs.spoilt]
         return packs
 
-    def _read(self, ref: PackRef) -> bytes | None:
+    def _read(self, ref: PackRef, packs: Packs) -> bytes | None:
         """The pack's bytes; None if it is gone, which a move may explain, or has another size."""
         try:
             data = self.source.read(ref.name, limit=ref.size)
         except ObjectMissing:
             return None
         except MediaDamaged as error:
+            packs.useless.add(ref.name)
             self.lost.append(str(error))
             return None
         if len(data) < ref.size:
+            packs.useless.add(ref.name)
             self.lost.append(f"{ref.name} has {len(data)} bytes, its index states {ref.size}")
             return None
         return data
 
-    def _relocate(self, points: Sequence[Copy], packs: Packs, losses: Losses) -> int:
+    def _relocate(self, points: Sequence[Copy], packs: Packs, losses: Losses) -> tuple[Rediscovery, int]:
         """Lead rows whose frame is lost to the same bytes elsewhere; how many. The packs that have them join
         `packs`."""
-        lost = lost_places(self._indexes(points), losses)
-        if not lost:
-            return 0
-        again = Rediscovery(lost)
+        again = Rediscovery(lost_places(self._indexes(points), losses))
         for name, data in again.search(self.source, self.found.packs.items(), self.media.codec):
             if name not in packs.sound and name not in packs.spoilt:
                 packs.sound[name] = self._copy(name, data)
@@ -200,7 +217,31 @@ class _Rebuilding:
             table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
             self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
             moved += len(rows)
-        return moved
+        return again, moved
+
+    def _given_up(
+        self, points: Sequence[Copy], packs: Packs, losses: Losses, again: Rediscovery
+    ) -> list[Copy]:
+        """Points of which a prune seems to have left what others need: the rest is simply not there.
+
+        None if there are packs that no index names and nobody can read: the rest may have been in those.
+        """
+        if self.found.unread - packs.sound.keys() - packs.spoilt.keys() - packs.useless:
+            return []
+        return [
+            copy
+            for copy in points
+            if {losses.are_by_absence(index, again) for index in self._indexes([copy])} in _ALL_BY_ABSENCE
+        ]
+
+    def _copy_records(self, points: Sequence[Copy]) -> None:
+        """Keep also what records the indexes that points need of runs whose own point is not among them."""
+        runs = {copy.head.run for copy in points}
+        needed = {ref for copy in points for disk in copy.head.point.disks for ref in disk.indexes}
+        for copy in recorded.points_of(copy for copy in self.found.copies if copy.head.run not in runs):
+            if not needed.isdisjoint(copy.head.indexes):
+                for name in copy.packs:
+                    self._copy_record(name)
 
     def _copy(self, name: str, data: bytes) -> PackRef:
         """Keep a pack that no index names. Of its frames those are proven that rows are led to."""
@@ -262,6 +303,17 @@ class _Rebuilding:
 
     def _index(self, disk: DiskBackup) -> DiskIndex:
         return self.media.disk_index(disk.indexes, disk.disk.size)
+
+
+_ALL_BY_ABSENCE = ({True}, {True, None})
+
+
+def _left_out(copy: Copy) -> str:
+    point = copy.head.point
+    return (
+        f"the point of run {copy.head.run}, VM {point.vm.name}, {_taken_at(point):%Y-%m-%d %H:%M} UTC: packs "
+        "that it needs are not there, so a prune has most likely given it up"
+    )
 
 
 def _clients(points: Sequence[Point]) -> Iterator[ClientEntry]:

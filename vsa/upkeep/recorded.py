@@ -61,7 +61,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Found:
-    """What the packs of a place say of themselves; `spoilt` are those that cannot be used, and why."""
+    """What the packs of a place say of themselves; `spoilt` says of those that cannot be used, why.
+
+    `unread` are those that do not prove what they are: they may have held anything.
+    """
 
     media_id: str
     extent_size: int
@@ -69,6 +72,7 @@ class Found:
     """Names and sizes of the packs that hold extents."""
     copies: tuple[Copy, ...]
     spoilt: tuple[str, ...]
+    unread: frozenset[str]
 
 
 def points_of(copies: Iterable[Copy]) -> list[Copy]:
@@ -103,7 +107,14 @@ def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Fo
                 extents[name] = sizes[name]
         except (MediaDamaged, WrongKey) as error:
             _tell(error, spoilt)
-    return Found(identity.media_id.hex(), identity.extent_size, extents, tuple(_whole(pieces)), tuple(spoilt))
+    return Found(
+        identity.media_id.hex(),
+        identity.extent_size,
+        packs=extents,
+        copies=tuple(_whole(pieces)),
+        spoilt=tuple(spoilt),
+        unread=frozenset(sizes.keys() - headers.keys()),
+    )
 
 
 def indexes_of(
