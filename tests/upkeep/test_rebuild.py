@@ -24,7 +24,7 @@ from tests.media.making import (
     text,
 )
 from tests.media.moving import packs_of, repack
-from tests.upkeep.keeping import Keeping
+from tests.upkeep.keeping import DAY, Keeping
 from vsa.errors import (
     BadRequest,
     KeyNeeded,
@@ -313,6 +313,20 @@ def test_a_point_that_a_prune_gave_up_can_be_had_with_its_holes(tmp_path):
     result = rebuilt(keeping.folder, tmp_path, with_holes=True)
     assert {run for run, lost in harm(result).items() if lost} == {"run-1"}
     assert contents_but(result, "run-2") == keeping.held[stays]
+
+
+def test_what_nobody_needs_of_rebuilt_media_can_be_pruned(tmp_path):
+    """Also what a repacking and the rebuild itself have stored, of which the new log knows no run."""
+    keeping, _ = given_up(tmp_path)
+    result = rebuilt(keeping.folder, tmp_path)
+    assert result.moved
+    keeping.folder = tmp_path / "rebuilt"
+    keeping.media = keeping.opened()
+    assert keeping.plan().unknown == ()
+    keeping.forget(*result.points)
+    keeping.now += 99 * DAY
+    keeping.prune(days=30)
+    assert keeping.objects() == set()
 
 
 def test_a_point_that_is_harmed_by_a_spoilt_pack_too_is_kept(folder, tmp_path):

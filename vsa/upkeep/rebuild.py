@@ -21,6 +21,7 @@ from vsa.media.entries import (
     ClientEntry,
     Damaged,
     DamageEntry,
+    DoomEntry,
     EntryBody,
     Harm,
     PointEntry,
@@ -37,6 +38,7 @@ from vsa.media.wrapping import WrappingKey
 from vsa.model import DiskBackup, Intent, ObjectRef, Point, ProcessName
 from vsa.progress import SILENT, Progress
 from vsa.upkeep import recorded
+from vsa.upkeep.doom import MAX_NAMES
 from vsa.upkeep.lost_frames import Losses, Packs, Rediscovery, lost_places, lost_ranges
 from vsa.upkeep.recorded import Copy, Found
 
@@ -108,6 +110,8 @@ class _Rebuilding:
     with_holes: bool
     progress: Progress
     lost: list[str] = field(default_factory=list)
+    runs: set[str] = field(default_factory=set)
+    """Those that have objects on the new media."""
 
     def run(self, now: datetime) -> Rebuilt:
         self.lost += self.found.spoilt
@@ -127,6 +131,7 @@ class _Rebuilding:
         for slot, copy in zip(slots, points, strict=True):
             for disk in copy.head.point.disks:
                 self._record_harm(slot, disk, losses)
+        self._end_runs({copy.head.run for copy in points}, now)
         return Rebuilt(
             self.media,
             tuple(slots),
@@ -138,6 +143,7 @@ class _Rebuilding:
         )
 
     def _keep(self, name: str, data: memoryview) -> None:
+        self.runs.add(layout.run_of(name) or "")
         try:
             self.media.store.create(name, [data])
         except MediaConflict:
@@ -213,6 +219,7 @@ class _Rebuilding:
         run = f"rebuild-{self.random(8).hex()}"
         moved = 0
         for sources, targets, rows in again.moves({**packs.spoilt, **packs.sound}):
+            self.runs.add(run)
             about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
             table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
             self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
@@ -251,7 +258,7 @@ class _Rebuilding:
     def _commit(self, copy: Copy, now: datetime) -> int:
         run, point = copy.head.run, copy.head.point
         records = tuple(self._copy_record(name) for name in copy.packs)
-        self.media.begin_run(self._intent(run, point, now))
+        self.media.begin_run(self._intent(run, now, point))
         disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
         body = PointEntry(point=point.model_copy(update={"records": records, "disks": disks}))
         return self._say(body, run)
@@ -262,7 +269,17 @@ class _Rebuilding:
         self._keep(name, memoryview(data))
         return ObjectRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _intent(self, run: str, point: Point, now: datetime) -> Intent:
+    def _end_runs(self, committed: set[str], now: datetime) -> None:
+        """Say of all other runs that they are over, so that a prune may delete what nobody needs of them:
+        those that repacked, that failed, whose points were left out, and this one."""
+        over = sorted(self.runs - committed)
+        for run in over:
+            self.media.begin_run(self._intent(run, now))
+        for first in range(0, len(over), MAX_NAMES):
+            ended = tuple(over[first : first + MAX_NAMES])
+            self._say(DoomEntry(runs=ended, reason="had ended before a rebuild, or was that"), None)
+
+    def _intent(self, run: str, now: datetime, point: Point | None = None) -> Intent:
         """The run's own, if it is still there: it names what the run made in Azure."""
         try:
             name = layout.intent(run)
@@ -271,13 +288,13 @@ class _Rebuilding:
         except VsaError:
             return Intent(
                 run=run,
-                job=point.job,
-                vm_key=point.vm.key,
-                vm_name=point.vm.name,
-                subclient=point.subclient,
+                job=point.job if point else "rebuild",
+                vm_key=point.vm.key if point else "",
+                vm_name=point.vm.name if point else "",
+                subclient=point.subclient if point else "",
                 started_at=now,
                 process=ProcessName(host="unknown", boot="", id=1, started=""),
-                disks=tuple(disk.disk for disk in point.disks),
+                disks=tuple(disk.disk for disk in point.disks) if point else (),
             )
 
     def _record_harm(self, slot: int, disk: DiskBackup, losses: Losses) -> None:
