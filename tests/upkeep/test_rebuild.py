@@ -37,6 +37,7 @@ from vsa.errors import (
 from vsa.media import layout
 from vsa.media.entries import DoomEntry, ForgetEntry
 from vsa.media.folder import FolderStore
+from vsa.media.location import are_nested
 from vsa.media.media import Media
 from vsa.media.moves import MOVE
 from vsa.media.pack import Frame, read_frames
@@ -430,6 +431,31 @@ def test_the_command_makes_media_and_says_what_is_lost(folder, tmp_path, capsys)
     assert "Rebuilt      3 recovery points" in said.out
     assert "point 1, disk os: 8192 bytes in 2 ranges" in said.err
     assert set(contents_of_sound(target)) == {"r3"}
+
+
+@pytest.mark.parametrize("target", ["media", "media/again", "media/../media/a/b", "link/again", "."])
+def test_the_command_makes_nothing_inside_or_around_the_old_media(folder, tmp_path, capsys, target):
+    from vsa.cli.program import run
+
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(folder.rglob("*"))
+    code = run(["rebuild", "--media", str(folder), "--to", str(tmp_path / target)], sys.stdout, sys.stderr)
+    assert code == 2 and "a place of its own" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "nested"),
+    [
+        ("s3://bucket", "s3://bucket/prefix", True),
+        ("s3://bucket/a", "s3://bucket/ab", False),
+        ("azure://account/container/a/b", "azure://account/container/a", True),
+        ("azure://account/container", "azure://account/another", False),
+        ("/azure:/account", "azure://account/container", False),
+    ],
+)
+def test_places_are_nested_by_whole_parts(one, other, nested):
+    assert are_nested(one, other) is nested
 
 
 def test_the_command_says_which_points_it_left_out(folder, tmp_path, capsys):

@@ -14,8 +14,10 @@ from vsa.cli.exits import Exit
 from vsa.cli.keys import asked_key, given_key
 from vsa.cli.reading import media_document
 from vsa.cli.tables import fields
+from vsa.errors import BadRequest
 from vsa.media import layout
 from vsa.media.access import StoreAccess
+from vsa.media.location import are_nested
 from vsa.media.places import make_store, open_store
 from vsa.progress import SILENT, watched_on
 from vsa.text import size_text
@@ -24,6 +26,11 @@ from vsa.upkeep.rebuild import rebuild as rebuild_media
 
 
 def rebuild(options: argparse.Namespace, err: TextIO) -> Answer:
+    # Before anything is made there: not even a folder belongs into media.
+    if are_nested(options.media, options.to):
+        raise BadRequest(
+            f"{options.to}: media is rebuilt at a place of its own, neither inside nor around {options.media}"
+        )
     access = StoreAccess.from_environment(os.environ)
     source, key = open_store(options.media, access, random=os.urandom), given_key(options)
     if key is None and any(source.names(layout.KEYS)):
