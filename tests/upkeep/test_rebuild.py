@@ -339,6 +339,13 @@ def test_a_point_that_is_harmed_by_a_spoilt_pack_too_is_kept(folder, tmp_path):
     assert (harm(result)["r2"], result.left_out) == ([(5, 6), (7, 8), (9, 10)], ())
 
 
+def test_a_pack_that_is_cut_harms_its_points_and_gives_none_of_them_up(folder, tmp_path):
+    (path,) = packs_of(folder, "r3")  # Its other extent is one of r1, too.
+    path.write_bytes(path.read_bytes()[:-1])
+    result = rebuilt(folder, tmp_path)
+    assert (harm(result), result.left_out) == ({"r1": [], "r2": [], "r3": [(1, 2)]}, ())
+
+
 def test_while_a_pack_cannot_be_read_nothing_is_held_for_given_up(folder, tmp_path):
     """It may be the one that the missing frames were moved to."""
     path, _ = repacked(folder, "repack")
