@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.media.making import (
@@ -23,11 +24,26 @@ from tests.media.making import (
     text,
 )
 from tests.media.moving import packs_of, repack
-from vsa.errors import BadRequest, KeyNeeded, MediaConflict, MediaDamaged, NoMedia, WrongKey
+from tests.upkeep.keeping import DAY, Keeping
+from vsa.errors import (
+    BadRequest,
+    KeyNeeded,
+    MediaConflict,
+    MediaDamaged,
+    NoMedia,
+    ObjectsDoomed,
+    WrongKey,
+)
+from vsa.media import layout
+from vsa.media.entries import DoomEntry, ForgetEntry
 from vsa.media.folder import FolderStore
+from vsa.media.location import are_nested
 from vsa.media.media import Media
-from vsa.media.pack import read_frames
+from vsa.media.moves import MOVE
+from vsa.media.pack import Frame, read_frames
+from vsa.media.records import RecordWriter
 from vsa.media.wrapping import Passphrase, WrappingKey
+from vsa.upkeep import lost_frames
 from vsa.upkeep.rebuild import Rebuilt, rebuild
 from vsa.upkeep.rotation import add_key
 
@@ -60,7 +76,12 @@ def folder(tmp_path, key) -> Path:
 
 
 def rebuilt(
-    folder: Path, tmp_path: Path, name: str = "rebuilt", *, key: WrappingKey | None = None
+    folder: Path,
+    tmp_path: Path,
+    name: str = "rebuilt",
+    *,
+    key: WrappingKey | None = None,
+    with_holes: bool = False,
 ) -> Rebuilt:
     return rebuild(
         FolderStore(folder),
@@ -69,6 +90,7 @@ def rebuilt(
         now=NOW,
         random=os.urandom,
         wrapping=key,
+        with_holes=with_holes,
     )
 
 
@@ -130,12 +152,65 @@ def test_packs_of_two_media_are_not_mixed(folder, tmp_path):
         rebuilt(folder, tmp_path)
 
 
+def test_a_few_packs_of_other_media_are_named_and_left_alone(folder, tmp_path):
+    for number in range(4, 14):
+        back_up(Media.open(str(folder), write=True), {1: noise(number)}, run=f"r{number}", scratch=tmp_path)
+    other = new_media(tmp_path / "other")
+    back_up(other, FIRST, run="x", scratch=tmp_path)
+    (tmp_path / "other/runs/x").rename(folder / "runs/x")
+    result = rebuilt(folder, tmp_path)
+    assert "x" not in contents(result.media) and len(result.points) == 13
+    assert sum(f"an unsealed pack of media {other.id}" in line for line in result.lost) == 2
+
+
+@pytest.mark.parametrize("bit", [0, 8 * 8 + 3, 8 * 10, 8 * 10 + 1, 8 * 12, 8 * 16, 8 * 40, 8 * 63])
+def test_a_bit_in_the_header_of_one_pack_costs_no_other_one(folder, tmp_path, bit):
+    """Of the magic, version, flags, extent size, media id, pack id and commitment."""
+    (record,) = packs_of(folder, "r3", records=True)
+    (extents,) = packs_of(folder, "r1")
+    flip_bit(record, bit)
+    flip_bit(extents, bit)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == {"r1": FIRST, "r2": SECOND}
+    # Once for each pack that does not prove itself, and once for the digest that an index states.
+    assert len(result.lost) == 3
+
+
 def test_a_point_whose_record_is_spoilt_is_named_and_the_others_are_saved(folder, tmp_path):
     for path in packs_of(folder, "r3", records=True):
         flip_bit(path, 8 * 100)
     result = rebuilt(folder, tmp_path)
     assert contents(result.media) == {"r1": FIRST, "r2": SECOND}
     assert any("runs/r3/packs" in line for line in result.lost)
+
+
+@pytest.mark.parametrize("refused", ["0" * 32, "f" * 32])
+def test_of_a_run_that_was_recorded_twice_the_point_is_taken_whose_indexes_are_there(
+    folder, tmp_path, refused
+):
+    """The other copy builds on an index that is pruned; which of them is met first is chance."""
+    media = Media.open(str(folder), write=True)
+    found = media.view()
+    point = found.points[found.committed["r2"]].point
+    (disk,) = point.disks
+    gone = disk.indexes[0].model_copy(update={"name": layout.index("gone", disk.disk.key, bytes(8))})
+    built_on_it = disk.model_copy(update={"indexes": (gone, *disk.indexes[1:])})
+    vain = point.model_copy(update={"disks": (built_on_it,), "records": ()})
+    ids = iter([bytes.fromhex(refused), os.urandom(16)])
+    RecordWriter(media.store, media.codec, random=lambda _: next(ids)).store("r2", vain)
+    result = rebuilt(folder, tmp_path)
+    assert (contents(result.media), result.lost) == (EXPECTED, ())
+
+
+def test_a_commit_that_is_refused_leaves_no_record(tmp_path):
+    media = new_media(tmp_path / "media")
+    slot = back_up(media, FIRST, run="r1", scratch=tmp_path)
+    base = media.view().points[slot].point.disks[0].indexes
+    media.append(ForgetEntry(points=(slot,), reason="test"))
+    media.append(DoomEntry(points=(slot,), objects=(base[0].name,), reason="test"))
+    with pytest.raises(ObjectsDoomed):
+        back_up(media, CHANGES, run="r2", scratch=tmp_path, base=base)
+    assert packs_of(tmp_path / "media", "r2", records=True) == []
 
 
 def harm(result: Rebuilt) -> dict[str, list]:
@@ -171,7 +246,7 @@ def test_a_missing_pack_is_made_good_by_the_same_bytes_elsewhere(folder, tmp_pat
     """Extent 0 of the first disk is extent 2 of the other one."""
     (path,) = packs_of(folder, "r1")
     path.unlink()
-    result = rebuilt(folder, tmp_path)
+    result = rebuilt(folder, tmp_path, with_holes=True)
     assert harm(result) == {"r1": [(5, 6), (9, 10)], "r2": [(9, 10)], "r3": []}
     assert result.moved == 1
 
@@ -188,6 +263,131 @@ def test_frames_that_were_repacked_are_found_by_their_fingerprint(folder, tmp_pa
     assert (result.moved, result.lost) == (3, ())
 
 
+def repacked(folder: Path, run: str) -> tuple[Path, list[Frame]]:
+    """Move all frames of r1 into a pack of `run`."""
+    media = Media.open(str(folder), write=True)
+    (path,) = packs_of(folder, "r1")
+    new = repack(media, path, run=run)
+    return folder / new[0][0].name, [frame for _, frame in new]
+
+
+def test_of_a_repacked_pack_only_the_spoilt_frame_is_lost(folder, tmp_path):
+    path, frames = repacked(folder, "repack")
+    packs_of(folder, "r1")[0].unlink()
+    flip_bit(path, 8 * (frames[1].offset + 10))
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    assert harm(result) == {"r1": [(5, 6)], "r2": [], "r3": []}
+    assert contents_but(result, "r2") == SECOND
+
+
+def test_a_frame_that_has_decayed_is_taken_from_the_next_pack_that_has_it(folder, tmp_path):
+    first, frames = repacked(folder, "repack")
+    repacked(folder, "second")
+    packs_of(folder, "r1")[0].unlink()
+    flip_bit(first, 8 * (frames[1].offset + 10))
+    lose_all_but_packs(folder)
+    assert contents(rebuilt(folder, tmp_path).media) == EXPECTED
+
+
+def given_up(tmp_path: Path) -> tuple[Keeping, int]:
+    """Media whose first point was given up; the second one needs its index and a part of its data."""
+    keeping = Keeping(tmp_path)
+    keeping.back_up({at: ("a", at) for at in range(60)})
+    stays = keeping.back_up({at: ("b", at) for at in range(14)})
+    keeping.forget(0)
+    keeping.prune(threshold=0.9)
+    return keeping, stays
+
+
+def test_a_point_that_a_prune_gave_up_stays_away_but_what_others_need_of_it(tmp_path):
+    keeping, stays = given_up(tmp_path)
+    result = rebuilt(keeping.folder, tmp_path)
+    assert contents(result.media) == {"run-2": keeping.held[stays]}
+    assert result.lost == () and [line[:22] for line in result.left_out] == ["the point of run run-1"]
+    lose_all_but_packs(tmp_path / "rebuilt")
+    assert contents(rebuilt(tmp_path / "rebuilt", tmp_path, "again").media) == {"run-2": keeping.held[stays]}
+
+
+def test_a_point_that_a_prune_gave_up_can_be_had_with_its_holes(tmp_path):
+    keeping, stays = given_up(tmp_path)
+    result = rebuilt(keeping.folder, tmp_path, with_holes=True)
+    assert {run for run, lost in harm(result).items() if lost} == {"run-1"}
+    assert contents_but(result, "run-2") == keeping.held[stays]
+
+
+def test_what_nobody_needs_of_rebuilt_media_can_be_pruned(tmp_path):
+    """Also what a repacking and the rebuild itself have stored, of which the new log knows no run."""
+    keeping, _ = given_up(tmp_path)
+    result = rebuilt(keeping.folder, tmp_path)
+    assert result.moved
+    keeping.folder = tmp_path / "rebuilt"
+    keeping.media = keeping.opened()
+    assert keeping.plan().unknown == ()
+    keeping.forget(*result.points)
+    keeping.now += 99 * DAY
+    keeping.prune(days=30)
+    assert keeping.objects() == set()
+
+
+def test_a_point_that_is_harmed_by_a_spoilt_pack_too_is_kept(folder, tmp_path):
+    """Its other pack is gone."""
+    packs_of(folder, "r2")[0].unlink()
+    (path,) = packs_of(folder, "r1")
+    flip_bit(path, 8 * (read_frames(path.read_bytes(), "", Media.open(str(folder)).codec)[2].offset + 9))
+    result = rebuilt(folder, tmp_path)
+    assert (harm(result)["r2"], result.left_out) == ([(5, 6), (7, 8), (9, 10)], ())
+
+
+def test_a_pack_that_is_cut_harms_its_points_and_gives_none_of_them_up(folder, tmp_path):
+    (path,) = packs_of(folder, "r3")  # Its other extent is one of r1, too.
+    path.write_bytes(path.read_bytes()[:-1])
+    result = rebuilt(folder, tmp_path)
+    assert (harm(result), result.left_out) == ({"r1": [], "r2": [], "r3": [(1, 2)]}, ())
+
+
+def test_while_a_pack_cannot_be_read_nothing_is_held_for_given_up(folder, tmp_path):
+    """It may be the one that the missing frames were moved to."""
+    path, _ = repacked(folder, "repack")
+    packs_of(folder, "r1")[0].unlink()
+    flip_bit(path, 8 * 40)
+    result = rebuilt(folder, tmp_path)
+    assert (set(harm(result)), result.left_out) == ({"r1", "r2", "r3"}, ())
+
+
+def test_what_is_found_again_may_take_many_tables(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lost_frames, "TABLE_ROWS", 2)
+    media = Media.open(str(folder), write=True)
+    for run in ("r1", "r2"):
+        (path,) = packs_of(folder, run)
+        repack(media, path, run=f"repack-{run}")
+        path.unlink()
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == EXPECTED
+    assert (len(result.media.view().relocations), result.moved) == (3, 5)
+
+
+def test_a_moves_table_is_of_so_many_packs_that_its_entry_can_name_them():
+    rows = np.zeros(7, MOVE)
+    rows["from_pack"] = [0, 0, 1, 2, 2, 2, 3]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lost_frames, "TABLE_SOURCES", 2)
+        part, rest = lost_frames._table(rows)
+    assert (part["from_pack"].tolist(), rest["from_pack"].tolist()) == ([0, 0, 1], [2, 2, 2, 3])
+
+
+def test_what_is_lost_may_take_many_damage_entries(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(lost_frames, "PORTION", 2)
+    (path,) = packs_of(folder, "r3")
+    path.unlink()
+    (path,) = packs_of(folder, "r1")
+    path.unlink()
+    result = rebuilt(folder, tmp_path, with_holes=True)
+    assert harm(result) == {"r1": [(0, 1), (5, 6), (9, 10)], "r2": [(9, 10)], "r3": [(1, 3)]}
+    assert [len(damage.entry.objects[0].offsets) for damage in result.media.view().damages] == [2, 1, 1, 2]
+
+
 @sealed
 def test_sealed_packs_are_of_no_use_without_a_key_document_and_its_key(folder, tmp_path, key):
     with pytest.raises(KeyNeeded, match="this media is sealed"):
@@ -195,7 +395,7 @@ def test_sealed_packs_are_of_no_use_without_a_key_document_and_its_key(folder, t
     with pytest.raises(WrongKey):
         rebuilt(folder, tmp_path, "b", key=a_key("other words entirely"))
     (folder / "keys/0").unlink()
-    with pytest.raises(KeyNeeded, match=r"no key document beside it.*media\.json is not needed"):
+    with pytest.raises(KeyNeeded, match=r"no key document beside them.*media\.json is not needed"):
         rebuilt(folder, tmp_path, "c", key=key)
 
 
@@ -230,12 +430,50 @@ def test_the_command_makes_media_and_says_what_is_lost(folder, tmp_path, capsys)
     (path,) = packs_of(folder, "r1")
     path.unlink()
     target = tmp_path / "by-command"
-    code = run(["rebuild", "--media", str(folder), "--to", str(target)], sys.stdout, sys.stderr)
+    code = run(
+        ["rebuild", "--media", str(folder), "--to", str(target), "--with-holes"], sys.stdout, sys.stderr
+    )
     said = capsys.readouterr()
     assert code == 3
     assert "Rebuilt      3 recovery points" in said.out
     assert "point 1, disk os: 8192 bytes in 2 ranges" in said.err
     assert set(contents_of_sound(target)) == {"r3"}
+
+
+@pytest.mark.parametrize("target", ["media", "media/again", "media/../media/a/b", "link/again", "."])
+def test_the_command_makes_nothing_inside_or_around_the_old_media(folder, tmp_path, capsys, target):
+    from vsa.cli.program import run
+
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(folder.rglob("*"))
+    code = run(["rebuild", "--media", str(folder), "--to", str(tmp_path / target)], sys.stdout, sys.stderr)
+    assert code == 2 and "a place of its own" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "nested"),
+    [
+        ("s3://bucket", "s3://bucket/prefix", True),
+        ("s3://bucket/a", "s3://bucket/ab", False),
+        ("azure://account/container/a/b", "azure://account/container/a", True),
+        ("azure://account/container", "azure://account/another", False),
+        ("/azure:/account", "azure://account/container", False),
+    ],
+)
+def test_places_are_nested_by_whole_parts(one, other, nested):
+    assert are_nested(one, other) is nested
+
+
+def test_the_command_says_which_points_it_left_out(folder, tmp_path, capsys):
+    from vsa.cli.program import run
+
+    packs_of(folder, "r2")[0].unlink()
+    code = run(["rebuild", "--media", str(folder), "--to", str(tmp_path / "b")], sys.stdout, sys.stderr)
+    said = capsys.readouterr()
+    assert code == 3
+    assert "left out  1 recovery points" in said.out
+    assert "left out: the point of run r2, VM web" in said.err and "--with-holes" in said.err
 
 
 def contents_of_sound(folder: Path) -> dict[str, dict[int, bytes]]:

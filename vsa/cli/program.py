@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     _add_restore(commands)
     rebuild = _add(commands, "rebuild", "make media anew from packs alone")
     rebuild.add_argument("--to", required=True, metavar="LOCATION", help="an absent or empty place")
+    rebuild.add_argument(
+        "--with-holes",
+        action="store_true",
+        help="bring back also points that need packs which are not there, as those a prune has given up do",
+    )
     _add_witnessed(commands, "witness", "print the log's last entry, to be kept outside the media")
     _add_key(commands)
     _add_verify(commands)

@@ -66,6 +66,20 @@ def place_of(location: str) -> Place:
     raise BadRequest(f"media location {url.scheme}://{url.hostname or ''}: expected {FORMS}")
 
 
+def are_nested(one: str, other: str) -> bool:
+    """Whether two locations are the same place, or one lies inside the other; links in paths are followed."""
+    first, second = _parts(place_of(one)), _parts(place_of(other))
+    shorter = min(len(first), len(second))
+    return first[:shorter] == second[:shorter]
+
+
+def _parts(place: Place) -> tuple[str, ...]:
+    """From the outermost folder inwards; no part of one kind of place is one of another kind."""
+    if isinstance(place, Path):
+        return place.resolve().parts
+    return tuple(part for part in str(place).split("/") if part)
+
+
 def _split(location: str) -> SplitResult:
     scheme = location.partition("://")[0][:16]
     try:

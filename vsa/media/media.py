@@ -271,7 +271,10 @@ class Media:
             admission.require_unfenced(self.view(), run)
             self._require_intent(run)
             require = self._closure(body.point).require
-            if not body.point.records and run not in self.view().committed:
+            view = self.view()
+            if not body.point.records and run not in view.committed:
+                # A record of what is refused would outlive it: a rebuild could not tell which was committed.
+                require(view)
                 body = PointEntry(point=self._recorded(body.point, str(run)))
         elif isinstance(body, RelocateEntry):
             require = self._destination(body, self.view()).require

@@ -226,6 +226,24 @@ def read_table(store: Store, name: str, size: int, codec: PackCodec) -> list[Fra
     return _checked_rows(header, memoryview(table), footer, codec.seal_of(name), name)
 
 
+def proven_header(store: Store, name: str, size: int) -> bytes:
+    """The first HEADER_SIZE bytes of a stored pack of `size` bytes, as `PackHeader.decode` takes them, proven
+    by the CRC in its footer.
+
+    The table is read but not opened, so it takes no key. MediaDamaged if it is no pack, or a spoilt one.
+    """
+    if size < HEADER_SIZE + FOOTER_SIZE:
+        raise MediaDamaged(f"{name}: {size} bytes are too few for a pack")
+    start = store.read(name, ByteRange(0, HEADER_SIZE))
+    end = store.read(name, ByteRange(size - FOOTER_SIZE, size))
+    # Not decoded before it is proven: what no version knows may be a bit that has flipped.
+    flags = _HEADER.unpack(start)[2]
+    footer = PackFooter.decode(end, size, name, sealed=bool(flags & SEALED))
+    table = store.read(name, ByteRange(footer.table_offset, footer.table_offset + footer.table_length))
+    _require_proof(start, table, footer, name)
+    return start
+
+
 def _required_header(data: Buffer, size: int, *, sealed: bool, name: str) -> PackHeader:
     header = PackHeader.decode(data, name)
     if size < HEADER_SIZE + FOOTER_SIZE:
@@ -239,12 +257,16 @@ def _required_header(data: Buffer, size: int, *, sealed: bool, name: str) -> Pac
 def _checked_rows(
     header: PackHeader, stored: memoryview, footer: PackFooter, seal: PackSeal, name: str
 ) -> list[Frame]:
-    if crc32c(stored, crc32c(header.encode())) != footer.proof:
-        raise MediaDamaged(f"{name}: header or table do not match their CRC")
+    _require_proof(header.encode(), stored, footer, name)
     where = f"{name}, its table"
     table = seal.open_table(stored, offset=footer.table_offset, commitment=header.commitment, where=where)
     overhead = OVERHEAD if header.sealed else 0
     return list(_table_rows(memoryview(table), footer.table_offset, overhead, name))
+
+
+def _require_proof(header: Buffer, table: Buffer, footer: PackFooter, name: str) -> None:
+    if crc32c(table, crc32c(header)) != footer.proof:
+        raise MediaDamaged(f"{name}: header or table do not match their CRC")
 
 
 def check_frames(data: Buffer, frames: list[Frame], codec: PackCodec, name: str) -> None:

@@ -1,7 +1,8 @@
 """Make media anew from packs alone: for media whose log, indexes or descriptor are lost or spoilt.
 
 Nothing is changed at the old place. What the log alone said is gone: jobs, pins, doubts, which points were
-forgotten. A point that was recorded but never committed comes to life; it is as whole as the others.
+forgotten or given up. A point that was recorded but never committed comes to life; it is as whole as the
+others. One that was given up is known by its holes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vsa.media.entries import (
     ClientEntry,
     Damaged,
     DamageEntry,
+    DoomEntry,
     EntryBody,
     Harm,
     PointEntry,
@@ -30,20 +32,21 @@ from vsa.media.index import PackRef
 from vsa.media.key_ring import Unlocked, orphaned_sealer, seal_again
 from vsa.media.media import Media
 from vsa.media.moves import MovesDescription, store_moves
-from vsa.media.pack import Frame, check_frames, read_frames
 from vsa.media.sealed_store import SealedStore
 from vsa.media.store import Store
 from vsa.media.wrapping import WrappingKey
 from vsa.model import DiskBackup, Intent, ObjectRef, Point, ProcessName
 from vsa.progress import SILENT, Progress
-from vsa.upkeep import lost_frames, recorded
-from vsa.upkeep.lost_frames import Packs
+from vsa.upkeep import recorded
+from vsa.upkeep.doom import MAX_NAMES
+from vsa.upkeep.lost_frames import Losses, Packs, Rediscovery, lost_places, lost_ranges
 from vsa.upkeep.recorded import Copy, Found
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What came of it; `lost` says in words what could not be had again."""
+    """What came of it; `lost` says in words what could not be had again, `left_out` which points were not
+    made because packs that they alone need are simply not there."""
 
     media: Media
     points: tuple[int, ...]
@@ -51,6 +54,7 @@ class Rebuilt:
     bytes: int
     moved: int
     lost: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def rebuild(
@@ -61,12 +65,15 @@ def rebuild(
     now: datetime,
     random: Callable[[int], bytes],
     wrapping: WrappingKey | None = None,
+    with_holes: bool = False,
     progress: Progress = SILENT,
 ) -> Rebuilt:
     """Make media at `target`, an empty place prepared for writing, of what the packs at `source` say.
 
     Sealed media needs one of its key documents at `source` and the `wrapping` key that opens it; what is
     made is sealed under the same data key, and `wrapping` alone opens it. KeyNeeded or WrongKey without.
+    A point whose losses are all in packs that are not there was most likely given up by a prune: it comes
+    back only `with_holes`, with its harm recorded, as that of points is which spoilt packs harm.
     MediaConflict if something is at `target`; otherwise errors as `recorded.find` has them.
     """
     if next(iter(target.names("")), None) is not None:
@@ -83,7 +90,7 @@ def rebuild(
         seal_again(target, sealer, wrapping, extent_size=found.extent_size, now=now, random=random)
         unlocked, source = Unlocked(sealer, 0), SealedStore(source, sealer)
     media = Media(target, write=True, unlocked=unlocked, clock=lambda: now, random=random)
-    return _Rebuilding(source, media, found, scratch, random, progress).run(now)
+    return _Rebuilding(source, media, found, scratch, random, with_holes, progress).run(now)
 
 
 def _require_no_key(source: Store, wrapping: WrappingKey | None) -> None:
@@ -100,47 +107,71 @@ class _Rebuilding:
     found: Found
     scratch: Path
     random: Callable[[int], bytes]
+    with_holes: bool
     progress: Progress
     lost: list[str] = field(default_factory=list)
+    runs: set[str] = field(default_factory=set)
+    """Those that have objects on the new media."""
 
     def run(self, now: datetime) -> Rebuilt:
         self.lost += self.found.spoilt
         for copy in self.found.copies:
             for ref, data in recorded.indexes_of(self.source, copy, self.media.codec, self.scratch):
                 self._keep(ref.name, data)
-        points = [copy for copy in self.found.points if self._has_indexes(copy)]
+        points = self._points()
         packs = self._copy_packs(points)
-        moved, packs = self._relocate(points, packs)
+        losses = Losses(packs, self.media.extent_reader())
+        again, moved = self._relocate(points, packs, losses)
+        left_out = [] if self.with_holes else self._given_up(points, packs, losses, again)
+        points = [copy for copy in points if copy not in left_out]
         slots = [self._commit(copy, now) for copy in points]
+        self._copy_records(points)
         for client in _clients([copy.head.point for copy in points]):
             self._say(client, None)
         for slot, copy in zip(slots, points, strict=True):
             for disk in copy.head.point.disks:
-                self._record_harm(slot, disk, packs)
+                self._record_harm(slot, disk, losses)
+        self._end_runs({copy.head.run for copy in points}, now)
         return Rebuilt(
             self.media,
             tuple(slots),
-            len(packs.sound) + len(packs.spoilt),
+            len(packs),
             packs.size(),
             moved,
-            tuple(self.lost),
+            lost=tuple(self.lost),
+            left_out=tuple(map(_left_out, left_out)),
         )
 
     def _keep(self, name: str, data: memoryview) -> None:
+        self.runs.add(layout.run_of(name) or "")
         try:
             self.media.store.create(name, [data])
         except MediaConflict:
             # Another record of the same run holds the same index, with the same digest.
             return
 
-    def _has_indexes(self, copy: Copy) -> bool:
+    def _points(self) -> list[Copy]:
+        """A copy of each run's point of which all indexes are there.
+
+        A run whose commit was refused may have recorded its point once more when it had read again what was
+        being pruned. Nothing says which of the two was committed, but not one that lacks an index.
+        """
+        faults = [(copy, self._fault(copy)) for copy in self.found.copies]
+        points = recorded.points_of(copy for copy, fault in faults if not fault)
+        have = {copy.head.run for copy in points}
+        for copy, fault in faults:
+            if copy.head.run not in have:
+                self.lost.append(f"the point of run {copy.head.run}, VM {copy.head.point.vm.name}: {fault}")
+        return points
+
+    def _fault(self, copy: Copy) -> str:
+        """Why a copy of a point is of no use; nothing if all its indexes are there."""
         try:
             for disk in copy.head.point.disks:
                 self._index(disk)
         except MediaDamaged as error:
-            self.lost.append(f"the point of run {copy.head.run}, VM {copy.head.point.vm.name}: {error}")
-            return False
-        return True
+            return str(error)
+        return ""
 
     def _copy_packs(self, points: Sequence[Copy]) -> Packs:
         """Copy the packs that the indexes name; also spoilt ones, of which most frames may be sound."""
@@ -150,71 +181,84 @@ class _Rebuilding:
             for file in index.files
             for ref in file.description.packs
         }
-        sound: dict[str, PackRef] = {}
-        spoilt: dict[str, PackRef] = {}
+        packs = Packs()
         self.progress.started("copying packs", sum(ref.size for ref in wanted.values()))
         for name, ref in sorted(wanted.items()):
-            if (data := self._read(ref)) is not None:
+            if (data := self._read(ref, packs)) is not None:
                 self._keep(name, memoryview(data))
                 whole = hashlib.sha256(data).hexdigest() == ref.sha256
-                (sound if whole else spoilt)[name] = ref
+                (packs.sound if whole else packs.spoilt)[name] = ref
             self.progress.advanced(ref.size)
         self.progress.finished()
-        self.lost += [f"{name} does not have the digest that its index states" for name in spoilt]
-        return Packs(sound, spoilt)
+        self.lost += [f"{name} does not have the digest that its index states" for name in packs.spoilt]
+        return packs
 
-    def _read(self, ref: PackRef) -> bytes | None:
+    def _read(self, ref: PackRef, packs: Packs) -> bytes | None:
         """The pack's bytes; None if it is gone, which a move may explain, or has another size."""
         try:
             data = self.source.read(ref.name, limit=ref.size)
         except ObjectMissing:
             return None
         except MediaDamaged as error:
+            packs.useless.add(ref.name)
             self.lost.append(str(error))
             return None
         if len(data) < ref.size:
+            packs.useless.add(ref.name)
             self.lost.append(f"{ref.name} has {len(data)} bytes, its index states {ref.size}")
             return None
         return data
 
-    def _relocate(self, points: Sequence[Copy], packs: Packs) -> tuple[int, Packs]:
-        """Lead rows whose frame is lost to the same bytes elsewhere; how many, and all packs then."""
-        lost = lost_frames.lost_places(self._indexes(points), packs, self.media.extent_reader())
-        if not lost:
-            return 0, packs
-        # A spoilt pack's table may still claim the very frame that was found to be spoilt.
-        searched = [item for item in self.found.packs.items() if item[0] not in packs.spoilt]
-        found: dict[lost_frames.Print, tuple[str, Frame]] = {
-            frame.fingerprint: (name, frame)
-            for name, frame in lost_frames.frames_like(
-                self.source, searched, frozenset(lost.values()), self.media.codec
-            )
-        }
-        copied = {
-            name: self._copy(name) for name in {name for name, _ in found.values()} - packs.sound.keys()
-        }
-        packs = Packs({**packs.sound, **copied}, packs.spoilt)
-        sources, targets, rows = lost_frames.moves_to(lost, found, packs.sound)
-        if not len(rows):
-            return 0, packs
+    def _relocate(self, points: Sequence[Copy], packs: Packs, losses: Losses) -> tuple[Rediscovery, int]:
+        """Lead rows whose frame is lost to the same bytes elsewhere; how many. The packs that have them join
+        `packs`."""
+        again = Rediscovery(lost_places(self._indexes(points), losses))
+        for name, data in again.search(self.source, self.found.packs.items(), self.media.codec):
+            if name not in packs.sound and name not in packs.spoilt:
+                packs.sound[name] = self._copy(name, data)
         run = f"rebuild-{self.random(8).hex()}"
-        about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
-        table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
-        self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
-        return len(rows), packs
+        moved = 0
+        for sources, targets, rows in again.moves({**packs.spoilt, **packs.sound}):
+            self.runs.add(run)
+            about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
+            table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
+            self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
+            moved += len(rows)
+        return again, moved
 
-    def _copy(self, name: str) -> PackRef:
-        """Copy a pack that no index names, after proving its frames. MediaDamaged if one is spoilt."""
-        data = self.source.read(name)
-        codec = self.media.codec
-        check_frames(data, read_frames(data, name, codec), codec, name)
+    def _given_up(
+        self, points: Sequence[Copy], packs: Packs, losses: Losses, again: Rediscovery
+    ) -> list[Copy]:
+        """Points of which a prune seems to have left what others need: the rest is simply not there.
+
+        None if there are packs that no index names and nobody can read: the rest may have been in those.
+        """
+        if self.found.unread - packs.sound.keys() - packs.spoilt.keys() - packs.useless:
+            return []
+        return [
+            copy
+            for copy in points
+            if {losses.are_by_absence(index, again) for index in self._indexes([copy])} in _ALL_BY_ABSENCE
+        ]
+
+    def _copy_records(self, points: Sequence[Copy]) -> None:
+        """Keep also what records the indexes that points need of runs whose own point is not among them."""
+        runs = {copy.head.run for copy in points}
+        needed = {ref for copy in points for disk in copy.head.point.disks for ref in disk.indexes}
+        for copy in recorded.points_of(copy for copy in self.found.copies if copy.head.run not in runs):
+            if not needed.isdisjoint(copy.head.indexes):
+                for name in copy.packs:
+                    self._copy_record(name)
+
+    def _copy(self, name: str, data: bytes) -> PackRef:
+        """Keep a pack that no index names. Of its frames those are proven that rows are led to."""
         self._keep(name, memoryview(data))
         return PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _commit(self, copy: Copy, now: datetime) -> int:
         run, point = copy.head.run, copy.head.point
         records = tuple(self._copy_record(name) for name in copy.packs)
-        self.media.begin_run(self._intent(run, point, now))
+        self.media.begin_run(self._intent(run, now, point))
         disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
         body = PointEntry(point=point.model_copy(update={"records": records, "disks": disks}))
         return self._say(body, run)
@@ -225,7 +269,17 @@ class _Rebuilding:
         self._keep(name, memoryview(data))
         return ObjectRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _intent(self, run: str, point: Point, now: datetime) -> Intent:
+    def _end_runs(self, committed: set[str], now: datetime) -> None:
+        """Say of all other runs that they are over, so that a prune may delete what nobody needs of them:
+        those that repacked, that failed, whose points were left out, and this one."""
+        over = sorted(self.runs - committed)
+        for run in over:
+            self.media.begin_run(self._intent(run, now))
+        for first in range(0, len(over), MAX_NAMES):
+            ended = tuple(over[first : first + MAX_NAMES])
+            self._say(DoomEntry(runs=ended, reason="had ended before a rebuild, or was that"), None)
+
+    def _intent(self, run: str, now: datetime, point: Point | None = None) -> Intent:
         """The run's own, if it is still there: it names what the run made in Azure."""
         try:
             name = layout.intent(run)
@@ -234,26 +288,26 @@ class _Rebuilding:
         except VsaError:
             return Intent(
                 run=run,
-                job=point.job,
-                vm_key=point.vm.key,
-                vm_name=point.vm.name,
-                subclient=point.subclient,
+                job=point.job if point else "rebuild",
+                vm_key=point.vm.key if point else "",
+                vm_name=point.vm.name if point else "",
+                subclient=point.subclient if point else "",
                 started_at=now,
                 process=ProcessName(host="unknown", boot="", id=1, started=""),
-                disks=tuple(disk.disk for disk in point.disks),
+                disks=tuple(disk.disk for disk in point.disks) if point else (),
             )
 
-    def _record_harm(self, slot: int, disk: DiskBackup, packs: Packs) -> None:
+    def _record_harm(self, slot: int, disk: DiskBackup, losses: Losses) -> None:
         """Say in the log which ranges of a disk could not be had again."""
-        index = self._index(disk)
-        offsets, ranges = lost_frames.lost_ranges(index, packs, self.media.extent_reader())
-        if not ranges:
-            return
-        objects = tuple(Damaged(name=name, offsets=tuple(at)) for name, at in sorted(offsets.items()))
-        harm = Harm(points=(slot,), disk_key=disk.disk.key, ranges=tuple(ranges))
-        self._say(DamageEntry(objects=objects, harm=(harm,), reason="lost before a rebuild"), None)
-        size = sum(end - start for start, end in ranges)
-        self.lost.append(f"point {slot}, disk {disk.disk.name}: {size} bytes in {len(ranges)} ranges")
+        size = parts = 0
+        for offsets, ranges in lost_ranges(self._index(disk), losses):
+            objects = tuple(Damaged(name=name, offsets=tuple(at)) for name, at in sorted(offsets.items()))
+            harm = Harm(points=(slot,), disk_key=disk.disk.key, ranges=tuple(ranges))
+            self._say(DamageEntry(objects=objects, harm=(harm,), reason="lost before a rebuild"), None)
+            size += sum(end - start for start, end in ranges)
+            parts += len(ranges)
+        if parts:
+            self.lost.append(f"point {slot}, disk {disk.disk.name}: {size} bytes in {parts} ranges")
 
     def _say(self, body: EntryBody, run: str | None) -> int:
         """Without the checks of a commit: a harmed point is still worth having, and its harm is recorded."""
@@ -266,6 +320,17 @@ class _Rebuilding:
 
     def _index(self, disk: DiskBackup) -> DiskIndex:
         return self.media.disk_index(disk.indexes, disk.disk.size)
+
+
+_ALL_BY_ABSENCE = ({True}, {True, None})
+
+
+def _left_out(copy: Copy) -> str:
+    point = copy.head.point
+    return (
+        f"the point of run {copy.head.run}, VM {point.vm.name}, {_taken_at(point):%Y-%m-%d %H:%M} UTC: packs "
+        "that it needs are not there, so a prune has most likely given it up"
+    )
 
 
 def _clients(points: Sequence[Point]) -> Iterator[ClientEntry]:

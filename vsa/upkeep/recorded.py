@@ -6,26 +6,49 @@ import hashlib
 import logging
 import mmap
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from vsa.errors import KeyNeeded, MediaDamaged, NoMedia, WrongKey
+from vsa.errors import KeyNeeded, MediaDamaged, MediaUnusable, NoMedia, VsaError, WrongKey
 from vsa.media import layout
 from vsa.media.coding import PackCodec
-from vsa.media.pack import HEADER_SIZE, PackHeader
+from vsa.media.pack import PackHeader, proven_header
 from vsa.media.records import Record, RecordHead, read_record
 from vsa.media.scratch import scratch_errors
 from vsa.media.sealing import Sealer
 from vsa.media.store import Store
 from vsa.model import IndexRef
 from vsa.progress import SILENT, Progress
-from vsa.ranges import ByteRange
 
 _log = logging.getLogger(__name__)
 
 MAX_RECORD_PACK = 512 * 2**20
 """No record pack is larger: sixteen pieces of an index, and a head."""
+
+
+CLEAR_MAJORITY = 0.9
+"""The part of all packs that must be of one media for the others to count as strays."""
+
+T = TypeVar("T")
+
+
+class Identity(NamedTuple):
+    """What packs of one media have in common."""
+
+    media_id: bytes
+    extent_size: int
+    sealed: bool
+
+    def __str__(self) -> str:
+        return f"{self.media_id.hex()} (extents of {self.extent_size})"
+
+    @property
+    def pack(self) -> str:
+        return f"{'a sealed' if self.sealed else 'an unsealed'} pack of media {self}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Found:
-    """What the packs of a place say of themselves; `spoilt` are those that cannot be used, and why."""
+    """What the packs of a place say of themselves; `spoilt` says of those that cannot be used, why.
+
+    `unread` are those that do not prove what they are: they may have held anything.
+    """
 
     media_id: str
     extent_size: int
@@ -46,43 +72,49 @@ class Found:
     """Names and sizes of the packs that hold extents."""
     copies: tuple[Copy, ...]
     spoilt: tuple[str, ...]
+    unread: frozenset[str]
 
-    @property
-    def points(self) -> list[Copy]:
-        """One for each run, oldest snapshot first. Of a run that was recorded twice either copy is right."""
-        by_run = {copy.head.run: copy for copy in reversed(self.copies)}
-        return sorted(by_run.values(), key=lambda copy: (_taken_at(copy), copy.head.run))
+
+def points_of(copies: Iterable[Copy]) -> list[Copy]:
+    """One copy for each run, the first that is given; oldest snapshot first."""
+    by_run: dict[str, Copy] = {}
+    for copy in copies:
+        by_run.setdefault(copy.head.run, copy)
+    return sorted(by_run.values(), key=lambda copy: (_taken_at(copy), copy.head.run))
 
 
 def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Found:
     """Look at every pack that a listing shows; `sealer` is that of sealed media.
 
-    NoMedia if none can be read, MediaDamaged if they are of several media, or sealed and there is no key.
+    What does not prove itself, or is of other media than nearly all the others, is `spoilt`. NoMedia if no
+    pack can be read, MediaDamaged if they are of several media, KeyNeeded if they are sealed and there is no
+    key.
     """
     sizes = {name: store.size(name) for name in sorted(set(store.names(layout.RUNS))) if layout.is_pack(name)}
-    identities: set[tuple[str, int]] = set()
+    spoilt: list[str] = []
+    headers = dict(_headers(store, sizes, spoilt, progress))
+    identity = _identity(store, headers.values(), sealer)
+    codec = PackCodec(identity.media_id.hex(), identity.extent_size, sealer)
     extents: dict[str, int] = {}
     pieces: dict[str, dict[int, tuple[str, RecordHead]]] = {}
-    spoilt: list[str] = []
-    progress.started("looking at packs", sum(sizes.values()))
-    for name, size in sizes.items():
+    for name, header in headers.items():
         try:
-            header = PackHeader.decode(store.read(name, ByteRange(0, HEADER_SIZE)), name)
-            _require_seal(header, sealer, name)
-            identities.add((header.media_id.hex(), header.extent_size))
+            _require_identity(header, identity, name)
             if header.holds_records:
-                head = _record(store, name, _codec(header, sealer)).head
+                head = _record(store, name, codec).head
                 pieces.setdefault(head.set, {})[head.piece] = name, head
             else:
-                extents[name] = size
+                extents[name] = sizes[name]
         except (MediaDamaged, WrongKey) as error:
-            _log.warning("%s", error)
-            spoilt.append(str(error))
-        progress.advanced(size)
-    progress.finished()
-    if len(identities) != 1:
-        _refuse(store, identities)
-    return Found(*identities.pop(), extents, tuple(_whole(pieces)), tuple(spoilt))
+            _tell(error, spoilt)
+    return Found(
+        identity.media_id.hex(),
+        identity.extent_size,
+        packs=extents,
+        copies=tuple(_whole(pieces)),
+        spoilt=tuple(spoilt),
+        unread=frozenset(sizes.keys() - headers.keys()),
+    )
 
 
 def indexes_of(
@@ -108,27 +140,69 @@ def indexes_of(
             _log.warning("%s: the copy of index %s is not what it should be", store.location, ref.name)
 
 
-def _codec(header: PackHeader, sealer: Sealer | None) -> PackCodec:
-    return PackCodec(header.media_id.hex(), header.extent_size, sealer)
+def _headers(
+    store: Store, sizes: Mapping[str, int], spoilt: list[str], progress: Progress
+) -> Iterator[tuple[str, PackHeader]]:
+    """The header of every pack that proves it; why another one does not goes to `spoilt`."""
+    progress.started("looking at packs", sum(sizes.values()))
+    for name, size in sizes.items():
+        try:
+            data = proven_header(store, name, size)
+            yield name, _known(partial(PackHeader.decode, data, name))
+        except MediaDamaged as error:
+            _tell(error, spoilt)
+        progress.advanced(size)
+    progress.finished()
 
 
-def _require_seal(header: PackHeader, sealer: Sealer | None, name: str) -> None:
-    """Without its key a sealed pack is of no use, and no other pack of the media would be. With a key, none
-    that is not sealed is believed."""
-    if header.sealed and sealer is None:
-        raise KeyNeeded(
-            f"{name} is sealed, and there is no key document beside it: nothing can be rebuilt without one. "
-            f"Put a copy of one, {layout.KEYS}0 or a later one, back; media.json is not needed"
-        )
-    if sealer is not None and (not header.sealed or header.media_id != sealer.media_id):
+def _known(decode: Callable[[], T]) -> T:
+    """What bytes in memory mean. What only a newer version knows is as good as spoilt, and keeps nobody from
+    using the rest."""
+    try:
+        return decode()
+    except MediaUnusable as error:
+        raise MediaDamaged(str(error)) from error
+
+
+def _tell(error: VsaError, spoilt: list[str]) -> None:
+    _log.warning("%s", error)
+    spoilt.append(str(error))
+
+
+def _identity(store: Store, headers: Iterable[PackHeader], sealer: Sealer | None) -> Identity:
+    """What nearly all packs say that they are of. With a key, none that is not sealed is asked; without one,
+    sealed packs are of no use."""
+    said = [Identity(header.media_id, header.extent_size, header.sealed) for header in headers]
+    if sealer is not None:
+        said = [item for item in said if item.sealed and item.media_id == sealer.media_id]
+    if not said:
+        raise NoMedia(f"{store.location}: no pack there can be read: nothing can be rebuilt from it")
+    counts = Counter(said)
+    identity, packs = counts.most_common(1)[0]
+    if packs < CLEAR_MAJORITY * len(said):
+        found = ", ".join(f"{count} times {item.pack}" for item, count in counts.most_common())
         raise MediaDamaged(
-            f"{name} is {'a sealed' if header.sealed else 'an unsealed'} pack of media "
-            f"{header.media_id.hex()}, expected sealed ones of {sealer.media_id.hex()}, as the keys are"
+            f"{store.location} holds packs of several media, expected nine in ten or more to be of one: "
+            f"{found}. Move the others away"
         )
+    if identity.sealed and sealer is None:
+        raise KeyNeeded(
+            f"{store.location}: the packs are sealed, and there is no key document beside them: nothing can "
+            f"be rebuilt without one. Put a copy of one, {layout.KEYS}0 or a later one, back; media.json is "
+            "not needed"
+        )
+    return identity
+
+
+def _require_identity(header: PackHeader, identity: Identity, name: str) -> None:
+    found = Identity(header.media_id, header.extent_size, header.sealed)
+    if found != identity:
+        raise MediaDamaged(f"{name} is {found.pack}, expected {identity.pack}, as the others are")
 
 
 def _record(store: Store, name: str, codec: PackCodec) -> Record:
-    record = read_record(store.read(name, limit=MAX_RECORD_PACK), name, codec)
+    data = store.read(name, limit=MAX_RECORD_PACK)
+    record = _known(partial(read_record, data, name, codec))
     if record is None or record.head.piece >= record.head.pieces:
         raise MediaDamaged(f"{name} is no piece of a record")
     return record
@@ -141,13 +215,6 @@ def _whole(pieces: dict[str, dict[int, tuple[str, RecordHead]]]) -> Iterator[Cop
             yield Copy(head, tuple(name for _, (name, _) in sorted(found.items())))
         else:
             _log.warning("record %s of run %s: %d of %d packs", key, head.run, len(found), head.pieces)
-
-
-def _refuse(store: Store, identities: set[tuple[str, int]]) -> None:
-    if not identities:
-        raise NoMedia(f"{store.location}: no pack there can be read: nothing can be rebuilt from it")
-    found = ", ".join(f"{media} (extents of {size})" for media, size in sorted(identities))
-    raise MediaDamaged(f"{store.location} holds packs of several media, expected one: {found}")
 
 
 def _taken_at(copy: Copy) -> float:
