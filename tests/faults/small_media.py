@@ -11,7 +11,7 @@ from tests.media.making import NOW, a_disk, an_intent, back_up, new_media, noise
 from tests.media.moving import copied, moved, packs_of, places_in
 from vsa.media.entries import Damaged, DamageEntry
 from vsa.media.media import Media
-from vsa.model import SourceDisk
+from vsa.model import ProcessName, SourceDisk
 from vsa.transfer.liveness import has_ended, this_process
 from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
 from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
@@ -89,7 +89,13 @@ def forget_points(media: Media, *slots: int) -> None:
         forget(media, plan, now=LATER)
 
 
-def prune(media: Media, *, threshold: float = 0.6, now: dt.datetime = LATER) -> PruneReport:
+def prune(
+    media: Media,
+    *,
+    threshold: float = 0.6,
+    now: dt.datetime = LATER,
+    process: ProcessName | None = None,
+) -> PruneReport:
     """A prune without grace: safety must not come from clocks. By its `now` it judges whether runs live."""
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_prune(
@@ -101,7 +107,7 @@ def prune(media: Media, *, threshold: float = 0.6, now: dt.datetime = LATER) -> 
             has_ended=has_ended,
             trust_clock=True,
         )
-        return carry_out(plan, process=this_process(), random=os.urandom)
+        return carry_out(plan, process=process or this_process(), random=os.urandom)
 
 
 def require_all_points(media: Media, held: dict[str, Contents]) -> None:

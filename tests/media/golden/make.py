@@ -45,7 +45,7 @@ from vsa.media.index import Offer
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
 from vsa.media.wrapping import KeyFile
-from vsa.model import Method, SourceDisk
+from vsa.model import Method, ProcessName, SourceDisk
 
 KEY = KeyFile(noise("the key of the golden media", 32))
 SMALL = a_disk("os", size=60 * EXTENT + 512)
@@ -140,7 +140,7 @@ def _fill(media: Media, scratch: Path) -> dict[int, str]:
     media.append(report)
     forget_points(media, first)
     # What is left of the first pack moves, the pack and the point go.
-    prune(media, threshold=1.0)
+    prune(media, threshold=1.0, process=ProcessName(host="proxy-1", boot="b", id=1, started="1"))
     media.checkpoint_if_due(every=1)
     maker.images.pop(first)
     return maker.images
