@@ -52,14 +52,15 @@ $(SERVERS): tests/servers/package-lock.json
 test: check ## everything that needs no real cloud, in under ten minutes
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
-# Tests that play rounds: few in `make test`, more in CI, all in the soak (tests/soak.py).
-ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
+# Tests that play rounds: few in `make test`, more of some in CI, all in the soak (tests/soak.py).
+ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py
+ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
-	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ROUNDS)
+	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)
 
 demo: setup ## the main job on a simulated Azure, with its proofs
 	$(BIN)/python -m demo

@@ -44,7 +44,7 @@ def test_rotation_killed_in_any_call_leaves_a_key_that_opens(tmp_path: Path) -> 
     counted = FaultyStore(FolderStore(tmp_path / "counted"), no_fault)
     rotate(counted)
     deaths = [Death(number, moment) for number in range(len(counted.calls)) for moment in Moment]
-    for number, death in enumerate(chosen("rotation killed", deaths, by_default=8, in_ci=100)):
+    for number, death in enumerate(chosen("rotation killed", deaths, by_default=4, in_ci=100)):
         folder = tmp_path / f"media-{number}"
         shutil.copytree(tmp_path / "made", folder)
         process = PROCESSES.Process(target=rotate_and_die, args=(folder, death))

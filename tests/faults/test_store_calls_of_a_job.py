@@ -62,7 +62,7 @@ def require_that_nothing_was_lost(world: World, held: dict[str, dict[str, bytes]
 
 def test_killed_in_any_call(busy: World) -> None:
     deaths = [Death(number, moment) for number in range(calls_of_a_job(busy)) for moment in Moment]
-    for death in chosen("killed in any call", deaths, by_default=6, in_ci=40):
+    for death in chosen("killed in any call", deaths, by_default=4, in_ci=40):
         held = work(busy, death)
         process = in_another_process(busy, run_job, around=death.store)
         process.join(120)
@@ -76,7 +76,7 @@ def test_killed_in_any_call(busy: World) -> None:
 )
 def test_any_call_fails(busy: World, error: VsaError, moment: Moment) -> None:
     calls = range(calls_of_a_job(busy))
-    for number in chosen(f"{error} {moment}", calls, by_default=3, in_ci=20):
+    for number in chosen(f"{error} {moment}", calls, by_default=2, in_ci=20):
         held = work(busy, number)
         store = FaultyStore(FolderStore(busy.folder / "media"), fail_call(number, moment, error))
         try:
@@ -89,7 +89,7 @@ def test_any_call_fails(busy: World, error: VsaError, moment: Moment) -> None:
 def test_killed_at_random_again_and_again(busy: World) -> None:
     """Two or three jobs die one after the other before one is let through."""
     choose, calls = seeded("killed at random"), calls_of_a_job(busy)
-    for number in range(rounds(2, 12, 300)):
+    for number in range(rounds(1, 12, 300)):
         held = work(busy, number)
         for _ in range(choose.choice([1, 2, 3])):
             death = Death(choose.randrange(calls), choose.choice(list(Moment)))

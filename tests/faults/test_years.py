@@ -127,7 +127,7 @@ class Years:
 
 def test_years_of_days(tmp_path: Path) -> None:
     choose = seeded("years of days")
-    years, days = Years(tmp_path, choose), rounds(25, 250, 2000)
+    years, days = Years(tmp_path, choose), rounds(14, 250, 2000)
     for number in range(1, days + 1):
         years.day()
         if number % 7 == 0:

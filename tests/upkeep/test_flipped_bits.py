@@ -12,7 +12,7 @@ from tests.soak import SEED, rounds, seeded
 from tests.upkeep.estate import OS, Estate, a_full_estate, fresh, lost_of, refusal_of
 from vsa.upkeep.report import Depth
 
-TRIALS = rounds(120, 800, 10_000)
+TRIALS = rounds(80, 800, 10_000)
 MOVED = blake3(fresh("a", 5)[5]).digest()
 KINDS = (
     "media.json",
