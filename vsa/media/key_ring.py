@@ -70,7 +70,7 @@ class KeyRing:
 
     def document(self, number: int) -> KeyDocument:
         """One of them; ObjectMissing if there is none, MediaDamaged if it was altered."""
-        data = self._store.read(keys.name(number), limit=layout.MAX_DOCUMENT_SIZE)
+        data = self._store.read(layout.key(number), limit=layout.MAX_DOCUMENT_SIZE)
         return keys.decode(data, number, self._media)
 
     def open(self, wrapping: WrappingKey | None) -> Opened:
@@ -185,13 +185,13 @@ def seal_again(
 def interrupted_init(store: Store) -> MediaConflict | None:
     """What to tell if all that a place holds is the key of media that never came to be."""
     try:
-        alone = set(store.names("")) == {keys.name(0)}
+        alone = set(store.names("")) == {layout.key(0)}
     except VsaError:
         return None
     if not alone:
         return None
     return MediaConflict(
-        f"{store.location} holds {keys.name(0)} and nothing else: an earlier `vsa init` was interrupted "
+        f"{store.location} holds {layout.key(0)} and nothing else: an earlier `vsa init` was interrupted "
         f"before the media existed, so that key opens nothing. Remove {layout.KEYS} and make the media again"
     )
 

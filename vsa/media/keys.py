@@ -54,11 +54,7 @@ class KeyDocument(Noun):
 
     @property
     def name(self) -> str:
-        return name(self.number)
-
-
-def name(number: int) -> str:
-    return f"{layout.KEYS}{number}"
+        return layout.key(self.number)
 
 
 def new_key_document(
@@ -95,11 +91,11 @@ def named_by(data: bytes, name: str) -> MediaName:
 
 def decode(data: bytes, number: int, media: MediaName) -> KeyDocument:
     """`keys/<number>` of this media; MediaDamaged if it was altered or is another one's."""
-    document = documents.decode(data, KeyDocument, name(number))
+    document = documents.decode(data, KeyDocument, layout.key(number))
     found = (document.media, document.number)
     if found != (media.id, number):
         raise MediaDamaged(
-            f"{name(number)} is key document {document.number} of media {document.media}, "
+            f"{layout.key(number)} is key document {document.number} of media {document.media}, "
             f"expected {number} of {media.id}: objects have changed places"
         )
     if document.descriptor != media.descriptor:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from vsa.errors import BadRequest, MediaDamaged, VsaError
 from vsa.media.entries import RotateEntry
-from vsa.media.keys import KeyDocument, name, unwrap
+from vsa.media.keys import KeyDocument, unwrap
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
 
@@ -104,4 +104,4 @@ def _opens(document: KeyDocument, key: WrappingKey) -> bool:
 
 
 def _told(document: KeyDocument) -> str:
-    return f"{name(document.number)} ({document.way})"
+    return f"{document.name} ({document.way})"
