@@ -43,9 +43,10 @@ def show_engine_logs(flow_run_id: str) -> None:
     """
     engine = logging.getLogger(ENGINE)
     engine.setLevel(logging.getLogger("prefect").getEffectiveLevel())
+    heard = {*engine.handlers, *logging.getLogger().handlers}  # the root's by propagation
     for speaker in ("prefect.extra", "prefect"):
         for handler in logging.getLogger(speaker).handlers:
-            if handler not in engine.handlers:
+            if handler not in heard:
                 engine.addHandler(handler)
             for previous in [item for item in handler.filters if isinstance(item, _OfRun)]:
                 handler.removeFilter(previous)
