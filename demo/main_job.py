@@ -117,7 +117,7 @@ class Demo:
         self.say(heading(name))
         digests = self._digests()
         self.say(f"Running the flow backup-subclient over {len(self.protected)} disks ...")
-        state = backup_subclient("demo", return_state=True, **options)
+        state = backup_subclient("demo", return_state=True, in_process=True, **options)
         report = state.result(raise_on_failure=False)
         if not isinstance(report, JobEntry):
             raise RuntimeError(f"{name}: {state.name}: {state.message}")

@@ -4,18 +4,20 @@ One recovery point for each VM, committed as soon as all of that VM's disks are 
 costs its own VM the point and nobody else. What a run leaves in Azure is removed by tasks in `finally`, by
 the hooks below when the flow's process has died, and by the next job on the same disks.
 
-    python -m flows.backup_subclient NAME [--method crc] [--full] [--preview]
+Each disk's stream runs on a proxy, in a child run of the job in that proxy's work pool; without a Prefect
+server, or if the job is told so, in the job's own process.
+
+    python -m flows.backup_subclient NAME [--method crc] [--full] [--in-process] [--preview]
     prefect deployment run 'backup-subclient/NAME'
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -31,23 +33,29 @@ from pydantic import Field
 
 from blocks.proxy import saved_proxies
 from blocks.subclient import BackupSubclient
+from tasks.child_runs import cancel, children_of, has_server
 from tasks.cleanup import complete_job, release_bases, release_dead_runs, release_run
 from tasks.clients import create_client_entries
 from tasks.commit import commit_point
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.logs import show_engine_logs
+from tasks.pools import seen_by_prefect
+from tasks.proxies import ProxyStreams
 from tasks.report import show_report
+from tasks.scratch import make_scratch, remove_scratch
 from tasks.snapshots import create_snapshots
 from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
-from tasks.transfer import transfer_disk
+from tasks.transfer import InProcess, Streams, transfer_disk
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
 from vsa.model import DiskBackup, DiskKind, Exclusion, Method, SnapshotRef
-from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
+from vsa.stop import Stop
+from vsa.transfer.backup_job import BackupJob, Carry, Discovery, VmDisks
+from vsa.transfer.proxies import Proxy
 from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
 
@@ -56,16 +64,16 @@ THREADS = 64
 
 
 def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Hook for runs that were cancelled or crashed: their process is gone, their snapshots are not."""
+    """Hook for runs that were cancelled or crashed: their process is gone, what it began is not."""
     logger = flow_run_logger(flow_run, flow)
     logger.info("Cleaning up after %s", state.name)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
+    cancel(children_of(flow_run.id))
     pending = job.release_all()
     for message in pending:
         logger.error("%s", message)
     job.report_stopped(f"the job's process ended before the job did: {state.name}", pending)
-    for left in Path(tempfile.gettempdir()).glob(f"{_scratch_prefix(job.id)}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    remove_scratch(job.id)
 
 
 @flow(
@@ -83,10 +91,26 @@ def backup_subclient(
         default=None, description="Overrides the subclient's method for this job alone."
     ),
     full: bool = Field(default=False, description="Read every allocated extent and build on nothing."),
+    stop_after_minutes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop what has not been backed up by then; VMs that are done keep their recovery points.",
+    ),
+    in_process: bool = Field(
+        default=False,
+        description="Run all streams in the job's own process instead of on proxies.",
+    ),
 ) -> State[JobEntry]:
     """Run one backup job and say how it ended: completed, completed with errors, or failed."""
     try:
-        job = _open_job(subclient, runtime.flow_run.id or str(uuid4()), method=method, full=full)
+        in_process = in_process or not has_server()
+        job = _open_job(
+            subclient,
+            runtime.flow_run.id or str(uuid4()),
+            proxies=saved_proxies() if in_process else seen_by_prefect(saved_proxies()),
+            method=method,
+            full=full,
+        )
     except VsaError as error:
         return Failed(message=str(error))
     try:
@@ -95,14 +119,18 @@ def backup_subclient(
         job.clean_scratch()
         return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
-    return _final_state(_Story(job).run())
+    with _stopped_after(stop_after_minutes, job.stop):
+        return _final_state(_Story(job, subclient, in_process=in_process).run())
 
 
 class _Story:
     """The job as it unfolds; what it knows when it ends decides what is reported."""
 
-    def __init__(self, job: BackupJob) -> None:
+    def __init__(self, job: BackupJob, subclient: str, *, in_process: bool) -> None:
         self._job = job
+        self._subclient = subclient
+        self._in_process = in_process
+        self._streams: Streams = InProcess(job)
         self._discovery: Discovery | None = None
         self._disks: list[VmDisks] = []
         self._excluded: list[Exclusion] = []
@@ -131,6 +159,8 @@ class _Story:
         create_client_entries(job, discovery)
         targets = identify_targets(job, discovery)
         self._excluded += targets.excluded
+        if not self._in_process:
+            self._streams = ProxyStreams(job, self._subclient, targets.proxies)
 
         identified = identify_disks.map(unmapped(job), list(targets.vms))
         wait(list(identified))
@@ -140,7 +170,7 @@ class _Story:
         ready = [item for item in self._disks if not item.error]
         self._proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
 
-        self._runs = [_VmRun(job, job.new_run(item), self._proxies) for item in ready]
+        self._runs = [_VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
         snapshots = create_snapshots.map(unmapped(job), [vm_run.run for vm_run in self._runs])
         by_task = {}
         for vm_run, future in zip(self._runs, snapshots, strict=True):
@@ -156,6 +186,7 @@ class _Story:
         job = self._job
         job.stop.set()
         self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
+        self._proxies |= {backup.disk.key: backup.proxy for vm_run in self._runs for backup in vm_run.backups}
         self._alarms += [*job.doubts(), *job.harms(self._disks)]
         released = self._release_bases()
         outcomes = [vm_run.outcome() for vm_run in self._runs]
@@ -177,10 +208,11 @@ class _Story:
 class _VmRun:
     """One VM's run through the tasks."""
 
-    def __init__(self, job: BackupJob, run: Run, proxies: dict[str, str]) -> None:
+    def __init__(self, job: BackupJob, run: Run, proxies: dict[str, str], carry: Carry) -> None:
         self._job = job
         self.run = run
         self._proxies = proxies
+        self._carry = carry
         self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
         self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
         self._committed: PrefectFuture[int] | None = None
@@ -208,10 +240,11 @@ class _VmRun:
             list(run.disks),
             snapshot=list(snapshots),
             proxy=[self._proxies[disk.key] for disk in run.disks],
+            carry=unmapped(self._carry),
             staging=staged,
         )
         outcomes: Any = [allow_failure(future) for future in self._transfers]
-        self._committed = commit_point.submit(job, run, outcomes)
+        self._committed = commit_point.submit(job, run, outcomes, self._carry)
         committed: Any = allow_failure(self._committed)
         self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
 
@@ -267,7 +300,14 @@ def _reason(future: PrefectFuture[Any]) -> str:
     return str(error) if isinstance(error, Exception) else str(future.state.message)
 
 
-def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool = False) -> BackupJob:
+def _open_job(
+    name: str,
+    job_id: str,
+    *,
+    proxies: Sequence[Proxy] = (),
+    method: str | None = None,
+    full: bool = False,
+) -> BackupJob:
     """Load the block and open what it names: the only place of the flow that does."""
     show_engine_logs(job_id)
     block = BackupSubclient.named(name)
@@ -276,16 +316,26 @@ def _open_job(name: str, job_id: str, *, method: str | None = None, full: bool =
         subclient=block.settings,
         connection=block.subscription.connection(),
         media=block.media.open(write=True),
-        proxies=saved_proxies(),
-        scratch=Path(tempfile.mkdtemp(prefix=_scratch_prefix(job_id))),
+        proxies=proxies,
+        scratch=make_scratch(job_id),
         method=Method(method) if method else None,
         full=full,
     )
 
 
-def _scratch_prefix(job_id: str) -> str:
-    """Scratch space names its job, so that somebody else can remove it once the job's process is gone."""
-    return f"vsa-{job_id}-"
+@contextmanager
+def _stopped_after(minutes: int | None, stop: Stop) -> Iterator[None]:
+    """Ask for a stop after so many minutes, if any are given."""
+    if minutes is None:
+        yield
+        return
+    timer = threading.Timer(minutes * 60, stop.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _final_state(report: JobEntry) -> State[JobEntry]:
@@ -310,11 +360,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("subclient", help="name of the Subclient block")
     parser.add_argument("--method", choices=[Method.CBT.value, Method.CRC.value])
     parser.add_argument("--full", action="store_true", help="read every allocated extent")
+    parser.add_argument("--in-process", action="store_true", help="use no work pools, stream in this process")
     parser.add_argument("--preview", action="store_true", help="say what is selected and why, touch nothing")
     options = parser.parse_args(arguments)
     if options.preview:
         return _preview(options.subclient)
-    state = backup_subclient(options.subclient, method=options.method, full=options.full, return_state=True)
+    state = backup_subclient(
+        options.subclient,
+        method=options.method,
+        full=options.full,
+        in_process=options.in_process,
+        return_state=True,
+    )
     sys.stdout.write(f"{state.name}: {state.message}\n")
     if not state.is_completed():
         return 1

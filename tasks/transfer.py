@@ -1,8 +1,11 @@
-"""Stage 6: download data through a proxy and write it to the media."""
+"""Stage 6: have each disk's data downloaded through a proxy and written to the media."""
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -10,7 +13,8 @@ from prefect.logging import get_run_logger
 from tasks.policy import REPEATED
 from tasks.progress import LoggedProgress
 from vsa.model import DiskBackup, SnapshotRef, SourceDisk
-from vsa.transfer.backup_job import BackupJob
+from vsa.transfer.backup_job import BackupJob, Carry
+from vsa.transfer.order import StreamOrder
 from vsa.transfer.runs import Run
 
 
@@ -22,15 +26,37 @@ def transfer_disk(
     *,
     snapshot: SnapshotRef,
     proxy: str,
+    carry: Carry,
     staging: str | Exception | None = None,
 ) -> DiskBackup:
-    """One stream, in this process: the seam where a proxy's own work pool takes over the same engine call.
+    """One stream, by its proxy or the next that can.
 
-    `staging` is the disk's staging blob, or the error that its copy ended with.
+    `staging` is the disk's staging blob, or the error that its copy ended with. `carry` has the order carried
+    out: through the proxies' work pools, or in this process.
     """
     if isinstance(staging, Exception):
         raise staging
-    # A job reports all its streams to one place; this one reports to its own task.
-    job = copy(job)
-    job.progress = LoggedProgress(get_run_logger())
-    return job.transfer(run, disk, snapshot, staging, proxy)
+    return carry(job.order(run, disk, snapshot, staging, proxy))
+
+
+class Streams(Protocol):
+    """How a job's streams are carried out."""
+
+    @property
+    def children(self) -> Mapping[str, UUID]:
+        """The last child run of each disk that had one, by the disk's key."""
+
+    def carry(self, order: StreamOrder) -> DiskBackup:
+        """The disk's backup. For any number of threads, each of them in its task."""
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Streams in the job's own process, for a machine without proxies of its own."""
+
+    job: BackupJob
+    children: Mapping[str, UUID] = field(default_factory=dict)
+
+    def carry(self, order: StreamOrder) -> DiskBackup:
+        """Carry it out in this thread; its task reports how far it is."""
+        return self.job.stream(order, LoggedProgress(get_run_logger()))

@@ -4,6 +4,7 @@ VsaError
 ├── TryAgainLater        the same call may succeed: throttling, lost connections, a busy service
 ├── AccessExpired        ask for a new access grant, then go on where it stopped
 ├── NoPoint              the VM is not protected by this job; the message says which disks failed and why
+├── StreamFailed         a proxy could not bring a disk to the media, nor could another: its own words say why
 ├── RunStopped           this run was told to stop or was fenced: clean up, commit nothing
 ├── AzureRefused         Azure will not do it; the code says why
 │   ├── AzureNotFound    the object is gone
@@ -75,6 +76,10 @@ class DiffRefused(AzureRefused):
 
 class NoPoint(VsaError):
     """A VM gets no recovery point, because not all of its target disks could be backed up."""
+
+
+class StreamFailed(VsaError):
+    """A disk's stream failed where it ran, or could run nowhere."""
 
 
 class BadRequest(VsaError):

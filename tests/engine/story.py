@@ -44,7 +44,7 @@ def run_vm(job: BackupJob, disks: VmDisks, proxies: dict[str, str], alarms: list
         for disk, snapshot in zip(run.disks, snapshots, strict=True):
             try:
                 staging = job.stage(run, disk, snapshot)
-                backups.append(job.transfer(run, disk, snapshot, staging, proxies[disk.key]))
+                backups.append(job.stream(job.order(run, disk, snapshot, staging, proxies[disk.key])))
             except VsaError as problem:
                 failed.append(Exclusion(name=disk.name, reason=str(problem)))
         point = job.commit(run, backups, failed)

@@ -129,11 +129,11 @@ def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit
     job = world.job()
     run = job.new_run(job.identify_disks(job.discover().selected[0]))
     (snapshot,) = job.create_snapshots(run)
-    backup = job.transfer(run, run.disks[0], snapshot, None, "proxy-a")
+    backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
     world.media.append(DoomEntry(runs=(run.id,), reason="held for dead"))
     since = world.control.requests()[-1]["number"]
     with pytest.raises(RunStopped, match="was fenced"):
-        job.transfer(run, run.disks[0], snapshot, None, "proxy-a")
+        job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
     assert not any("begin" in row["path"].lower() for row in world.control.requests(since=since))
     with pytest.raises(RunStopped, match="was fenced"):
         job.commit(run, [backup])

@@ -34,11 +34,13 @@ class Job:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._printed = folder / "stdout"
+        # The server of these tests has no proxies' workers.
+        in_process = ["--in-process"] if with_server else []
         self._logged = folder / "stderr"
         with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
             # A group of its own, so that its temporary server ends with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.backup_subclient", site.name, *arguments],
+                [sys.executable, "-m", "flows.backup_subclient", site.name, *arguments, *in_process],
                 env=environment(self.home, TMPDIR=str(self.scratch), **given),
                 cwd=ROOT,
                 stdout=printed,

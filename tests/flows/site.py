@@ -137,8 +137,8 @@ class Site:
         return Subclient(**{"name": self.name, "groups": (RuleGroup(rules=(rule,)),), **changes})
 
     def back_up(self, **options: Any) -> State[Any]:
-        """Run the flow in this process and return its final state."""
-        return backup_subclient(self.name, return_state=True, **options)
+        """Run the flow and its streams in this process and return its final state."""
+        return backup_subclient(self.name, return_state=True, **{"in_process": True, **options})
 
     @property
     def reports(self) -> list[JobEntry]:

@@ -103,7 +103,7 @@ def test_the_form_explains_every_parameter_and_asks_for_no_secret(deployed: Pref
     ad_hoc = deployment("ad-hoc")
     assert ad_hoc.description
     schema: dict[str, Any] = ad_hoc.parameter_openapi_schema
-    assert list(schema["properties"]) == ["subclient", "method", "full"]
+    assert list(schema["properties"]) == ["subclient", "method", "full", "stop_after_minutes", "in_process"]
     assert all(field["description"].endswith(".") for field in schema["properties"].values())
     assert schema["required"] == ["subclient"]
     assert schema["properties"]["method"]["anyOf"][0]["enum"] == ["cbt", "crc"]
@@ -125,7 +125,14 @@ def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Pat
 
 def start_by_hand(server: PrefectServer, site: Site) -> FlowRun:
     """Run the ad-hoc deployment for a site by the command line; returns as soon as it is scheduled."""
-    arguments = ("run", "backup-subclient/ad-hoc", "--param", f"subclient={site.name}")
+    arguments = (
+        "run",
+        "backup-subclient/ad-hoc",
+        "--param",
+        f"subclient={site.name}",
+        "--param",
+        "in_process=true",
+    )
     run(server, "-m", "prefect", "deployment", *arguments)
     asked = DeploymentFilter(id=DeploymentFilterId(any_=[deployment("ad-hoc").id]))
     with get_client(sync_client=True) as client:
@@ -137,7 +144,7 @@ def start(site: Site) -> FlowRun:
     """What the command line asks the server for, without the seconds that the command line takes to start."""
     with get_client(sync_client=True) as client:
         return client.create_flow_run_from_deployment(
-            deployment("ad-hoc").id, parameters={"subclient": site.name}
+            deployment("ad-hoc").id, parameters={"subclient": site.name, "in_process": True}
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from uuid import UUID
 
 from vsa.errors import BadRequest
 from vsa.ranges import GIB, KIB, MIB
@@ -44,9 +45,10 @@ _DIGESTS = re.compile(rf"runs/({_ID})/digests/({_ID})-[0-9a-f]{{16}}\.parquet")
 _SLOT = re.compile(r"log/([0-9]{12})")
 _CHECKPOINT = re.compile(r"checkpoints/([0-9]{12})\.parquet")
 _INTENT = re.compile(rf"runs/({_ID})/intent\.json")
+_OUTCOME = re.compile(rf"runs/({_ID})/streams/({_ID})-[0-9a-f]{{32}}\.json")
 _KEY = re.compile(r"keys/(0|[1-9][0-9]{0,2})")
 _IDENTIFIER = re.compile(_ID)
-_OF_RUNS = (_PACK, _INDEX, _MOVES, _DIGESTS, _INTENT)
+_OF_RUNS = (_PACK, _INDEX, _MOVES, _DIGESTS, _INTENT, _OUTCOME)
 
 
 class IndexKind(StrEnum):
@@ -62,6 +64,11 @@ def slot(number: int) -> str:
 
 def intent(run: str) -> str:
     return f"{RUNS}{require_identifier(run)}/intent.json"
+
+
+def outcome(run: str, disk_key: str, attempt: UUID) -> str:
+    """What one attempt at one stream came to. An attempt is made once: its id never comes back."""
+    return f"{RUNS}{require_identifier(run)}/streams/{require_identifier(disk_key)}-{attempt.hex}.json"
 
 
 def pack(run: str, pack_id: bytes) -> str:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from vsa.azure.connection import AzureConnection
@@ -17,15 +18,18 @@ from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
 from vsa.media.sharing import Sharing
-from vsa.model import DiskBackup, DiskFigures, Method, Reason, SnapshotRef, SourceDisk
+from vsa.model import DiskBackup, DiskFigures, Method, Reason
 from vsa.progress import Progress
 from vsa.stop import Stop, again
 from vsa.text import size_text
-from vsa.transfer.audit import AuditPolicy, choose_audit
+from vsa.transfer import runs
+from vsa.transfer.audit import choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
+from vsa.transfer.doomed import upon_what_stands
 from vsa.transfer.doubts import mark_doubtful
 from vsa.transfer.healing import Healing, unless_parent_is_damaged
-from vsa.transfer.methods import Decision, Known, Wish, crc, decide
+from vsa.transfer.methods import Decision, Known, crc, decide
+from vsa.transfer.order import StreamOrder
 from vsa.transfer.pump import Pump
 from vsa.transfer.reads import LONGEST_READ, READ
 from vsa.transfer.source import NoChangeList, Planned, SnapshotSource, open_source
@@ -39,7 +43,6 @@ class Streaming:
 
     connection: AzureConnection
     media: Media
-    guard: Callable[[], None]
     stop: Stop
     progress: Progress
     scratch: Path
@@ -50,60 +53,54 @@ class Streaming:
     workers: int = 2
 
 
-@dataclass(frozen=True)
-class Stream:
-    """One disk's way through one proxy."""
-
-    run: str
-    client: str
-    disk: SourceDisk
-    snapshot: SnapshotRef
-    proxy: str
-    staging: str | None = None
+def stream(order: StreamOrder, surroundings: Streaming) -> DiskBackup:
+    """Carry out one order, upon what the media knows of the disk; raises what `backup_disk` does."""
+    return upon_what_stands(
+        lambda known: backup_disk(order, known, surroundings),
+        lambda: runs.known_of(surroundings.media.view(), order.disk.key),
+    )
 
 
-def backup_disk(
-    stream: Stream, known: Known, wish: Wish, audit: AuditPolicy, surroundings: Streaming
-) -> DiskBackup:
+def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> DiskBackup:
     """Bring the snapshot's contents to the media and say how.
 
     The method is decided first; a refused diff, a vanished base or a failed audit turns it into CRC, which
     is recorded as the reason. Raises RunStopped, TryAgainLater, AzureRefused or a media error.
     """
     env = surroundings
-    grants = Grants(env.connection, guard=env.guard, stop=env.stop)
-    exists = snapshots_of(env.connection, stream.disk.kind).exists
+    grants = Grants(env.connection, guard=partial(runs.guard, order.run, env.media), stop=env.stop)
+    exists = snapshots_of(env.connection, order.disk.kind).exists
     decision = decide(
-        stream.snapshot,
+        order.snapshot,
         known,
-        wish,
+        order.wish,
         now=env.now(),
         base_exists=lambda base: again(lambda: exists(base), stop=env.stop),
     )
-    decision = unless_parent_is_damaged(decision, env.media, stream.snapshot.size)
+    decision = unless_parent_is_damaged(decision, env.media, order.snapshot.size)
     began = time.monotonic()
     source = open_source(
         env.connection,
         grants,
-        stream.snapshot,
-        staging=stream.staging,
+        order.snapshot,
+        staging=order.staging,
         extent_size=env.media.extent_size,
         stop=env.stop,
     )
     allocated = source.allocated_bytes()
     planned, decision = _plan(source, decision, known)
-    transfer = _Transfer(stream, source, known, audit, env)
+    transfer = _Transfer(order, source, known, env)
     read_before = 0
     try:
         backup = transfer.run(planned, decision)
     except AuditMismatch as mismatch:
-        _log.error("disk %s: %s; comparing the whole disk", stream.disk.name, mismatch)
-        mark_doubtful(stream.disk.key, str(mismatch), run=stream.run, media=env.media)
+        _log.error("disk %s: %s; comparing the whole disk", order.disk.name, mismatch)
+        mark_doubtful(order.disk.key, str(mismatch), run=order.run, media=env.media)
         read_before = transfer.read
         whole = crc(known, Reason.CRC_AUDIT_FAILED, str(mismatch), distrust_allocation=True)
         # What made this disk build on nothing still holds.
         decision = whole if decision.parent else replace(whole, parent=None)
-        decision = unless_parent_is_damaged(decision, env.media, stream.snapshot.size)
+        decision = unless_parent_is_damaged(decision, env.media, order.snapshot.size)
         planned, decision = _plan(source, decision, known)
         backup = transfer.run(planned, decision)
     known_now = {
@@ -127,49 +124,46 @@ def _plan(source: SnapshotSource, decision: Decision, known: Known) -> tuple[Pla
 class _Transfer:
     """Runs a plan; twice if the first run's audit fails."""
 
-    def __init__(
-        self, stream: Stream, source: SnapshotSource, known: Known, audit: AuditPolicy, env: Streaming
-    ) -> None:
-        self._stream = stream
+    def __init__(self, order: StreamOrder, source: SnapshotSource, known: Known, env: Streaming) -> None:
+        self._order = order
         self._source = source
         self._known = known
-        self._audit = audit
         self._env = env
         self.read = 0
 
     def run(self, planned: Planned, decision: Decision) -> DiskBackup:
-        plan, env, stream = planned.reads, self._env, self._stream
+        plan, env, order = planned.reads, self._env, self._order
         parent = decision.parent.backup if decision.parent else None
         _log.info(
             "disk %s via %s: %s (%s%s), %s changed of %s",
-            stream.disk.name,
-            stream.proxy,
+            order.disk.name,
+            order.proxy,
             decision.method,
             decision.reason,
             f": {decision.detail}" if decision.detail else "",
             size_text(planned.listed),
             size_text(plan.disk_size),
         )
-        older = env.media.disk_index(parent.indexes, stream.snapshot.size) if parent else None
+        older = env.media.disk_index(parent.indexes, order.snapshot.size) if parent else None
         healing = Healing(older, env.media.view().damaged)
-        audited = choose_audit(plan, self._audit, turn=self._known.turn, rng=env.rng)
+        audited = choose_audit(plan, order.audit, turn=self._known.turn, rng=env.rng)
         comparison = Comparison(
             plan,
             unplanned_is_zero=decision.method is not Method.CBT,
             parent=older,
             writer=env.media.disk_writer(
-                run=stream.run,
-                disk_key=stream.disk.key,
-                disk_size=stream.snapshot.size,
+                run=order.run,
+                disk_key=order.disk.key,
+                disk_size=order.snapshot.size,
                 kind=IndexKind.DELTA if parent else IndexKind.BASE,
                 scratch=env.scratch,
                 parent=older,
-                sharing=env.sharing.of(stream.client) if env.sharing else None,
+                sharing=env.sharing.of(order.client) if env.sharing else None,
             ),
             progress=env.progress,
             healing=healing,
         )
-        env.progress.started(stream.disk.name, plan.bytes_of(plan.marked(READ)))
+        env.progress.started(order.disk.name, plan.bytes_of(plan.marked(READ)))
         try:
             with Pump(
                 self._source.reader,
@@ -182,7 +176,7 @@ class _Transfer:
                     env.stop.check()
                     comparison.segment(segment, audited.get(segment, []), pump)
             written = comparison.finish()
-            healing.commit(written.index, run=stream.run, media=env.media)
+            healing.commit(written.index, run=order.run, media=env.media)
         except BaseException:
             comparison.abandon()
             raise
@@ -190,8 +184,8 @@ class _Transfer:
             self.read = comparison.read
             env.progress.finished()
         return DiskBackup(
-            disk=stream.disk.model_copy(update={"size": stream.snapshot.size}),
-            snapshot=stream.snapshot,
+            disk=order.disk.model_copy(update={"size": order.snapshot.size}),
+            snapshot=order.snapshot,
             method=decision.method,
             reason=decision.reason,
             detail=decision.detail,
@@ -202,7 +196,7 @@ class _Transfer:
             packs=written.packs,
             digests=samples_of(written, parent.digests if parent else ()),
             figures=DiskFigures(
-                size=stream.snapshot.size,
+                size=order.snapshot.size,
                 changed=comparison.new if decision.method is Method.CRC else planned.listed,
                 read=comparison.read,
                 new=comparison.new,
@@ -210,5 +204,5 @@ class _Transfer:
                 stored=written.stored,
                 audited=comparison.audited,
             ),
-            proxy=stream.proxy,
+            proxy=order.proxy,
         )

@@ -36,16 +36,20 @@ from vsa.stop import Stop, again
 from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
-from vsa.transfer.backup_disk import Stream, Streaming, backup_disk
+from vsa.transfer.backup_disk import Streaming, stream
 from vsa.transfer.bases import Estate, bases_to_release
 from vsa.transfer.clients import client_entries
-from vsa.transfer.doomed import commit_as_it_stands, upon_what_stands
+from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
 from vsa.transfer.methods import Wish
+from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 from vsa.transfer.report import job_result
+
+Carry = Callable[[StreamOrder], DiskBackup]
+"""Has a stream carried out, here or elsewhere."""
 
 _log = logging.getLogger(__name__)
 
@@ -226,29 +230,39 @@ class BackupJob:
 
     # Stage 6
 
-    def transfer(
+    def order(
         self, run: runs.Run, disk: SourceDisk, snapshot: SnapshotRef, staging: str | None, proxy: str
-    ) -> DiskBackup:
-        """Download the disk's changed extents through the proxy and write them to the media."""
+    ) -> StreamOrder:
+        """What the proxy is told of the disk's stream."""
+        return StreamOrder(
+            job=self.id,
+            run=run.id,
+            media=self.media.id,
+            client=run.vm.key,
+            vm=run.vm.name,
+            disk=disk,
+            snapshot=snapshot,
+            staging=staging,
+            proxy=proxy,
+            wish=self._wish,
+            audit=self._audit,
+            sharing=Offer(self.subclient.deduplication),
+        )
+
+    def stream(self, order: StreamOrder, progress: Progress | None = None) -> DiskBackup:
+        """Carry out an order in this process: download changed extents and write them to the media."""
         surroundings = Streaming(
             connection=self.connection,
             media=self.media,
-            guard=lambda: runs.guard(run.id, self.media),
             stop=self.stop,
-            progress=self.progress,
+            progress=progress or self.progress,
             scratch=self.scratch,
             now=self.now,
             sharing=self._sharing,
         )
-        stream = Stream(
-            run=run.id, client=run.vm.key, disk=disk, snapshot=snapshot, proxy=proxy, staging=staging
-        )
-        with self._slots[proxy]:
+        with self._slots[order.proxy]:
             self.stop.check()
-            return upon_what_stands(
-                lambda known: backup_disk(stream, known, self._wish, self._audit, surroundings),
-                lambda: runs.known_of(self.media.view(), disk.key),
-            )
+            return stream(order, surroundings)
 
     @property
     def _wish(self) -> Wish:
@@ -266,11 +280,19 @@ class BackupJob:
 
     # Stage 7b
 
-    def commit(self, run: runs.Run, backups: Sequence[DiskBackup], failed: Sequence[Exclusion] = ()) -> int:
+    def commit(
+        self,
+        run: runs.Run,
+        backups: Sequence[DiskBackup],
+        failed: Sequence[Exclusion] = (),
+        *,
+        carry: Carry | None = None,
+    ) -> int:
         """Make the recovery point exist: all target disks in it, or none of it.
 
         `failed` names disks that could not be backed up; they are left out only where the subclient
-        allows incomplete points.
+        allows incomplete points. `carry` takes the streams that turn out to be needed once more; without it
+        they run in this process.
         """
         if failed and not (self.subclient.allow_incomplete_points and backups):
             reasons = "; ".join(f"disk {item.name}: {item.reason}" for item in failed)
@@ -278,7 +300,7 @@ class BackupJob:
         return commit_as_it_stands(
             backups,
             commit=partial(self._commit, run, failed),
-            read_again=partial(self._read_again, run),
+            read_again=partial(self._read_again, run, carry or self.stream),
             media=self.media,
         )
 
@@ -286,11 +308,11 @@ class BackupJob:
         keep = self.method is Method.CBT
         return runs.commit(run, backups, failed, keep_bases=keep, media=self.media)
 
-    def _read_again(self, run: runs.Run, backup: DiskBackup) -> DiskBackup:
+    def _read_again(self, run: runs.Run, carry: Carry, backup: DiskBackup) -> DiskBackup:
         """The same snapshot once more, by way of its staging blob if it has one."""
         disk = next(disk for disk in run.disks if disk.key == backup.disk.key)
         staging = self.stage(run, disk, backup.snapshot)
-        return self.transfer(run, disk, backup.snapshot, staging, backup.proxy)
+        return carry(self.order(run, disk, backup.snapshot, staging, backup.proxy))
 
     def doubts(self) -> tuple[str, ...]:
         """What this job found of earlier points, in words: change lists that had left out changes."""

@@ -50,9 +50,15 @@ class Run(Noun):
 
 
 def guard(run: str, media: Media) -> None:
-    """Raise RunStopped once the log fences the run: what it would create now, nobody would remove."""
-    if run in media.view().fenced:
+    """Raise RunStopped once the log knows an end of the run: what it would create now, nobody would remove.
+
+    A stream may outlive its job, on a proxy that was cut off; another then carried its disk in its place.
+    """
+    view = media.view()
+    if run in view.fenced:
         raise RunStopped(f"run {run} was fenced in the log; it may create nothing more and cannot commit")
+    if run in view.committed:
+        raise RunStopped(f"run {run} has its recovery point already; it may create nothing more")
 
 
 def begin(run: Run, env: RunEnvironment) -> None:

@@ -1,0 +1,111 @@
+"""Carry one disk, or a few small ones, through this proxy: the child run of a backup job.
+
+A job starts it by the deployment `stream-disk/<proxy>` in that proxy's work pool; nobody starts it by hand.
+What each stream came to is left on the media, where the job reads it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import ExitStack
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, runtime
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
+from prefect.futures import wait
+from prefect.states import Cancelled, Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from blocks.subclient import BackupSubclient
+from tasks.child_runs import UNFIT
+from tasks.logs import show_engine_logs
+from tasks.pools import STREAM_FLOW
+from tasks.scratch import make_scratch, remove_scratch
+from tasks.stream import carry_out, leave_word
+from tasks.watch import Watch
+from vsa.errors import MediaUnusable, VsaError
+from vsa.progress import SILENT
+from vsa.stop import Stop
+from vsa.transfer.backup_disk import Streaming
+from vsa.transfer.order import StreamOrder
+
+
+def _clean_scratch(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook: a process that was killed has left its scratch space."""
+    remove_scratch(str(flow_run.id))
+
+
+# Not in the signature, where the linter takes a list's default for one that may change.
+_STREAMS: Any = Field(description="The disks to carry, and how.", min_length=1)
+
+
+@flow(
+    name=STREAM_FLOW,
+    description="Carry disks of a backup job through a proxy. Started by the job.",
+    # One at a time: how many disks a proxy moves at once is what its work pool says.
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    on_crashed=[_clean_scratch],
+    persist_result=False,
+)
+def stream_disk(
+    subclient: str = Field(description="Name of the job's Subclient block."),
+    streams: list[StreamOrder] = _STREAMS,
+) -> State[None]:
+    """Carry out the orders in turn; one that fails keeps no other from being carried out."""
+    attempt = UUID(str(runtime.flow_run.id))
+    show_engine_logs(str(attempt))
+    stop = Stop()
+    with ExitStack() as stack:
+        try:
+            surroundings = _open(subclient, streams, stop, stack)
+        except VsaError as error:
+            return Failed(name=UNFIT, message=str(error))
+        stack.enter_context(Watch((attempt, UUID(streams[0].job)), stop))
+        return _carry_out(streams, surroundings, attempt)
+
+
+def _carry_out(streams: list[StreamOrder], surroundings: Streaming, attempt: UUID) -> State[None]:
+    futures = [carry_out.submit(order, surroundings) for order in streams]
+    failed: list[str] = []
+    try:
+        for order, future in zip(streams, futures, strict=True):
+            future.wait()
+            if surroundings.stop.is_set:
+                return Cancelled(message="the job is over, or this run was cancelled")
+            outcome = future.state.result(raise_on_failure=False)
+            leave_word(order, surroundings.media, outcome, attempt)
+            if isinstance(outcome, Exception):
+                failed.append(f"disk {order.disk.name} of {order.vm}: {outcome}")
+    finally:
+        # Whatever ended this run: no stream goes on in the background.
+        surroundings.stop.set()
+        wait(futures)
+    if failed:
+        return Failed(message="\n".join(failed))
+    return Completed(message=f"{len(streams)} of {len(streams)} disks are on the media.")
+
+
+def _open(subclient: str, streams: list[StreamOrder], stop: Stop, stack: ExitStack) -> Streaming:
+    """What the proxy has of its own: its way to Azure, its media, its scratch space."""
+    first = streams[0]
+    block = BackupSubclient.named(subclient)
+    media = block.media.open(write=True)
+    if media.id != first.media:
+        raise MediaUnusable(
+            f"media at {media.location}: this proxy finds {media.id}, the job writes {first.media}: "
+            "is the same place mounted here?"
+        )
+    own = str(runtime.flow_run.id)
+    stack.callback(remove_scratch, own)
+    return Streaming(
+        connection=block.subscription.connection(),
+        media=media,
+        stop=stop,
+        progress=SILENT,
+        scratch=make_scratch(own),
+        now=lambda: dt.datetime.now(dt.UTC),
+        sharing=media.sharing(first.sharing),
+    )

@@ -1,0 +1,281 @@
+"""Streams as child runs of a job: started in a proxy's work pool, watched to their end, cancelled with it.
+
+Prefect raises nothing when a child fails, does not end a run that no worker takes, and tells children of a
+cancelled job only once the job has ended: all three are seen to here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import httpx
+from prefect.client.base import ServerType
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling
+
+from tasks.pools import STREAM_FLOW, pool_is_full, seen_by_prefect
+from vsa.errors import RunStopped, StreamFailed, VsaError
+from vsa.media.media import Media
+from vsa.media.outcomes import StreamOutcome, kept_outcome
+from vsa.stop import Stop
+from vsa.transfer.order import StreamOrder
+from vsa.transfer.proxies import Attempt, Failure, Proxy
+
+T = TypeVar("T")
+
+UNFIT = "Unfit"
+"""Name of the state in which a child run ends whose proxy could not so much as begin."""
+LOOK_SECONDS = 1.0
+POOL_SECONDS = 15.0
+"""Between looks at a pool in which a stream waits for its start."""
+STOP_SECONDS = 18.0
+"""How long a job that ends waits for its streams: Prefect grants thirty seconds for all of its end."""
+
+_OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+_HTTP_SERVER_ERROR = 500
+
+# Linking a child to its job counts the job's links in a plain dictionary: one at a time.
+_linking = threading.Lock()
+_log = logging.getLogger(__name__)
+
+
+class ProxyLost(VsaError):
+    """A proxy failed a stream that another one may carry."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(f"proxy {attempt.proxy} {attempt.failure}: {attempt.reason}")
+        self.attempt = attempt
+
+
+class ChildRuns:
+    """The child runs of one job. `subclient` is the name of the block that proxies open for themselves."""
+
+    def __init__(
+        self,
+        subclient: str,
+        media: Media,
+        stop: Stop,
+        *,
+        started: Callable[[StreamOrder, UUID], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`started` is told of each stream's child run as soon as there is one."""
+        self._subclient = subclient
+        self._media = media
+        self._stop = stop
+        self._started = started
+        self._clock = clock
+
+    def carry(self, proxy: Proxy, orders: Sequence[StreamOrder]) -> list[StreamOutcome]:
+        """Have one child run carry these streams; their outcomes in the order given.
+
+        ProxyLost if the proxy cannot, did not start it, or died; RunStopped once the job stops, when the
+        child has ended; StreamFailed if somebody cancelled the child.
+        """
+        child = self._start(proxy, orders)
+        state = self._end_of(child, proxy)
+        if state.type is StateType.CRASHED:
+            raise ProxyLost(_attempt(proxy, Failure.DIED, f"{child.name}: {state.message}"))
+        if state.type is StateType.FAILED and state.name == UNFIT:
+            raise ProxyLost(_attempt(proxy, Failure.REFUSED, str(state.message)))
+        if state.type is StateType.CANCELLED:
+            raise StreamFailed(f"its stream was cancelled: {child.name} on proxy {proxy.name}")
+        return [self._outcome(order, child, state) for order in orders]
+
+    def _outcome(self, order: StreamOrder, child: FlowRun, state: State) -> StreamOutcome:
+        found = kept_outcome(self._media, run=order.run, disk_key=order.disk.key, attempt=child.id)
+        if found is not None:
+            return found
+        return StreamOutcome(
+            error=f"the stream left no word on the media; its run {child.name} ended as {state.name}: "
+            f"{state.message or 'without a message'}"
+        )
+
+    def _start(self, proxy: Proxy, orders: Sequence[StreamOrder]) -> FlowRun:
+        (seen,) = seen_by_prefect([proxy])
+        if seen.refusal:
+            raise ProxyLost(_attempt(proxy, Failure.REFUSED, seen.refusal))
+        # One key for all attempts at this request: an answer that was lost makes no second child.
+        key = uuid4().hex
+        child = self._answered(lambda: _create(proxy, self._subclient, orders, key))
+        for order in orders:
+            self._started(order, child.id)
+        _log.info("%s is given to proxy %s (run %s)", child.name, proxy.name, child.id)
+        return child
+
+    def _end_of(self, child: FlowRun, proxy: Proxy) -> State:
+        """The child's final state; on a stop it is cancelled first."""
+        waiting = _Waiting(proxy, self._clock)
+        try:
+            while True:
+                state = self._answered(lambda: _state_of(child.id))
+                if state is None:
+                    raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
+                if state.is_final():
+                    return state
+                if reason := self._answered(partial(waiting.in_vain, state)):
+                    cancel([child.id], wait_seconds=0)
+                    raise ProxyLost(_attempt(proxy, Failure.NOT_STARTED, reason))
+                self._stop.wait(LOOK_SECONDS)
+        except RunStopped:
+            cancel([child.id])
+            raise
+
+    def _answered(self, ask: Callable[[], T]) -> T:
+        """The server's answer, however long it takes: a job outlives an outage of its server."""
+        while True:
+            try:
+                return ask()
+            except (httpx.TransportError, PrefectHTTPStatusError) as error:
+                if not _may_pass(error):
+                    raise
+                _log.warning("the Prefect server does not answer (%s); asking again", type(error).__name__)
+                self._stop.wait(LOOK_SECONDS)
+
+
+class _Waiting:
+    """Whether it makes sense to wait any longer for a run to begin."""
+
+    def __init__(self, proxy: Proxy, clock: Callable[[], float]) -> None:
+        self._proxy = proxy
+        self._clock = clock
+        self._since = self._looked = clock()
+
+    def in_vain(self, state: State) -> str:
+        """Why not; empty if it does, or if the run has begun."""
+        if state.type not in (StateType.SCHEDULED, StateType.PENDING):
+            return ""
+        now = self._clock()
+        late = now - self._since >= self._proxy.start_seconds
+        if not late and now - self._looked < POOL_SECONDS:
+            return ""
+        self._looked = now
+        (seen,) = seen_by_prefect([self._proxy])
+        if seen.refusal or not late:
+            return seen.refusal
+        if state.type is StateType.SCHEDULED and pool_is_full(self._proxy.pool):
+            # Others' streams are before it, and the pool moves.
+            self._since = now
+            return ""
+        return f"it did not begin within {self._proxy.start_seconds} s"
+
+
+def _attempt(proxy: Proxy, failure: Failure, reason: str) -> Attempt:
+    return Attempt(proxy=proxy.name, failure=failure, reason=reason)
+
+
+def _create(proxy: Proxy, subclient: str, orders: Sequence[StreamOrder], key: str) -> FlowRun:
+    parameters = {"subclient": subclient, "streams": [order.model_dump(mode="json") for order in orders]}
+    with _linking:
+        # In a task it answers at once, and with the run: its signature speaks of coroutines as well.
+        created: Any = run_deployment(
+            f"{STREAM_FLOW}/{proxy.name}",
+            parameters=parameters,
+            flow_run_name=run_name(orders),
+            timeout=0,
+            as_subflow=True,
+            idempotency_key=key,
+            tags=sorted({f"proxy:{proxy.name}", *(f"vm:{order.vm}" for order in orders)}),
+        )
+        assert isinstance(created, FlowRun)
+        return created
+
+
+def run_name(orders: Sequence[StreamOrder]) -> str:
+    """What a child run is called in the dashboard."""
+    first = orders[0]
+    more = f" and {len(orders) - 1} more" if len(orders) > 1 else ""
+    return f"{first.disk.name} of {first.vm}{more} via {first.proxy}"
+
+
+def _state_of(flow_run: UUID) -> State | None:
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_flow_run(flow_run).state
+        except ObjectNotFound:
+            return None
+
+
+def has_server() -> bool:
+    """Whether there is a Prefect server that workers can reach, and not one inside of this process."""
+    with get_client(sync_client=True) as client:
+        return client.server_type is not ServerType.EPHEMERAL
+
+
+def children_of(job: UUID) -> list[UUID]:
+    """The job's child runs that have not ended, oldest first, as far as the server knows."""
+    asked = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[job]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
+    )
+    found: list[UUID] = []
+    with get_client(sync_client=True) as client:
+        while True:
+            page = client.read_flow_runs(flow_run_filter=asked, offset=len(found))
+            if not page:
+                return found
+            found += [run.id for run in page]
+
+
+def cancel(flow_runs: Sequence[UUID], *, wait_seconds: float = STOP_SECONDS) -> bool:
+    """Cancel these runs and wait so long for their end; whether all of them have ended.
+
+    It does what it can: a server that does not answer must not keep a job from its cleanup.
+    """
+    left = set(flow_runs)
+    deadline = time.monotonic() + wait_seconds
+    asked = False
+    while left:
+        try:
+            with get_client(sync_client=True) as client:
+                if not asked:
+                    for flow_run in left:
+                        _ask_to_end(client, flow_run)
+                    asked = True
+                left = {flow_run for flow_run in left if not _has_ended(client, flow_run)}
+        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+            _log.warning("child runs could not be cancelled yet: %s", type(error).__name__)
+        if not left or time.monotonic() >= deadline:
+            break
+        time.sleep(LOOK_SECONDS / 2)
+    if left and wait_seconds:
+        _log.error(
+            "streams that have not ended %.0f s after they were cancelled: %s", wait_seconds, _ids(left)
+        )
+    return not left
+
+
+def _ask_to_end(client: SyncPrefectClient, flow_run: UUID) -> None:
+    if not _has_ended(client, flow_run):
+        client.set_flow_run_state(flow_run, Cancelling(message="the job has ended or does not need it"))
+
+
+def _has_ended(client: SyncPrefectClient, flow_run: UUID) -> bool:
+    try:
+        state = client.read_flow_run(flow_run).state
+    except ObjectNotFound:
+        return True
+    return state is not None and state.is_final()
+
+
+def _may_pass(error: Exception) -> bool:
+    return not isinstance(error, PrefectHTTPStatusError) or error.response.status_code >= _HTTP_SERVER_ERROR
+
+
+def _ids(flow_runs: set[UUID]) -> str:
+    return ", ".join(sorted(map(str, flow_runs)))

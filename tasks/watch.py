@@ -1,0 +1,72 @@
+"""A child run that looks after itself: it stops when its own run or its job's is over, told or not.
+
+A job that is killed tells its children nothing, and a worker that has died delivers no cancellation. A child
+that went on would read snapshots that are being deleted, and keep granting itself access to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from vsa.stop import Stop
+
+EVERY_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Looks at flow runs now and then, in a thread of its own, and asks for a stop once one of them is over.
+
+    A server that does not answer says nothing of them.
+    """
+
+    def __init__(
+        self, flow_runs: tuple[UUID, ...], stop: Stop, *, every_seconds: float = EVERY_SECONDS
+    ) -> None:
+        self._flow_runs = flow_runs
+        self._stop = stop
+        self._every_seconds = every_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._every_seconds):
+            for flow_run in self._flow_runs:
+                try:
+                    over = _is_over(flow_run)
+                except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                    _log.debug("no word of run %s: %s", flow_run, type(error).__name__)
+                    continue
+                if over:
+                    _log.warning("run %s is over or being cancelled: stopping", flow_run)
+                    self._stop.set()
+                    return
+
+
+def _is_over(flow_run: UUID) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(flow_run).state
+        except ObjectNotFound:
+            return True
+    return state is not None and (state.is_final() or state.type is StateType.CANCELLING)
