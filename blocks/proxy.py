@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from typing import Any
 
@@ -9,6 +10,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.saved import saved_names
+from vsa.azure.management_certificate import certificate_problem
 from vsa.errors import BadRequest
 from vsa.transfer.proxies import Proxy
 
@@ -39,21 +41,29 @@ class BackupProxy(Block):
         """The work pool that the proxy's worker serves."""
         return self.work_pool or self.proxy_name.lower()
 
-    def proxy(self) -> Proxy:
-        """What the engine needs to know of it."""
+    def proxy(self, now: dt.datetime) -> Proxy:
+        """What the engine needs to know of it at that moment."""
+        pem = self.management_certificate.get_secret_value() if self.management_certificate else ""
         return Proxy(
             name=self.proxy_name,
             region=self.region,
+            pool=self.pool,
             streams=self.streams,
-            management_certificate=self.management_certificate is not None,
+            start_seconds=self.start_seconds,
+            management_certificate=bool(pem),
+            certificate_problem=certificate_problem(pem, now) if pem else "",
             refusal="it is paused" if self.paused else "",
         )
 
 
-def saved_proxies() -> list[Proxy]:
-    """Every proxy that was saved, as it is now; BadRequest if two of them share a name."""
+def saved_proxies(now: dt.datetime | None = None) -> list[Proxy]:
+    """Every proxy that was saved, as it is at that moment, by default now.
+
+    Raises BadRequest if two of them share a name.
+    """
+    moment = now or dt.datetime.now(dt.UTC)
     blocks: list[Any] = [BackupProxy.load(name) for name in saved_names(BackupProxy)]
-    proxies = [block.proxy() for block in blocks]
+    proxies = [block.proxy(moment) for block in blocks]
     names = Counter(proxy.name.lower() for proxy in proxies)
     shared = sorted(name for name, count in names.items() if count > 1)
     if shared:

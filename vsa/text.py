@@ -1,4 +1,4 @@
-"""What people read and type: sizes, and names that cannot command a terminal."""
+"""What people read and type: sizes, ages, and names that cannot command a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vsa.errors import BadRequest
 from vsa.ranges import ByteRange, merge, total
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_AGES = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 _SIZE = re.compile(r"(\d{1,15})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
 
 
@@ -29,6 +30,13 @@ def parse_size(text: str) -> int:
     unit = (found[2] or "B").lower()
     power = [name.lower() for name in _UNITS].index(unit)
     return int(found[1]) << (10 * power)
+
+
+def age_text(seconds: float) -> str:
+    """How long ago, in whole units of the largest that fits twice: `119 seconds`, `2 minutes`, `47 hours`."""
+    whole = max(0, int(seconds))
+    unit, size = next(((unit, size) for unit, size in _AGES if whole >= 2 * size), _AGES[-1])
+    return f"{whole // size} {unit}{'' if whole // size == 1 else 's'}"
 
 
 def ranges_text(ranges: Iterable[tuple[int, int]], *, at_most: int = 20) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsa.errors import BadRequest
-from vsa.text import parse_size, printable, size_text
+from vsa.text import age_text, parse_size, printable, size_text
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,22 @@ def test_a_size_is_read_with_or_without_a_unit(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="no size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3.0, "0 seconds"),
+        (1.9, "1 second"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (7_199, "119 minutes"),
+        (47 * 3600, "47 hours"),
+        (400 * 86_400, "400 days"),
+    ],
+)
+def test_an_age_is_shown_in_the_largest_unit_that_fits_twice(seconds: float, text: str) -> None:
+    assert age_text(seconds) == text
 
 
 @given(st.integers(0, 2**60))

@@ -162,7 +162,7 @@ class BackupJob:
     def identify_targets(self, discovery: Discovery) -> Targets:
         """Which selected VMs can be backed up now and by which proxies; each refusal has its reason."""
         proxies, unusable = usable_proxies(self.subclient, self.proxies)
-        vms, refused = split_targets(discovery.selected, proxies)
+        vms, refused = split_targets(discovery.selected, proxies, unusable)
         return Targets(vms=vms, proxies=proxies, excluded=(*refused, *unusable))
 
     # Stage 4
