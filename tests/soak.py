@@ -25,6 +25,7 @@ SEED = int(
     os.environ.setdefault("AZURE_VSA_SEED", "1" if DEPTH < 2 else str(random.SystemRandom().getrandbits(32)))
 )
 
+only_in_ci = pytest.mark.skipif(DEPTH < 1, reason="starts processes for long; AZURE_VSA_SOAK=ci plays it")
 only_in_soak = pytest.mark.skipif(DEPTH < 2, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
 
 
