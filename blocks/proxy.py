@@ -24,9 +24,20 @@ class BackupProxy(Block):
     region: str = Field(default="", description="Azure region the proxy runs in.")
     streams: int = Field(default=4, ge=1, le=64, description="Disks it moves at one time.")
     paused: bool = Field(default=False, description="A paused proxy gets no streams.")
+    work_pool: str = Field(
+        default="", description="Work pool of its worker; empty: the proxy's name in lower case."
+    )
+    start_seconds: int = Field(
+        default=180, ge=1, le=3600, description="A stream that has not begun after so long goes elsewhere."
+    )
     management_certificate: SecretStr | None = Field(
         default=None, description="PEM certificate and key for Azure Classic; empty if it has none."
     )
+
+    @property
+    def pool(self) -> str:
+        """The work pool that the proxy's worker serves."""
+        return self.work_pool or self.proxy_name.lower()
 
     def proxy(self) -> Proxy:
         """What the engine needs to know of it."""

@@ -300,3 +300,8 @@ def test_the_forms_hide_what_is_secret() -> None:
             assert schema["properties"][secret]["anyOf"][0] == {
                 "type": "string", "writeOnly": True, "format": "password"
             }  # fmt: skip
+
+
+def test_a_proxy_is_reached_through_a_pool_of_its_own_name_unless_its_block_says_otherwise() -> None:
+    assert BackupProxy(proxy_name="Proxy-A").pool == "proxy-a"
+    assert BackupProxy(proxy_name="Proxy-A", work_pool="Backup-East").pool == "Backup-East"
