@@ -1,60 +1,132 @@
-"""Tell a Prefect server what this project brings: its block types and its work pool. Safe to repeat.
+"""Tell a Prefect server what prefect.yaml cannot say. Safe to repeat, and safe beside itself.
 
-    python -m deployments.register
+    python -m deployments.register [--notify TYPE-SLUG/NAME] [--remove-gone]
 
-A pool that exists is left as it is: its limits, its pause and its template belong to the operator.
+It registers block types, work pools, one `stream-disk` deployment for each saved proxy, and automations.
+Repeat it after an upgrade and whenever a Proxy block was added, changed or deleted. What an operator has set
+stays: pauses, further limits, disabled automations, further tags, job variables and actions. What is kept in
+step is named in deployments/README.md, and each change is told.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.workers.process import ProcessWorker
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
 from blocks.proxy import BackupProxy
 from blocks.subclient import BackupSubclient
+from deployments.automations import (
+    WITHIN_SECONDS,
+    crash_of_silent_runs,
+    ensure_automation,
+    flow_names,
+    notification_block,
+    notification_of_errors,
+    notification_of_failures,
+    notified_block,
+)
+from deployments.gone import find_gone, remove_gone, tell_gone
+from deployments.pools import CONTROL, ensure_pool, pool_of_proxy
+from deployments.streams import ensure_deployment, saved_proxy_blocks
+from vsa.errors import VsaError
 
-CONTROL_POOL = "control"
 BLOCKS: tuple[Any, ...] = (AzureSubscription, BackupMedia, BackupProxy, BackupSubclient)
 
 
-def register(client: SyncPrefectClient) -> Iterator[str]:
-    """Register everything, saying what was done. SystemExit if the pool's name belongs to another type."""
+def register(
+    client: SyncPrefectClient,
+    *,
+    notify: str | None = None,
+    silent_seconds: int = WITHIN_SECONDS,
+    remove: bool = False,
+) -> Iterator[str]:
+    """Register everything, saying what was done.
+
+    `notify` names the block that people are told by, `silent_seconds` says after how long without a heartbeat
+    a run has died, `remove` deletes what is left of proxies without a block. BadRequest, before anything that
+    depends on it is changed, if something cannot be meant.
+    """
     for block in BLOCKS:
-        block.register_type_and_schema()
+        _register_block(block)
         yield f"Block type {block.get_block_type_name()} is registered."
-    yield _ensure_pool(client, CONTROL_POOL)
+    yield from ensure_pool(client, CONTROL)
+    yield from _register_proxies(client, remove=remove)
+    yield from _register_automations(client, notify, silent_seconds=silent_seconds)
 
 
-def _ensure_pool(client: SyncPrefectClient, name: str) -> str:
-    template = ProcessWorker.get_default_base_job_template()
+def _register_block(block: Any) -> None:
     try:
-        client.create_work_pool(
-            WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
-        )
+        block.register_type_and_schema()
     except ObjectAlreadyExists:
-        found = client.read_work_pool(name).type
-        if found != ProcessWorker.type:
-            raise SystemExit(
-                f"work pool {name} is of type {found!r}, expected {ProcessWorker.type!r}: "
-                "delete it, or give it another name"
-            ) from None
-        return f"Work pool {name} exists and was left as it is."
-    return f"Work pool {name} was created."
+        # Somebody else made it since it was looked for: now it is found.
+        block.register_type_and_schema()
 
 
-def main() -> None:
-    with get_client(sync_client=True) as client:
-        for line in register(client):
-            sys.stdout.write(f"{line}\n")
+def _register_proxies(client: SyncPrefectClient, *, remove: bool) -> Iterator[str]:
+    blocks = saved_proxy_blocks()
+    for block in blocks:
+        yield from ensure_pool(client, pool_of_proxy(block.pool, block.proxy_name, streams=block.streams))
+        yield ensure_deployment(client, block)
+    if not blocks:
+        yield "No Proxy block is saved: save one for each machine that moves data, then register again."
+    gone = find_gone(client, blocks)
+    yield from remove_gone(client, gone) if remove else tell_gone(gone)
+
+
+def _register_automations(
+    client: SyncPrefectClient, notify: str | None, *, silent_seconds: int
+) -> Iterator[str]:
+    flows = flow_names()
+    block = notification_block(client, notify) if notify else notified_block(client)
+    yield from ensure_automation(client, crash_of_silent_runs(flows, within=silent_seconds))
+    if block is None:
+        yield "Nobody is told of failed jobs: name a notification block with --notify TYPE-SLUG/NAME."
+        return
+    yield from ensure_automation(client, notification_of_failures(flows, block))
+    yield from ensure_automation(client, notification_of_errors(flows, block))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Register by the command line; exit code 0 done, 2 bad request."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.register",
+        description="Tell a Prefect server of this project's blocks, work pools, proxies and automations.",
+    )
+    parser.add_argument(
+        "--notify", metavar="TYPE-SLUG/NAME", help="notification block by which failed jobs are told of"
+    )
+    parser.add_argument(
+        "--silent-seconds",
+        type=int,
+        default=WITHIN_SECONDS,
+        metavar="N",
+        help="a deployed run without a heartbeat for so long has crashed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--remove-gone", action="store_true", help="delete what is left of proxies whose block is gone"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        with get_client(sync_client=True) as client:
+            for line in register(
+                client,
+                notify=options.notify,
+                silent_seconds=options.silent_seconds,
+                remove=options.remove_gone,
+            ):
+                sys.stdout.write(f"{line}\n")
+    except VsaError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
