@@ -1,85 +1,133 @@
-"""The job's report as an artifact: what people look at first in the Prefect UI. The log is the record."""
+"""The job's report as artifacts: what people look at first in the Prefect UI. The log is the record.
+
+A Markdown summary says how the job ended and what to do; a table has one row for each disk. Of a large job
+the summary shows a part and says where the rest is: a page of thousands of lines is read by nobody.
+"""
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from tasks.artifacts import artifact_key, run_link
+from tasks.markup import code_block, code_span, escaped, section, table
 from tasks.policy import STAGE
-from vsa.media.entries import DiskOutcome, JobEntry, VmOutcome
-from vsa.text import printable, size_text
+from tasks.report_rows import HEADINGS, Row, rows
+from vsa.media.entries import JobEntry, VmOutcome
+from vsa.text import duration_text, size_text
 
-_HEADINGS = (
-    "VM",
-    "disk",
-    "proxy",
-    "method",
-    "reason",
-    "size",
-    "changed",
-    "read",
-    "shared",
-    "stored",
-    "rate",
-    "result",
-)
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~])")
+# Lines of each list and rows of the table that the summary shows.
+MOST_LINES = 50
+# Rows of the table artifact, a quarter of a kilobyte each. Servers stand behind others that refuse more than
+# 1 MiB in one request, unless told otherwise.
+MOST_ROWS = 2000
+_LONGEST_LINE = 1000
 
 
 @task(name="show report", **STAGE)
-def show_report(report: JobEntry, proxies: Mapping[str, str]) -> None:
-    """Publish the report; the subclient's artifacts are versions of one another. `proxies` is by disk key."""
-    key = re.sub(r"[^a-z0-9]+", "-", f"backup-{report.subclient}".lower()).strip("-")
+def show_report(
+    report: JobEntry,
+    proxies: Mapping[str, str],
+    *,
+    streams: Mapping[str, str] | None = None,
+    location: str = "LOCATION",
+) -> None:
+    """Publish the report; the subclient's artifacts are versions of one another.
+
+    `proxies` and `streams`, the flow runs that moved the data, are by disk key; `location` is the media's.
+    """
+    found = rows(report, proxies, streams or {})
     create_markdown_artifact(
-        markdown(report, proxies), key=key, description=f"{report.result}: job {report.job}"
+        summary(report, found, location=location),
+        key=artifact_key("backup", report.subclient),
+        description=f"{report.result}: job {escaped(report.job)}",
+    )
+    create_table_artifact(
+        [row.as_record() for row in found[:MOST_ROWS]],
+        key=disks_key(report),
+        description=" ".join(
+            [f"Disks of job {escaped(report.job)}.", *_left_out(found, MOST_ROWS, location)]
+        ),
     )
 
 
-def markdown(report: JobEntry, proxies: Mapping[str, str]) -> str:
-    """Result, one row for each disk, and what needs attention."""
-    done = sum(vm.point is not None for vm in report.vms)
-    seconds = (report.ended_at - report.started_at).total_seconds()
+def disks_key(report: JobEntry) -> str:
+    """The key of the table, whose versions are the subclient's jobs."""
+    return artifact_key("backup", report.subclient, "disks")
+
+
+def summary(report: JobEntry, disks: Sequence[Row], *, location: str) -> str:
+    """How the job ended, what needs attention, what was left out and why, the points, and its disks."""
+    attention = [*report.alarms, *_errors(report.vms)]
+    left_out = [f"{item.name}: {item.reason}" for item in report.excluded]
     parts = [
         f"# {escaped(report.subclient)}: {report.result}",
-        f"{done} of {len(report.vms)} VMs have a recovery point, after {seconds:.0f} s.",
-        *section("Needs attention", [*report.alarms, *_errors(report.vms)]),
-        *section("Left out", [f"{item.name}: {item.reason}" for item in report.excluded]),
+        _headline(report),
+        *_capped("Needs attention", attention, _jobs(location)),
+        *_capped("Left out", left_out, _jobs(location)),
+        *_points(report.vms, location),
+        *_disks(report, disks, location),
     ]
-    rows = [_row(vm, disk, proxies) for vm in report.vms for disk in vm.disks]
-    if rows:
-        parts.append("\n".join(_line(row) for row in (_HEADINGS, ["---"] * len(_HEADINGS), *rows)))
     return "\n\n".join(parts)
+
+
+def _headline(report: JobEntry) -> str:
+    done = sum(vm.point is not None for vm in report.vms)
+    figures = [disk.figures for vm in report.vms for disk in vm.disks if disk.figures]
+    moved = (
+        f"{size_text(sum(f.read for f in figures))} read, {size_text(sum(f.stored for f in figures))} stored"
+    )
+    took = duration_text((report.ended_at - report.started_at).total_seconds())
+    said = f"{done} of {len(report.vms)} VMs have a recovery point, after {took}; {moved}."
+    return f"{said} {run_link(report.job, 'The job')}"
 
 
 def _errors(vms: Iterable[VmOutcome]) -> list[str]:
     return [f"{vm.name}: {vm.error}" for vm in vms if vm.error]
 
 
-def section(title: str, lines: Sequence[str]) -> list[str]:
-    """A heading and a list; nothing if there are no lines."""
-    return [f"## {title}", "\n".join(f"- {escaped(line)}" for line in lines)] if lines else []
+def _capped(title: str, lines: Sequence[str], more: str) -> list[str]:
+    """A section of so many lines and no more; `more` is the command that shows the rest."""
+    shown = section(title, [_shortened(line) for line in lines[:MOST_LINES]])
+    return [*shown, *_and_more(len(lines) - MOST_LINES, f"see {code_span(more)}")]
 
 
-def _row(vm: VmOutcome, disk: DiskOutcome, proxies: Mapping[str, str]) -> list[str]:
-    figures = disk.figures
-    start = [escaped(vm.name), escaped(disk.name), escaped(proxies.get(disk.key, ""))]
-    if figures is None or disk.method is None or disk.reason is None:
-        return [*start, *[""] * 8, "failed"]
-    moved = [
-        size_text(n) for n in (figures.size, figures.changed, figures.read, figures.shared, figures.stored)
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
+
+
+def _and_more(count: int, where: str) -> list[str]:
+    return [f"and {count} more: {where}"] if count > 0 else []
+
+
+def _points(vms: Sequence[VmOutcome], location: str) -> list[str]:
+    """The commands that restore what the job made; FOLDER is for the reader to choose."""
+    media = shlex.quote(location)
+    made = [
+        f"vsa restore {vm.point} --media {media} --to FOLDER  # {vm.name}"
+        for vm in vms
+        if vm.point is not None
     ]
-    rate = f"{size_text(round(figures.read / figures.elapsed))}/s" if figures.elapsed else ""
-    point = f"point {vm.point}" if vm.point is not None else "read, but the VM has no point"
-    return [*start, disk.method.value, escaped(disk.reason.value), *moved, rate, point]
+    if not made:
+        return []
+    more = _and_more(len(made) - MOST_LINES, f"see {code_span(f'vsa points --media {media}')}")
+    return ["## Recovery points", code_block(made[:MOST_LINES]), *more]
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _disks(report: JobEntry, disks: Sequence[Row], location: str) -> list[str]:
+    if not disks:
+        return []
+    shown = table(HEADINGS, [row.as_markdown() for row in disks[:MOST_LINES]])
+    where = f"see the table {code_span(disks_key(report))} and {code_span(_jobs(location))}"
+    return ["## Disks", shown, *_and_more(len(disks) - MOST_LINES, where)]
 
 
-def escaped(text: str) -> str:
-    """Names come from outside: they are shown as they are and never become markup."""
-    return _MARKUP.sub(r"\\\1", printable(text))
+def _jobs(location: str) -> str:
+    return f"vsa jobs --media {shlex.quote(location)}"
+
+
+def _left_out(disks: Sequence[Row], most: int, location: str) -> list[str]:
+    return _and_more(len(disks) - most, f"see {code_span(_jobs(location))}")

@@ -12,9 +12,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from tasks.markup import escaped, section
 from tasks.policy import REPEATED, STAGE
 from tasks.progress import LoggedProgress
-from tasks.report import escaped, section
 from vsa.media.media import Media
 from vsa.text import ranges_text, size_text
 from vsa.upkeep.record import record_damage

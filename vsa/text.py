@@ -22,6 +22,15 @@ def size_text(size: int) -> str:
     return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
+def duration_text(seconds: float) -> str:
+    """A time in its two greatest units: `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def parse_size(text: str) -> int:
     """Bytes from `65536`, `64KiB` or `1 MiB`; raises BadRequest for anything else."""
     found = _SIZE.fullmatch(text.strip())

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Iterator, Mapping
 
 import pytest
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
+from tasks.artifacts import artifact_key
 from tasks.progress import LoggedProgress
-from tasks.report import markdown
+from tasks.report import MOST_LINES, summary
+from tasks.report_rows import HEADINGS, rows
 from tests.engine.world import MIB
 from vsa.media.entries import DiskOutcome, JobEntry, Result, VmOutcome
 from vsa.model import DiskFigures, Exclusion, Method, Reason
@@ -39,51 +44,118 @@ def vm(*disks: DiskOutcome, point: int | None = 7, error: str = "") -> VmOutcome
     return VmOutcome(key="k", name="web", result=result, point=point, error=error, disks=disks)
 
 
-def rows(text: str) -> list[list[str]]:
+def told(entry: JobEntry, proxies: Mapping[str, str] | None = None, **streams: str) -> str:
+    """The summary of a report; the streams are flow runs by name of disk."""
+    by_key = {f"key-of-{name.replace('_', '-')}": run for name, run in streams.items()}
+    return summary(entry, rows(entry, proxies or {}, by_key), location="/backup/media 1")
+
+
+def cells(text: str) -> list[list[str]]:
     """Cells of the table below its headings."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_each_disk_has_a_row_with_its_proxy_method_amounts_and_result() -> None:
+@pytest.fixture(autouse=True)
+def dashboard() -> Iterator[None]:
+    with temporary_settings({PREFECT_UI_URL: "http://dashboard"}):
+        yield
+
+
+def test_each_disk_has_a_row_with_its_proxy_method_amounts_result_and_stream() -> None:
     moved = disk("web-os", changed=8 * MIB, read=10 * MIB, shared=2 * MIB, stored=4 * MIB, elapsed=2.0)
-    text = markdown(report(vm(moved)), {"key-of-web-os": "proxy-a"})
-    assert text.startswith(
-        "# production: completed\n\n1 of 1 VMs have a recovery point, after 90 s.\n\n| VM | disk | proxy |"
+    text = told(report(vm(moved)), {"key-of-web-os": "proxy-a"}, web_os="a-flow-run")
+    amounts = ["64 MiB", "8 MiB", "10 MiB", "2 MiB", "4 MiB", "5 MiB/s"]
+    stream = "[run](http://dashboard/runs/flow-run/a-flow-run)"
+    assert cells(text) == [["web", "web-os", "proxy-a", "cbt", "CBT", *amounts, "point 7", stream]]
+
+
+def test_the_summary_begins_with_the_result_and_a_link_to_the_job() -> None:
+    moved = disk("web-os", read=10 * MIB, stored=4 * MIB)
+    assert told(report(vm(moved))).startswith(
+        "# production: completed\n\n1 of 1 VMs have a recovery point, after 1 min 30 s; 10 MiB read, "
+        "4 MiB stored. [The job](http://dashboard/runs/flow-run/j)\n\n## Recovery points\n"
     )
-    assert rows(text) == [
-        [
-            "web",
-            "web-os",
-            "proxy-a",
-            "cbt",
-            "CBT",
-            "64 MiB",
-            "8 MiB",
-            "10 MiB",
-            "2 MiB",
-            "4 MiB",
-            "5 MiB/s",
-            "point 7",
-        ]
-    ]
 
 
-def test_a_disk_that_was_read_for_nothing_and_one_that_failed_say_so() -> None:
+def test_each_recovery_point_has_the_command_that_restores_it() -> None:
+    text = told(report(vm(disk("web-os"))))
+    assert "```\nvsa restore 7 --media '/backup/media 1' --to FOLDER  # web\n```" in text
+    assert "## Recovery points" not in told(report(vm(disk("web-os"), point=None, error="gone")))
+
+
+def test_a_disk_that_was_read_for_nothing_and_one_that_failed_say_so_before_those_that_are_safe() -> None:
     lost = DiskOutcome(name="web-data", key="key-of-web-data")
-    text = markdown(report(vm(disk("web-os"), lost, point=None, error="disk web-data: gone")), {})
-    assert [row[-1] for row in rows(text)] == ["read, but the VM has no point", "failed"]
+    bad = vm(disk("web-os"), lost, point=None, error="disk web-data: gone")
+    text = told(report(vm(disk("db-os")), bad))
+    assert [row[-2] for row in cells(text)] == ["read, but the VM has no point", "failed", "point 7"]
     assert "## Needs attention\n\n- web: disk web-data: gone\n" in text
 
 
 def test_alarms_and_exclusions_have_their_sections_and_names_are_no_markup() -> None:
     hostile = Exclusion(name="<img src=x>|evil", reason="[click](http://elsewhere)\n# heading")
-    text = markdown(report(excluded=(hostile,), alarms=("cleanup pending",), result=Result.FAILED), {})
+    text = told(report(excluded=(hostile,), alarms=("cleanup pending",), result=Result.FAILED))
     assert (
         "## Needs attention\n\n- cleanup pending\n\n## Left out\n\n- \\<img src=x\\>\\|evil: \\[click\\]"
         in text
     )
     assert text.count("\n#") == 2
+
+
+def test_a_vms_name_cannot_end_the_block_of_commands() -> None:
+    made = VmOutcome(key="k", name="```\n# web", result=Result.COMPLETED, point=7)
+    text = told(report(made))
+    assert "````\nvsa restore 7 --media '/backup/media 1' --to FOLDER  # ```\\n# web\n````" in text
+
+
+def test_rows_of_the_table_artifact_are_plain_text_and_name_their_stream() -> None:
+    odd = disk("web_os[x](http://elsewhere)<b>")
+    (row,) = rows(report(vm(odd)), {odd.key: "proxy-a"}, {odd.key: "a-flow-run"})
+    record = row.as_record()
+    assert list(record) == list(HEADINGS)
+    assert record["disk"] == "web_os\\[x\\](http://elsewhere)\\<b\\>"
+    assert (record["proxy"], record["size"], record["result"]) == ("proxy-a", "64 MiB", "point 7")
+    assert record["stream"] == "http://dashboard/runs/flow-run/a-flow-run"
+
+
+def test_without_a_dashboard_runs_are_named_by_their_ids() -> None:
+    moved = disk("web-os")
+    with temporary_settings(restore_defaults={PREFECT_UI_URL, PREFECT_API_URL}):
+        text = told(report(vm(moved)), web_os="a-flow-run")
+    assert "The job j\n" in text
+    assert cells(text)[0][-1] == "run a-flow-run"
+
+
+def test_a_summary_of_many_disks_and_errors_stays_readable_and_says_where_the_rest_is() -> None:
+    vms = [vm(disk(f"disk-{n}")) for n in range(500)]
+    failed = [vm(point=None, error="x" * 5000) for _ in range(200)]
+    text = told(report(*vms, *failed, result=Result.COMPLETED_WITH_ERRORS))
+    assert len(cells(text)) == MOST_LINES
+    assert len(text) < 100_000
+    jobs = "` vsa jobs --media '/backup/media 1' `"
+    assert f"and 150 more: see {jobs}" in text
+    assert "and 450 more: see ` vsa points --media '/backup/media 1' `" in text
+    assert text.endswith(f"and 450 more: see the table ` backup-production-disks ` and {jobs}")
+
+
+def test_keys_are_what_prefect_takes_and_differ_where_names_do() -> None:
+    names = [
+        "production",
+        "prod uction",
+        "prod-uction",
+        "prod_uction",
+        "Größe",
+        "größe 2",
+        "日本",
+        "-",
+        "x" * 300,
+    ]
+    keys = [artifact_key("backup", name) for name in names]
+    assert keys[0] == artifact_key("backup", "PRODUCTION") == "backup-production"
+    assert len(set(keys)) == len(names)
+    assert max(map(len, keys)) < 120
+    for key in keys:
+        ArtifactCreate(key=key)
 
 
 @pytest.mark.parametrize("seconds", [(1.0, 9.9), (9.9,)])
