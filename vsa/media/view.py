@@ -14,7 +14,7 @@ from vsa.media.entries import ClientEntry, Damaged, DamageEntry, Entry, Harm
 from vsa.media.facts import WHOLE, CommittedPoint, Damage, Doubt, Relocation, ReportedJob
 from vsa.media.fold import Fold
 from vsa.media.witness import Witness
-from vsa.model import DiskBackup, SnapshotRef
+from vsa.model import DiskBackup, IndexRef, SnapshotRef
 
 __all__ = ["WHOLE", "CommittedPoint", "Damage", "Doubt", "Relocation", "ReportedJob", "View"]
 
@@ -117,6 +117,10 @@ class View:
         if healed is None or healed == WHOLE:
             return healed is not None
         return bool(item.offsets) and healed.issuperset(item.offsets)
+
+    def sound_indexes(self) -> dict[str, IndexRef]:
+        """Copies that stand in for damaged indexes, by the name of those."""
+        return {moved.name: moved.ref for item in self.relocations for moved in item.entry.indexes}
 
     def is_lost(self, name: str) -> bool:
         """Whether an object was found damaged as a whole, and no copy has taken its place."""
