@@ -213,7 +213,7 @@ def large_index(folder: Path, extents: int) -> None:
     before = resident()
     sample = ExtentSample(lambda item: open_digests(media.store, item, media_id=media.id))
     stored = StoredExtents(
-        sample, opened=media._index, relocations=media._relocations, size_of=lambda _: 2 * KIB
+        sample, opened=media.whereabouts.index, relocations=media.whereabouts.moves, size_of=lambda _: 2 * KIB
     )
     sharing = Sharing(Offer.MEDIA, recent=RecentExtents(), stored=stored, view=media.view)
     began = time.monotonic()

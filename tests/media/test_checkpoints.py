@@ -326,7 +326,7 @@ def test_opening_unpacks_nothing_that_is_not_asked_for(monkeypatch):
         unpacked.append(data)
         return packed.unpack(data, read)
 
-    for module in ("view", "checkpoint"):
+    for module in ("facts", "checkpoint"):
         monkeypatch.setattr(f"vsa.media.{module}.unpack", counted)
     view = kept_and_read(view)
     unpacked.clear()

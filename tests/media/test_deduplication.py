@@ -655,8 +655,8 @@ class TestBounds:
         sample = ExtentSample(lambda ref: open_digests(media.store, ref, media_id=media.id), rows=sample_rows)
         return StoredExtents(
             sample,
-            opened=media._index,
-            relocations=media._relocations,
+            opened=media.whereabouts.index,
+            relocations=media.whereabouts.moves,
             size_of=media.store.size,
             loaded_rows=loaded_rows,
         )

@@ -18,6 +18,7 @@ from vsa.media.descriptor import software
 from vsa.media.entries import Entry, EntryBody, PointEntry
 from vsa.media.store import Store
 from vsa.media.view import View
+from vsa.media.witness import Witness
 from vsa.model import Noun
 
 R = TypeVar("R", int, None)
@@ -69,6 +70,16 @@ class Log:
         """The sha256 of the entry in a slot, as it is stored now; None if there is none."""
         data = self._read_slot(slot)
         return None if data is None else documents.sha256(data)
+
+    def require(self, witness: Witness) -> None:
+        """MediaDamaged, naming both, unless the log has the very entry that the witness names."""
+        found = self.view().witness
+        if (digest := self.digest_of(witness.slot)) != witness.sha256:
+            here = f"has {digest} there" if digest else "has no such slot"
+            raise MediaDamaged(
+                f"{self._store.location}: the log was seen with entry {witness}, but {here}; it ends with "
+                f"{found or 'nothing'}: the media was put back to an older state, or is another one"
+            )
 
     def append(self, body: EntryBody, *, run: str | None, admit: Admission) -> int:
         """Commit one entry and return its slot; `admit` is asked again for every slot that is tried.

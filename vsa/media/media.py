@@ -19,43 +19,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vsa.errors import (
-    BadRequest,
-    MediaConflict,
-    MediaDamaged,
-    MediaUnusable,
-    ObjectMissing,
-    ObjectsDoomed,
-    VsaError,
-    WrongKey,
-)
-from vsa.media import admission, documents, layout, recall
+from vsa.errors import BadRequest, MediaConflict, MediaUnusable, WrongKey
+from vsa.media import admission, documents, intents, layout, opening, recall
 from vsa.media.access import NO_SECRETS, StoreAccess
-from vsa.media.descriptor import describe_new, read_descriptor, require_extent_size
+from vsa.media.descriptor import read_descriptor
 from vsa.media.entries import EntryBody, PointEntry, RelocateEntry, RotateEntry
 from vsa.media.log import Log
-from vsa.media.places import make_store, open_store
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.media.witness import Witness
-from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, IndexRef, Intent, Point
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, IndexRef, Intent
 
 if TYPE_CHECKING:
-    from vsa.media.closure import Closure
     from vsa.media.coding import PackCodec
-    from vsa.media.destination import Destination
     from vsa.media.disk_index import DiskIndex
     from vsa.media.disk_writer import DiskWriter
     from vsa.media.extent_reader import ExtentReader
     from vsa.media.index import IndexFile, Offer
     from vsa.media.key_ring import KeyRing, Unlocked
-    from vsa.media.moves import Relocations
     from vsa.media.partial import PartialDisk, Unreadable
+    from vsa.media.proofs import Proofs
     from vsa.media.sharing import SharedExtents, Sharing
+    from vsa.media.whereabouts import Whereabouts
     from vsa.media.wrapping import WrappingKey
 
 Clock = Callable[[], datetime]
@@ -100,9 +89,7 @@ class Media:
             random=random,
             recall=None if from_log else partial(recall.newest, self._store, self._about.id),
         )
-        self._codec: PackCodec | None = None
         self._key_is_current = unlocked is None
-        self._moved: tuple[tuple[int, int], Relocations] | None = None
 
     @classmethod
     def create(
@@ -121,19 +108,9 @@ class Media:
         MediaConflict if anything at all is there: media is never made over something. NoMedia if the
         container or bucket does not exist.
         """
-        require_extent_size(extent_size)
-        try:
-            store = make_store(location, access, random=random)
-        except MediaConflict as error:
-            raise _interrupted(open_store(location, access, random=random)) or error from error
-        unlocked = None
-        if wrapping is None:
-            describe_new(store, extent_size=extent_size, now=now, random=random)
-        else:
-            from vsa.media.key_ring import Unlocked, seal_new
-
-            sealer = seal_new(store, wrapping, extent_size=extent_size, now=now, random=random)
-            unlocked = Unlocked(sealer, 0)
+        store, unlocked = opening.make(
+            location, access, wrapping, extent_size=extent_size, now=now, random=random
+        )
         return cls(store, write=True, unlocked=unlocked, clock=clock, random=random)
 
     @classmethod
@@ -159,8 +136,7 @@ class Media:
         NoMedia if there is none. MediaUnusable if a newer version is needed, or if it cannot be written
         safely though `write` asks for it. MediaDamaged if media.json was altered.
         """
-        store = open_store(location, access, random=random)
-        unlocked = _unlock(store, wrapping, random)
+        store, unlocked = opening.unlock(location, access, wrapping, random=random)
         media = cls(store, write=write, from_log=from_log, unlocked=unlocked, clock=clock, random=random)
         if expected_id not in ("", media.id):
             raise MediaConflict(
@@ -188,15 +164,25 @@ class Media:
     def sealed(self) -> bool:
         return self._about.sealed
 
-    @property
+    @cached_property
     def codec(self) -> PackCodec:
         """How extents become frames of packs here."""
         from vsa.media.coding import PackCodec
 
-        if self._codec is None:
-            sealer = self._unlocked.sealer if self._unlocked else None
-            self._codec = PackCodec(self.id, self.extent_size, sealer)
-        return self._codec
+        return PackCodec(self.id, self.extent_size, self._unlocked.sealer if self._unlocked else None)
+
+    @cached_property
+    def whereabouts(self) -> Whereabouts:
+        """Where the extents of disks lie here: what `disk_index` and its kin ask."""
+        from vsa.media.whereabouts import Whereabouts
+
+        return Whereabouts(self._store, self._about, overhead=self.codec.overhead)
+
+    @property
+    def _proofs(self) -> Proofs:
+        from vsa.media.proofs import Proofs
+
+        return Proofs(self._store, self.whereabouts, self.codec, view=self.view, random=self._random)
 
     @property
     def key_ring(self) -> KeyRing:
@@ -232,13 +218,8 @@ class Media:
 
     def require_witness(self, witness: Witness) -> None:
         """MediaDamaged, naming both, unless the log has the very entry that the witness names."""
-        found = self.view().witness
-        if (digest := self._log.digest_of(witness.slot)) != witness.sha256:
-            here = f"has {digest} there" if digest else "has no such slot"
-            raise MediaDamaged(
-                f"{self.location}: the log was seen with entry {witness}, but {here}; it ends with "
-                f"{found or 'nothing'}: the media was put back to an older state, or is another one"
-            )
+        self.view()
+        self._log.require(witness)
 
     def checkpoint_if_due(self, *, every: int = recall.EVERY) -> bool:
         """Store a checkpoint if the newest one is `every` entries old; whether it did. Never an error: it
@@ -270,19 +251,17 @@ class Media:
             # First of all: what a fenced run has stored may be gone already, its intent too.
             admission.require_unfenced(self.view(), run)
             self._require_intent(run)
-            require = self._closure(body.point).require
+            require = self._proofs.of_point(body.point)
             view = self.view()
             if not body.point.records and run not in view.committed:
                 # A record of what is refused would outlive it: a rebuild could not tell which was committed.
                 require(view)
-                body = PointEntry(point=self._recorded(body.point, str(run)))
+                body = PointEntry(point=self._proofs.recorded(body.point, str(run)))
         elif isinstance(body, RelocateEntry):
-            require = self._destination(body, self.view()).require
+            require = self._proofs.of_relocation(body, self.view())
         elif isinstance(body, RotateEntry):
             self.key_ring.document(body.key)
-        return self._log.append(
-            body, run=run, admit=lambda view: admission.admit(view, body, run=run, require=require)
-        )
+        return self._commit(body, run, require)
 
     def relocate(self, body: RelocateEntry, *, run: str, planned_on: View) -> int:
         """Commit that frames have moved, as was decided by looking at `planned_on`.
@@ -291,7 +270,9 @@ class Media:
         or damaged; RunStopped if the run is fenced.
         """
         self._require_writable()
-        require = self._destination(body, planned_on).require
+        return self._commit(body, run, self._proofs.of_relocation(body, planned_on))
+
+    def _commit(self, body: EntryBody, run: str | None, require: admission.Requirement) -> int:
         return self._log.append(
             body, run=run, admit=lambda view: admission.admit(view, body, run=run, require=require)
         )
@@ -312,25 +293,15 @@ class Media:
         MediaConflict if another process used this run's id.
         """
         self._require_writable()
-        name, data = layout.intent(intent.run), documents.encode(intent)
-        try:
-            self._store.create(name, [data])
-        except MediaConflict:
-            if self._store.read(name, limit=layout.MAX_DOCUMENT_SIZE) != data:
-                raise
+        intents.record(self._store, intent)
 
     def intent(self, run: str) -> Intent | None:
         """What one run recorded before it began; None if it has no intent here."""
-        try:
-            return self._read_intent(layout.intent(run))
-        except ObjectMissing:
-            return None
+        return intents.recorded(self._store, run)
 
     def runs(self) -> Iterator[str]:
         """The ids of all runs that a listing shows; a convenience, it may miss some."""
-        for name in self._store.folders(layout.RUNS):
-            if layout.is_run(name):
-                yield name
+        return intents.runs(self._store)
 
     def disk_writer(
         self,
@@ -358,26 +329,15 @@ class Media:
             scratch=scratch,
             random=self._random,
             parent=parent,
-            relocations=self._relocations(self.view()),
+            relocations=self.whereabouts.moves(self.view()),
             sharing=sharing,
         )
 
     def sharing(self, offer: Offer) -> Sharing | None:
         """What the streams of one process store together, as long as it lives; None: nothing is shared."""
-        from vsa.media.digests import open_digests
-        from vsa.media.extent_sample import ExtentSample
-        from vsa.media.index import Offer
-        from vsa.media.recent_extents import RecentExtents
-        from vsa.media.sharing import Sharing
-        from vsa.media.stored_extents import StoredExtents
+        from vsa.media.sharing import open_sharing
 
-        if offer is Offer.OFF:
-            return None
-        sample = ExtentSample(lambda ref: open_digests(self._store, ref, media_id=self.id))
-        stored = StoredExtents(
-            sample, opened=self._index, relocations=self._relocations, size_of=self._store.size
-        )
-        return Sharing(offer, recent=RecentExtents(), stored=stored, view=self.view)
+        return open_sharing(self._store, self.whereabouts, offer, view=self.view)
 
     def heal(
         self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str, planned_on: View
@@ -407,12 +367,7 @@ class Media:
         What is read of an index is proven first. MediaDamaged if one is not what its reference says.
         `opened` opens one for somebody who needs them more than once.
         """
-        from vsa.media.disk_index import DiskIndex
-
-        view = view or self.view()
-        sound = sound_indexes(view)
-        files = [(opened or self.open_index)(sound.get(ref.name, ref)) for ref in indexes]
-        return DiskIndex(files, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
+        return self.whereabouts.disk(indexes, disk_size, view or self.view(), opened=opened)
 
     def partial_disk(
         self,
@@ -426,33 +381,12 @@ class Media:
 
         `opened` keeps indexes for the next disk that shares them.
         """
-        from vsa.media.partial import PartialDisk
-
-        view = view or self.view()
-        sound = sound_indexes(view)
-        cache = {} if opened is None else opened
-        layers = [self._layer(sound.get(ref.name, ref), cache) for ref in indexes]
-        return PartialDisk(layers, self._relocations(view), disk_size=disk_size, extent_size=self.extent_size)
-
-    def _layer(self, ref: IndexRef, opened: dict[str, IndexFile | Unreadable]) -> IndexFile | Unreadable:
-        from vsa.media.partial import Unreadable
-
-        if ref.name not in opened:
-            try:
-                opened[ref.name] = self.open_index(ref, by_parts=True)
-            except MediaDamaged as error:
-                opened[ref.name] = Unreadable(ref.name, str(error))
-        return opened[ref.name]
+        return self.whereabouts.partial_disk(indexes, disk_size, view or self.view(), opened=opened)
 
     def must_be_read_again(self, backup: DiskBackup) -> bool:
         """Whether a point with this disk's backup would be refused: something that it needs is doomed by now,
         or was found damaged before the backup could rely on it. Reads all rows of its indexes."""
-        alone = Point.model_construct(disks=(backup,), records=())
-        try:
-            self._closure(alone).require(self.view())
-        except (ObjectMissing, ObjectsDoomed):
-            return True
-        return False
+        return self._proofs.must_be_read_again(backup)
 
     def extent_reader(self) -> ExtentReader:
         from vsa.media.extent_reader import ExtentReader
@@ -464,20 +398,7 @@ class Media:
     ) -> IndexFile:
         """One index, proven as far as it is read; with `by_parts` at first only its footer. `kind` is what it
         becomes, an IndexFile if nothing is said."""
-        from vsa.media.index import IndexFile, open_index
-
-        return open_index(
-            self._store,
-            ref,
-            media_id=self.id,
-            extent_size=self.extent_size,
-            overhead=self.codec.overhead,
-            by_parts=by_parts,
-            kind=kind or IndexFile,
-        )
-
-    def _index(self, ref: IndexRef, view: View) -> IndexFile:
-        return self.open_index(sound_indexes(view).get(ref.name, ref))
+        return self.whereabouts.open_index(ref, by_parts=by_parts, kind=kind)
 
     def _require_writable(self) -> None:
         if not self._writable:
@@ -489,74 +410,6 @@ class Media:
         if self.intent(run) is None:
             raise BadRequest(f"run {run} has no intent on this media: begin the run first")
 
-    def _read_intent(self, name: str) -> Intent:
-        data = self._store.read(name, limit=layout.MAX_DOCUMENT_SIZE)
-        return documents.decode(data, Intent, f"{self.location}: {name}")
-
-    def _closure(self, point: Point) -> Closure:
-        """Everything the point refers to, found to be there."""
-        from vsa.media.closure import Closure
-
-        view = self.view()
-        # It is asked once for each slot that is tried: every index is opened once for all of them.
-        opened = partial(self.disk_index, opened=cache(self.open_index))
-        try:
-            return Closure(self._store, point, view, opened)
-        except ObjectMissing as error:
-            raise self._doomed_or(error, point) from error
-
-    def _recorded(self, point: Point, run: str) -> Point:
-        """The point with all that it says stored once more, in packs."""
-        from vsa.media.records import RecordWriter
-
-        writer = RecordWriter(self._store, self.codec, random=self._random)
-        return point.model_copy(update={"records": writer.store(run, point)})
-
-    def _doomed_or(self, error: ObjectMissing, point: Point) -> VsaError:
-        """What is missing because it was doomed is no damage: the run began before it was."""
-        doomed = self.view().doomed
-        gone = [ref.name for disk in point.disks for ref in disk.indexes if ref.name in doomed]
-        return ObjectsDoomed(f"{gone[0]} was given up while the run was reading: {error}") if gone else error
-
-    def _destination(self, relocate: RelocateEntry, planned_on: View) -> Destination:
-        """What a relocation leads to, found to be there."""
-        from vsa.media.destination import Destination
-        from vsa.media.moves import open_moves
-
-        ref = relocate.table
-        table = None if ref is None else open_moves(self._store, ref, media_id=self.id)
-        return Destination(self._store, relocate, table, planned_on)
-
-    def _relocations(self, view: View) -> Relocations:
-        """The tables of a view, loaded once as long as nothing new has moved."""
-        from vsa.media.moves import Relocations
-
-        known = (len(view.relocations), len(view.doomed))
-        if self._moved is None or self._moved[0] != known:
-            relocations = Relocations(self._store, view.relocations, media_id=self.id, doomed=view.doomed)
-            self._moved = (known, relocations)
-        return self._moved[1]
-
-
-def _unlock(store: Store, wrapping: WrappingKey | None, random: Random) -> Unlocked | None:
-    about, data = read_descriptor(store)
-    if not about.sealed and wrapping is None:
-        return None
-    from vsa.media.key_ring import unlock
-
-    return unlock(store, about, data, wrapping, random=random)
-
-
-def _interrupted(store: Store) -> MediaConflict | None:
-    from vsa.media.key_ring import interrupted_init
-
-    return interrupted_init(store)
-
 
 def _nothing(_: View) -> None:
     """Most entries need nothing but the log."""
-
-
-def sound_indexes(view: View) -> dict[str, IndexRef]:
-    """Copies that stand in for damaged indexes."""
-    return {moved.name: moved.ref for item in view.relocations for moved in item.entry.indexes}

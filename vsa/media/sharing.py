@@ -9,14 +9,17 @@ import threading
 from collections.abc import Callable, Iterable
 
 from vsa.errors import TryAgainLater
-from vsa.media.extent_sample import salt
+from vsa.media.digests import open_digests
+from vsa.media.extent_sample import ExtentSample, salt
 from vsa.media.frames import Fingerprint
 from vsa.media.index import Offer
 from vsa.media.pack import Frame
 from vsa.media.recent_extents import RecentExtents
 from vsa.media.shared_packs import PendingPack, Place
+from vsa.media.store import Store
 from vsa.media.stored_extents import StoredExtents
 from vsa.media.view import View
+from vsa.media.whereabouts import Whereabouts
 
 
 class Sharing:
@@ -40,6 +43,19 @@ class Sharing:
         return SharedExtents(
             self._offer, client, recent=self._recent, stored=self._stored, seen=view, view=self._view
         )
+
+
+def open_sharing(
+    store: Store, whereabouts: Whereabouts, offer: Offer, *, view: Callable[[], View]
+) -> Sharing | None:
+    """What the streams of one process share of one media; None if nothing is to be shared."""
+    if offer is Offer.OFF:
+        return None
+    sample = ExtentSample(lambda ref: open_digests(store, ref, media_id=whereabouts.media_id))
+    stored = StoredExtents(
+        sample, opened=whereabouts.index, relocations=whereabouts.moves, size_of=store.size
+    )
+    return Sharing(offer, recent=RecentExtents(), stored=stored, view=view)
 
 
 class SharedExtents:

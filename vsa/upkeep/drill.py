@@ -15,7 +15,7 @@ from vsa.errors import MediaDamaged
 from vsa.media.frames import Fingerprint
 from vsa.media.index import ZEROS, IndexFile
 from vsa.media.layout import SEGMENT
-from vsa.media.media import Media, sound_indexes
+from vsa.media.media import Media
 from vsa.media.store import Buffer
 from vsa.media.view import View
 from vsa.model import DiskBackup
@@ -67,7 +67,7 @@ class Drill:
 
     def _files(self) -> list[IndexFile]:
         """The disk's indexes; none if one cannot be read: the restore itself names what is lost by that."""
-        sound, media = sound_indexes(self._view), self._media
+        sound, media = self._view.sound_indexes(), self._media
         try:
             return [media.open_index(sound.get(ref.name, ref), by_parts=True) for ref in self._backup.indexes]
         except MediaDamaged:

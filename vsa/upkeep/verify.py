@@ -16,7 +16,7 @@ from pathlib import Path
 from vsa.errors import BadRequest, MediaDamaged, VsaError
 from vsa.media import layout
 from vsa.media.index import PackRef
-from vsa.media.media import Media, sound_indexes
+from vsa.media.media import Media
 from vsa.media.parquet import Rows
 from vsa.media.partial import KNOWN
 from vsa.media.pinned import require_stored
@@ -180,7 +180,7 @@ class _Verification:
 
     def _prove_indexes(self, view: View, versions: Sequence[DiskVersion]) -> None:
         """Every byte of every index; a digests shard too, which is a cache and harms nobody."""
-        sound = sound_indexes(view)
+        sound = view.sound_indexes()
         refs = {ref.name: sound.get(ref.name, ref) for item in versions for ref in item.backup.indexes}
         new = [ref for name, ref in refs.items() if name not in self._indexes]
         self._indexes |= refs.keys()
