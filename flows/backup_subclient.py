@@ -147,7 +147,9 @@ class _Story:
         finally:
             report = self._end()
         keep_witness(self._job.media, return_state=True)
-        show_report(report, self._proxies, return_state=True)
+        children = {disk: str(child) for disk, child in self._streams.children.items()}
+        location = self._job.media.location
+        show_report(report, self._proxies, streams=children, location=location, return_state=True)
         return report
 
     def _backup(self) -> None:

@@ -6,10 +6,9 @@ from dataclasses import replace
 from uuid import UUID
 
 from prefect import task
-from prefect.logging import get_run_logger
 
 from tasks.policy import REPEATED, STAGE
-from tasks.progress import LoggedProgress
+from tasks.progress import stream_progress
 from vsa.errors import VsaError
 from vsa.media.media import Media
 from vsa.media.outcomes import StreamOutcome, keep_outcome
@@ -26,7 +25,8 @@ from vsa.transfer.order import StreamOrder
 )
 def carry_out(order: StreamOrder, surroundings: Streaming) -> DiskBackup:
     """Download the disk's changed extents and write them to the media."""
-    return stream(order, replace(surroundings, progress=LoggedProgress(get_run_logger())))
+    with stream_progress(order.disk, job=order.job) as progress:
+        return stream(order, replace(surroundings, progress=progress))
 
 
 @task(

@@ -8,10 +8,9 @@ from typing import Protocol
 from uuid import UUID
 
 from prefect import task
-from prefect.logging import get_run_logger
 
 from tasks.policy import REPEATED
-from tasks.progress import LoggedProgress
+from tasks.progress import stream_progress
 from vsa.model import DiskBackup, SnapshotRef, SourceDisk
 from vsa.transfer.backup_job import BackupJob, Carry
 from vsa.transfer.order import StreamOrder
@@ -59,4 +58,5 @@ class InProcess:
 
     def carry(self, order: StreamOrder) -> DiskBackup:
         """Carry it out in this thread; its task reports how far it is."""
-        return self.job.stream(order, LoggedProgress(get_run_logger()))
+        with stream_progress(order.disk) as progress:
+            return self.job.stream(order, progress)
