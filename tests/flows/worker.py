@@ -1,4 +1,4 @@
-"""Workers of proxies as they are started on a proxy: real processes that can be killed, and their children."""
+"""Workers as they are started on a proxy: real processes that can be killed, and what runs below them."""
 
 from __future__ import annotations
 
