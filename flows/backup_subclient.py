@@ -33,7 +33,7 @@ from pydantic import Field
 
 from blocks.proxy import saved_proxies
 from blocks.subclient import BackupSubclient
-from tasks.child_runs import cancel, children_of, has_server
+from tasks.child_runs import end_children, has_server
 from tasks.cleanup import complete_job, release_bases, release_dead_runs, release_run
 from tasks.clients import create_client_entries
 from tasks.commit import commit_point
@@ -68,7 +68,7 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     logger = flow_run_logger(flow_run, flow)
     logger.info("Cleaning up after %s", state.name)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
-    cancel(children_of(flow_run.id))
+    end_children(flow_run.id)
     pending = job.release_all()
     for message in pending:
         logger.error("%s", message)
@@ -187,6 +187,9 @@ class _Story:
         """Stage 8: streams first, then what they leave behind, then the report."""
         job = self._job
         job.stop.set()
+        for vm_run in self._runs:
+            vm_run.wait()
+        self._streams.end()
         self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
         self._proxies |= {backup.disk.key: backup.proxy for vm_run in self._runs for backup in vm_run.backups}
         self._alarms += [*job.doubts(), *job.harms(self._disks)]
@@ -250,10 +253,13 @@ class _VmRun:
         committed: Any = allow_failure(self._committed)
         self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
 
-    def end(self) -> tuple[str, ...]:
-        """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
+    def wait(self) -> None:
+        """Return once nothing of the run is under way but its release."""
         begun: list[PrefectFuture[Any] | None] = [self.snapshots, *self._transfers, self._committed]
         wait([future for future in begun if future is not None])
+
+    def end(self) -> tuple[str, ...]:
+        """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
         if self.released is not None:
             self.released.wait()
             if self.released.state.is_completed():

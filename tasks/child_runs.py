@@ -107,12 +107,12 @@ class ChildRuns:
         )
 
     def _start(self, proxy: Proxy, orders: Sequence[StreamOrder]) -> FlowRun:
-        (seen,) = seen_by_prefect([proxy])
+        (seen,) = answered(lambda: seen_by_prefect([proxy]), self._stop)
         if seen.refusal:
             raise ProxyLost(_attempt(proxy, Failure.REFUSED, seen.refusal))
         # One key for all attempts at this request: an answer that was lost makes no second child.
         key = uuid4().hex
-        child = self._answered(lambda: _create(proxy, self._subclient, orders, key))
+        child = answered(lambda: _create(proxy, self._subclient, orders, key), self._stop)
         for order in orders:
             self._started(order, child.id)
         _log.info("%s is given to proxy %s (run %s)", child.name, proxy.name, child.id)
@@ -123,12 +123,12 @@ class ChildRuns:
         waiting = _Waiting(proxy, self._clock)
         try:
             while True:
-                state = self._answered(lambda: _state_of(child.id))
+                state = answered(lambda: _state_of(child.id), self._stop)
                 if state is None:
                     raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
                 if state.is_final():
                     return state
-                if reason := self._answered(partial(waiting.in_vain, state)):
+                if reason := answered(partial(waiting.in_vain, state), self._stop):
                     cancel([child.id], wait_seconds=0)
                     raise ProxyLost(_attempt(proxy, Failure.NOT_STARTED, reason))
                 self._stop.wait(LOOK_SECONDS)
@@ -136,16 +136,17 @@ class ChildRuns:
             cancel([child.id])
             raise
 
-    def _answered(self, ask: Callable[[], T]) -> T:
-        """The server's answer, however long it takes: a job outlives an outage of its server."""
-        while True:
-            try:
-                return ask()
-            except (httpx.TransportError, PrefectHTTPStatusError) as error:
-                if not _may_pass(error):
-                    raise
-                _log.warning("the Prefect server does not answer (%s); asking again", type(error).__name__)
-                self._stop.wait(LOOK_SECONDS)
+
+def answered(ask: Callable[[], T], stop: Stop) -> T:
+    """The server's answer, however long it takes: a job outlives an outage. RunStopped on a stop."""
+    while True:
+        try:
+            return ask()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            if not _may_pass(error):
+                raise
+            _log.warning("the Prefect server does not answer (%s); asking again", type(error).__name__)
+            stop.wait(LOOK_SECONDS)
 
 
 class _Waiting:
@@ -230,6 +231,15 @@ def children_of(job: UUID) -> list[UUID]:
             if not page:
                 return found
             found += [run.id for run in page]
+
+
+def end_children(job: UUID) -> bool:
+    """Cancel the job's child runs that are still under way, and wait for their end; whether all have ended."""
+    try:
+        return cancel(children_of(job))
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        _log.warning("the job's child runs are not known: %s", type(error).__name__)
+        return False
 
 
 def cancel(flow_runs: Sequence[UUID], *, wait_seconds: float = STOP_SECONDS) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
-from tasks.child_runs import ChildRuns, ProxyLost
+from tasks.child_runs import ChildRuns, ProxyLost, answered, end_children
 from tasks.lanes import Lane
 from tasks.pools import seen_by_prefect
 from vsa.errors import StreamFailed
@@ -26,6 +26,8 @@ class ProxyStreams:
     def __init__(self, job: BackupJob, subclient: str, proxies: Sequence[Proxy]) -> None:
         """`subclient` is the name of the job's block, `proxies` those that were found usable."""
         self._proxies = {proxy.name: proxy for proxy in proxies}
+        self._job = job.id
+        self._stop = job.stop
         self._children: dict[str, UUID] = {}
         self._moved = 0
         self._lock = threading.Lock()
@@ -63,10 +65,14 @@ class ProxyStreams:
                 raise StreamFailed(outcome.error)
             return outcome.backup
 
+    def end(self) -> None:
+        """Once all streams have come back: end the runs that were given up, and live."""
+        end_children(UUID(self._job))
+
     def _next(self, order: StreamOrder, attempts: Sequence[Attempt]) -> Proxy:
         with self._lock:
             turn, self._moved = self._moved, self._moved + 1
-        seen = seen_by_prefect(list(self._proxies.values()))
+        seen = answered(lambda: seen_by_prefect(list(self._proxies.values())), self._stop)
         found = next_proxy(seen, attempts, region=order.disk.region, turn=turn)
         if found is None:
             tried = "; ".join(f"{item.proxy} {item.failure}: {item.reason}" for item in attempts)

@@ -48,6 +48,9 @@ class Streams(Protocol):
     def carry(self, order: StreamOrder) -> DiskBackup:
         """The disk's backup. For any number of threads, each of them in its task."""
 
+    def end(self) -> None:
+        """Nothing of the job's streams goes on after this."""
+
 
 @dataclass(frozen=True)
 class InProcess:
@@ -60,3 +63,6 @@ class InProcess:
         """Carry it out in this thread; its task reports how far it is."""
         with stream_progress(order.disk) as progress:
             return self.job.stream(order, progress)
+
+    def end(self) -> None:
+        """They have ended: each was in a thread that came back."""
