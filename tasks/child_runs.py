@@ -234,7 +234,7 @@ def children_of(job: UUID) -> list[UUID]:
 
 
 def end_children(job: UUID) -> bool:
-    """Cancel the job's child runs that are still under way, and wait for their end; whether all have ended."""
+    """Cancel the job's child runs that are still under way, and wait; whether all of them have ended."""
     try:
         return cancel(children_of(job))
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
