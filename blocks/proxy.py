@@ -33,7 +33,9 @@ class BackupProxy(Block):
         default=180, ge=1, le=3600, description="A stream that has not begun after so long goes elsewhere."
     )
     management_certificate: SecretStr | None = Field(
-        default=None, description="PEM certificate and key for Azure Classic; empty if it has none."
+        default=None,
+        description="For Azure Classic, in PEM form: the certificate first, and its private key without a "
+        "passphrase. Empty if it has none.",
     )
 
     @property
@@ -43,7 +45,7 @@ class BackupProxy(Block):
 
     def proxy(self, now: dt.datetime) -> Proxy:
         """What the engine needs to know of it at that moment."""
-        pem = self.management_certificate.get_secret_value() if self.management_certificate else ""
+        pem = self.management_certificate.get_secret_value().strip() if self.management_certificate else ""
         return Proxy(
             name=self.proxy_name,
             region=self.region,

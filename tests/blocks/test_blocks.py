@@ -22,6 +22,7 @@ from blocks.backup_media import BackupMedia
 from blocks.proxy import BackupProxy, saved_proxies
 from blocks.saved import saved_names
 from blocks.subclient import BackupSubclient
+from tests.certificates import END, certificate_of, key_of
 from tests.flows.prefect_server import ROOT, PrefectServer
 from vsa.errors import BadRequest, MediaConflict, NoMedia
 from vsa.media.access import StoreAccess
@@ -207,6 +208,18 @@ def test_every_saved_proxy_serves_as_it_is_now(proxies: list[str]) -> None:
     assert {item.name: item.refusal for item in saved_proxies()} == {"east": "", "west": "it is paused"}
 
 
+def test_what_a_management_certificate_lacks_is_known_at_every_moment(proxies: list[str]) -> None:
+    """And costs the proxy no stream of other VMs."""
+    pem = SecretStr(certificate_of("east") + key_of("east"))
+    BackupProxy(proxy_name="east", management_certificate=pem).save("east", overwrite=True)
+    BackupProxy(proxy_name="west", management_certificate=SecretStr(" ")).save("west", overwrite=True)
+    day = dt.timedelta(days=1)
+    east = [saved_proxies(moment)[0] for moment in (END, END + day)]
+    assert [found.certificate_problem for found in east] == ["", "it expired on 2027-01-01"]
+    assert all(found.management_certificate and not found.refusal for found in east)
+    assert not saved_proxies()[1].management_certificate
+
+
 def test_two_proxies_may_not_share_a_name(proxies: list[str]) -> None:
     proxy("East").save("other")
     with pytest.raises(BadRequest, match="several Proxy blocks are called east"):
@@ -305,3 +318,5 @@ def test_the_forms_hide_what_is_secret() -> None:
 def test_a_proxy_is_reached_through_a_pool_of_its_own_name_unless_its_block_says_otherwise() -> None:
     assert BackupProxy(proxy_name="Proxy-A").pool == "proxy-a"
     assert BackupProxy(proxy_name="Proxy-A", work_pool="Backup-East").pool == "Backup-East"
+    told = BackupProxy(proxy_name="Proxy-A", start_seconds=7).proxy(dt.datetime.now(dt.UTC))
+    assert (told.name, told.pool, told.start_seconds) == ("Proxy-A", "proxy-a", 7)

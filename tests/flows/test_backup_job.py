@@ -126,6 +126,26 @@ def test_a_paused_proxy_gets_no_streams_from_the_next_job_on(site: Site) -> None
     assert [(item.name, item.reason) for item in state.result().excluded] == [("proxy-a", "it is paused")]
 
 
+def test_without_a_usable_proxy_the_job_fails_with_every_reason_and_touches_nothing(site: Site) -> None:
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks(proxies=("proxy-a", "proxy-x"))
+    BackupProxy(proxy_name="proxy-a", paused=True).save("proxy-a", overwrite=True)
+    try:
+        state = site.back_up()
+    finally:
+        site.save_blocks()
+    assert state.name == "Failed"
+    for reason in (
+        f"subclient {site.name} has no usable proxy: proxy-a: it is paused",
+        "proxy-b: the subclient does not name it",
+        "proxy-x: the subclient names it, but no such proxy is defined",
+    ):
+        assert reason in str(state.message)
+    assert site.reports[-1].alarms
+    assert not site.snapshots
+    assert not list(site.media_folder.glob("runs/*"))
+
+
 def _disks_of(site: Site) -> tuple[DiskBackup, ...]:
     return site.media.view().points[site.points_of("web")[-1]].point.disks
 
