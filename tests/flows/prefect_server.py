@@ -28,7 +28,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.client.schemas.objects import FlowRun, Log, State, StateType, TaskRun
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
@@ -206,10 +206,15 @@ def flow_run_of(state: State[Any]) -> FlowRun:
 
 def messages_of(run: FlowRun | TaskRun) -> list[str]:
     """What the run's log says in the UI; a flow run's log holds its tasks' too."""
+    return [log.message for log in logs_of(run)]
+
+
+def logs_of(run: FlowRun | TaskRun) -> list[Log]:
+    """The run's log as the UI has it; a flow run's holds its tasks' too."""
     only = {"any_": [run.id]}
     asked = LogFilter(
         flow_run_id=LogFilterFlowRunId(**only) if isinstance(run, FlowRun) else None,
         task_run_id=LogFilterTaskRunId(**only) if isinstance(run, TaskRun) else None,
     )
     with get_client(sync_client=True) as client:
-        return [log.message for log in client.read_logs(log_filter=asked)]
+        return client.read_logs(log_filter=asked)
