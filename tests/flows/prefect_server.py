@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,9 +72,10 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
 
 @dataclass
 class PrefectServer:
-    """`prefect server start` on a free port of the loopback address."""
+    """`prefect server start` on a free port of the loopback address; `settings` are environment variables."""
 
     home: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
     _process: subprocess.Popen[bytes] | None = None
 
@@ -85,7 +86,7 @@ class PrefectServer:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
-                env=environment(self.home),
+                env=environment(self.home, **self.settings),
                 cwd=self.home,
                 stdout=log,
                 stderr=subprocess.STDOUT,
