@@ -112,7 +112,7 @@ def test_no_secret_is_in_any_output_table_file_or_media(finished: tuple[Job, set
     places += [(f"table {table}", text.encode()) for table, text in rows]
     leaks = [f"{place}: {found[:80]!r}" for place, data in places for found in _secrets_in(data, secrets)]
 
-    assert leaks == []
+    assert not leaks, "\n".join(leaks)
 
 
 def _rows(database: Path) -> Iterator[tuple[str, str]]:
