@@ -138,7 +138,7 @@ class StreamProgress(LoggedProgress):
                     self._show(percent, description)
                     said = description
             except Exception as error:  # noqa: BLE001 - a stream goes on, whatever is wrong with the dashboard
-                if not complained:
+                if not (complained or self._given_up):
                     self._logger.warning("the progress cannot be shown, the stream goes on: %s", error)
                 complained = True
             if ended:
@@ -173,7 +173,9 @@ def _said(work: Work, now: float, succeeded: bool | None) -> str:
     return f"{amount}, {size_text(int(rate))}/s{left}"
 
 
-def stream_progress(disk: SourceDisk, *, job: str = "") -> StreamProgress:
+def stream_progress(
+    disk: SourceDisk, *, job: str = "", every_seconds: float = SHOWN_EVERY_SECONDS
+) -> StreamProgress:
     """The progress of the disk that the running task streams; to be called in the task.
 
     `job` is the job's flow run if the task runs in another one: the artifact then has a link to it. The
@@ -185,4 +187,4 @@ def stream_progress(disk: SourceDisk, *, job: str = "") -> StreamProgress:
     artifact = ProgressArtifact(key, context.task_run)
     is_elsewhere = job and job != str(context.task_run.flow_run_id)
     suffix = f", {run_link(job, 'job')}" if is_elsewhere else ""
-    return StreamProgress(get_run_logger(), artifact.show, suffix=suffix)
+    return StreamProgress(get_run_logger(), artifact.show, suffix=suffix, shown_every_seconds=every_seconds)

@@ -21,9 +21,9 @@ from vsa.text import duration_text, size_text
 
 # Lines of each list and rows of the table that the summary shows.
 MOST_LINES = 50
-# Rows of the table artifact, a quarter of a kilobyte each. Servers stand behind others that refuse more than
+# Rows of the table artifact, some 600 bytes each at most. Servers stand behind others that refuse more than
 # 1 MiB in one request, unless told otherwise.
-MOST_ROWS = 2000
+MOST_ROWS = 1500
 _LONGEST_LINE = 1000
 
 

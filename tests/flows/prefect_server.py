@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.client.schemas.objects import FlowRun, Log, State, StateType, TaskRun
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
@@ -72,9 +72,10 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
 
 @dataclass
 class PrefectServer:
-    """`prefect server start` on a free port of the loopback address."""
+    """`prefect server start` on a free port of the loopback address; `settings` are environment variables."""
 
     home: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
     _process: subprocess.Popen[bytes] | None = None
 
@@ -85,7 +86,7 @@ class PrefectServer:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
-                env=environment(self.home),
+                env=environment(self.home, **self.settings),
                 cwd=self.home,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -206,10 +207,15 @@ def flow_run_of(state: State[Any]) -> FlowRun:
 
 def messages_of(run: FlowRun | TaskRun) -> list[str]:
     """What the run's log says in the UI; a flow run's log holds its tasks' too."""
+    return [log.message for log in logs_of(run)]
+
+
+def logs_of(run: FlowRun | TaskRun) -> list[Log]:
+    """The run's log as the UI has it; a flow run's holds its tasks' too."""
     only = {"any_": [run.id]}
     asked = LogFilter(
         flow_run_id=LogFilterFlowRunId(**only) if isinstance(run, FlowRun) else None,
         task_run_id=LogFilterTaskRunId(**only) if isinstance(run, TaskRun) else None,
     )
     with get_client(sync_client=True) as client:
-        return [log.message for log in client.read_logs(log_filter=asked)]
+        return client.read_logs(log_filter=asked)

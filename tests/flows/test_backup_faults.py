@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows.backup_subclient import backup_subclient
@@ -78,11 +78,12 @@ def test_a_failing_disk_costs_its_own_vm_the_point_and_nobody_else(site: Site) -
 
 
 def _artifact(state: State[Any]) -> str:
-    run = flow_run_of(state)
+    summary = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_of(state).id]),
+        type=ArtifactFilterType(any_=["markdown"]),
+    )
     with get_client(sync_client=True) as client:
-        (artifact,) = client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-        )
+        (artifact,) = client.read_artifacts(artifact_filter=summary)
     return str(artifact.data)
 
 

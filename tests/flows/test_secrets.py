@@ -1,4 +1,4 @@
-"""No secret leaves the engine: not in logs at DEBUG, nor in Prefect's home, nor on the media."""
+"""No secret leaves the engine: not in logs at DEBUG, nor in Prefect's database and home, nor on the media."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.azsim_process import AzsimProcess
 from tests.flows.job_process import Job
-from tests.flows.prefect_server import PrefectServer
+from tests.flows.prefect_server import PrefectServer, wait_for
 from tests.flows.site import Site, managed, unmanaged
 from vsa.media.wrapping import Passphrase
 from vsa.secret import Secret
@@ -24,6 +24,21 @@ EVERYTHING = {
     "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
     # These go to the server as well, so that its database holds what they say.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "azure,msal,urllib3",
+}
+SERVER_TOO = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG"}
+# What Prefect keeps of a job, and where: each must hold something, or nothing was looked at.
+KEPT = {
+    "artifact",
+    "artifact_collection",
+    "block_document",
+    "event_resources",
+    "events",
+    "flow_run",
+    "flow_run_state",
+    "log",
+    "task_run",
+    "task_run_state",
+    "variable",
 }
 
 PASSPHRASE = "canary of a passphrase"
@@ -39,7 +54,7 @@ SIGNATURE = re.compile(rb"(?i)\bsig(?:=|%(?:25)*3D)(?!REDACTED|SIGNATURE)[\w%+/-
 def finished(
     site: Site, simulation: AzsimProcess, prefect_server: PrefectServer
 ) -> Iterator[tuple[Job, set[str]]]:
-    """A job of many words, and the secrets that went through it.
+    """A job of many words, the server that it talked to, and the secrets that went through it.
 
     Managed and premium disks, so grants and account keys; one grant ended in mid-read, one disk refused.
     """
@@ -58,11 +73,16 @@ def finished(
         path=f"{site.snapshots_path('web-data')}/beginGetAccess",
         times=None,
     )
-    job = Job(site, prefect_server, with_server=False, **EVERYTHING)
+    server = PrefectServer(prefect_server.copy_to(site.folder / "server"), settings=SERVER_TOO).start()
+    job = Job(site, server, with_server=True, **EVERYTHING)
     try:
         assert job.wait() == 3, job.logged[-3000:]
+        wait_for(
+            "events on the server", lambda: "prefect.artifact.created" in _names(server, "event", "events")
+        )
     finally:
         job.end()
+        server.stop()
     assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\nweb: ")
     yield job, {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
 
@@ -79,31 +99,39 @@ def _grants_and_keys(state: Path) -> Iterator[str]:
     yield from keys
 
 
-def test_no_secret_is_in_any_output_database_or_media(finished: tuple[Job, set[str]]) -> None:
+def test_no_secret_is_in_any_output_table_file_or_media(finished: tuple[Job, set[str]]) -> None:
     job, secrets = finished
+    folder = job.site.folder
     assert "urllib3" in job.logged, "the libraries below were to speak"
     assert "REDACTED" in job.logged, "and to say what had to be masked"
-    assert "urllib3.connectionpool" in _logged_to_server(job.home)
+    rows = list(_rows(folder / "server" / "prefect.db"))
+    assert {table for table, _ in rows} >= KEPT
+    assert any("urllib3.connectionpool" in text for table, text in rows if table == "log")
 
-    leaks = [
-        f"{path.relative_to(job.site.folder)}: {found[:80]!r}"
-        for path in _files(job.site)
-        for found in _secrets_in(path.read_bytes(), secrets)
-    ]
+    places = [(str(path.relative_to(folder)), path.read_bytes()) for path in _files(folder)]
+    places += [(f"table {table}", text.encode()) for table, text in rows]
+    leaks = [f"{place}: {found[:80]!r}" for place, data in places for found in _secrets_in(data, secrets)]
 
-    assert leaks == []
-
-
-def _logged_to_server(home: Path) -> set[str]:
-    with closing(sqlite3.connect(home / "prefect.db")) as database:
-        return {name for (name,) in database.execute("SELECT DISTINCT name FROM log")}
+    assert not leaks, "\n".join(leaks)
 
 
-def _files(site: Site) -> list[Path]:
-    """Media, Prefect's home with its database and that database's journal, scratch space, outputs."""
-    found = [path for path in site.folder.rglob("*") if path.is_file() and path.suffix != ".img"]
-    names = {path.name for path in found}
-    assert {"media.json", "prefect.db", "stdout", "stderr"} <= names
+def _rows(database: Path) -> Iterator[tuple[str, str]]:
+    """Every row of every table. The file has long values in pieces, where a secret may be cut in two."""
+    with closing(sqlite3.connect(database)) as opened:
+        tables = opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            yield from ((table, repr(row)) for row in opened.execute(f'SELECT * FROM "{table}"'))
+
+
+def _names(server: PrefectServer, column: str, table: str) -> set[str]:
+    with closing(sqlite3.connect(server.database)) as database:
+        return {name for (name,) in database.execute(f"SELECT DISTINCT {column} FROM {table}")}
+
+
+def _files(folder: Path) -> list[Path]:
+    """Media, Prefect's homes with databases and journals, stored results, scratch space, outputs, logs."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".img"]
+    assert {path.name for path in found} >= {"media.json", "prefect.db", "server.log", "stdout", "stderr"}
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +22,7 @@ from vsa.media.cloud_errors import FAILURES, Action, answer_in, asking, meaning
 from vsa.media.scratch import joined
 from vsa.media.store import Buffer
 from vsa.ranges import MIB, ByteRange
+from vsa.threads import Threads
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -134,7 +134,7 @@ class CloudStore:
         """
         name = f"{PROBES}{self._random(16).hex()}"
         try:
-            with ThreadPoolExecutor(_PROBE_WRITERS) as writers:
+            with Threads(_PROBE_WRITERS) as writers:
                 won = sum(writers.map(lambda _: self._try_put(name), range(_PROBE_WRITERS)))
             again = self._try_put(name)
         finally:

@@ -10,7 +10,6 @@ import hashlib
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from vsa.media.index import Offer
 from vsa.media.parquet import Rows
 from vsa.media.view import View
 from vsa.model import IndexRef, ObjectRef
+from vsa.threads import Threads
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class ExtentSample:
         new = [ref for ref in wanted if ref.name not in self._indexes]
         if not new and names == self._indexes.keys():
             return
-        with ThreadPoolExecutor(_READERS) as threads:
+        with Threads(_READERS) as threads:
             read = list(threads.map(self._read, new))
         for ref, found in zip(new, read, strict=True):
             self._indexes[ref.name] = found[0].index if found else None

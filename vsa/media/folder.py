@@ -13,7 +13,6 @@ import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -22,6 +21,7 @@ from vsa.errors import DeleteRefused, MediaConflict, MediaDamaged, MediaUnusable
 from vsa.media import layout
 from vsa.media.store import Buffer
 from vsa.ranges import ByteRange
+from vsa.threads import Threads
 
 TEMPORARY = ".tmp"
 """Unfinished files; no object name can begin with a dot."""
@@ -147,7 +147,7 @@ class FolderStore:
 
     def _probe(self, area: str) -> None:
         target = f"{area}/once"
-        with ThreadPoolExecutor(_PROBE_WRITERS) as writers:
+        with Threads(_PROBE_WRITERS) as writers:
             won = sum(writers.map(lambda _: self._try_publish(target), range(_PROBE_WRITERS)))
         if won != 1 or self._try_publish(target):
             raise MediaUnusable(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from vsa.errors import MediaDamaged
@@ -18,6 +18,7 @@ from vsa.media.extent_reader import ExtentReader
 from vsa.media.partial import KNOWN, PartialDisk, PartialSegment
 from vsa.progress import Progress
 from vsa.ranges import MIB, ByteRange
+from vsa.threads import Threads
 
 _BATCH = 4 * MIB
 _ZEROS = bytes(1 * MIB)
@@ -81,7 +82,7 @@ def copy_disk(
         return done
 
     lost: list[Lost] = []
-    pool = ThreadPoolExecutor(threads, "restore")
+    pool = Threads(threads, "restore")
     try:
         for done in _in_order(pool, fetch_and_write, _batches(disk, lost), ahead=2 * threads):
             for offset, data in done.extents:
@@ -157,7 +158,7 @@ def _batches(disk: PartialDisk, lost: list[Lost]) -> Iterator[_Batch]:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_Batch], _Read], batches: Iterable[_Batch], *, ahead: int
+    pool: Threads, work: Callable[[_Batch], _Read], batches: Iterable[_Batch], *, ahead: int
 ) -> Iterator[_Read]:
     """Results in the batches' order; no more than `ahead` of them wait in memory."""
     running: deque[Future[_Read]] = deque()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vsa.errors import DeleteRefused, MediaDamaged, ObjectMissing, TryAgainLater
@@ -11,6 +10,7 @@ from vsa.media import layout
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.progress import Progress
+from vsa.threads import Threads
 
 _AT_A_TIME = 8
 
@@ -48,7 +48,7 @@ def delete(store: Store, names: Iterable[str], progress: Progress) -> Deleted:
     """Delete each of the names, all of them doomed; one that is kept does not keep the others."""
     progress.started("deleting", 0)
     try:
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        with Threads(_AT_A_TIME) as pool:
             done = pool.map(lambda name: _delete(store, name, progress), names)
             return sum(done, Deleted())
     finally:

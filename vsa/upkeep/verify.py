@@ -10,7 +10,7 @@ import datetime as dt
 import random
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from vsa.errors import BadRequest, MediaDamaged, VsaError
@@ -23,6 +23,7 @@ from vsa.media.pinned import require_stored
 from vsa.media.view import WHOLE, View
 from vsa.model import ObjectRef
 from vsa.progress import SILENT, Progress
+from vsa.threads import Threads
 from vsa.upkeep.contents import DiskVersion, disks, segments
 from vsa.upkeep.drill import Drill
 from vsa.upkeep.frames import FrameSpool
@@ -53,7 +54,7 @@ def verify(
     if not 0 < sample <= 1:
         raise BadRequest(f"a sample of {sample:.1%}: expected more than 0 % and at most 100 %")
     chosen = Sample.on(date, sample, rng or random.SystemRandom())
-    with ThreadPoolExecutor(threads, "verify") as pool:
+    with Threads(threads, "verify") as pool:
         return _Verification(media, depth, chosen, scratch, threads, pool, progress).run(points)
 
 
@@ -67,7 +68,7 @@ class _Verification:
         sample: Sample,
         scratch: Path,
         threads: int,
-        pool: ThreadPoolExecutor,
+        pool: Threads,
         progress: Progress,
     ) -> None:
         self._media = media
