@@ -175,12 +175,14 @@ class TestAWriterBeside:
     def test_that_commits_after_the_doom_is_told_to_read_again(self, keeping, old, delta):
         run = keeping.begin()
         entry, _ = keeping.written(run, delta)
+        assert not keeping.media.must_be_read_again(entry.point.disks[0])
         keeping.forget(old)
         keeping.prune()
         with pytest.raises(ObjectsDoomed):
             keeping.media.append(entry, run=run)
         assert keeping.media.must_be_read_again(entry.point.disks[0])
         again, holds = keeping.written(run, {at: ("c", at) for at in range(8)})
+        assert not keeping.media.must_be_read_again(again.point.disks[0])
         keeping.held[keeping.media.append(again, run=run)] = holds
         keeping.require_sound()
 

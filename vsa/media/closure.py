@@ -13,22 +13,30 @@ from vsa.media.layout import SEGMENT
 from vsa.media.pinned import require_stored
 from vsa.media.store import Store
 from vsa.media.view import View
-from vsa.model import DiskBackup, IndexRef, Point
+from vsa.model import DiskBackup, IndexRef, ObjectRef
 
 OpenIndex = Callable[[Sequence[IndexRef], int, View], DiskIndex]
 """The contents of a disk of some size under a view."""
 
 
 class Closure:
-    """What a point needs. `view` is one under which it is about to be committed."""
+    """What a point with these disks needs. `view` is one under which it is about to be committed."""
 
-    def __init__(self, store: Store, point: Point, view: View, opened: OpenIndex) -> None:
-        """BadRequest if an index is of another disk or lacks a pack that the point lists; MediaDamaged if
-        something is not there as it was stored."""
-        self._disks = point.disks
-        self._records = frozenset(ref.name for ref in point.records)
+    def __init__(
+        self,
+        store: Store,
+        disks: Sequence[DiskBackup],
+        view: View,
+        opened: OpenIndex,
+        *,
+        records: Sequence[ObjectRef] = (),
+    ) -> None:
+        """BadRequest if an index is of another disk or lacks a pack that a disk lists; MediaDamaged if
+        something is not there as it was stored. `records` are the packs that hold the point once more."""
+        self._disks = disks
+        self._records = frozenset(ref.name for ref in records)
         self._opened = opened
-        for disk in point.disks:
+        for disk in disks:
             self._add(store, disk, opened(disk.indexes, disk.disk.size, view), view)
 
     def require(self, view: View) -> None:

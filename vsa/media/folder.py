@@ -45,6 +45,7 @@ _ADVICE = {
     errno.EACCES: "permission denied: check owner and mode of the folder",
     errno.EPERM: "the file system refuses hard links or the write: use one that supports them",
     errno.EOPNOTSUPP: "the file system has no hard links: use one that supports them",
+    errno.EMFILE: "raise this process's limit on open files (ulimit -n)",
     errno.ENOENT: "the folder is gone: check that the media is still mounted",
 }
 
@@ -285,7 +286,7 @@ class FolderStore:
         except OSError as error:
             if error.errno in (errno.EIO, errno.ELOOP, errno.ENOTDIR):
                 raise MediaDamaged(f"{self.location}: {name} cannot be read: {error.strerror}") from error
-            raise MediaUnusable(f"{self.location}: {name} cannot be read: {error.strerror}") from error
+            raise MediaUnusable(f"{self.location}: {name} cannot be read: {_told(error)}") from error
 
     @contextmanager
     def _deleting(self, name: str) -> Iterator[None]:
@@ -293,17 +294,18 @@ class FolderStore:
             yield
         except OSError as error:
             kind = DeleteRefused if error.errno in _KEPT else MediaUnusable
-            raise kind(f"{self.location}: cannot delete {name}: {error.strerror}") from error
+            raise kind(f"{self.location}: cannot delete {name}: {_told(error)}") from error
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            advice = _ADVICE.get(error.errno or 0, "check the file system and its log")
-            raise MediaUnusable(
-                f"{self.location}: cannot store {name}: {error.strerror}; {advice}"
-            ) from error
+            raise MediaUnusable(f"{self.location}: cannot store {name}: {_told(error)}") from error
+
+
+def _told(error: OSError) -> str:
+    return f"{error.strerror}; {_ADVICE.get(error.errno or 0, 'check the file system and its log')}"
 
 
 def _open_folder(root: Path) -> int:
@@ -312,7 +314,7 @@ def _open_folder(root: Path) -> int:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoMedia(f"{root}: no backup media, there is no such folder") from error
     except OSError as error:
-        raise MediaUnusable(f"{root}: the folder cannot be opened: {error.strerror}") from error
+        raise MediaUnusable(f"{root}: the folder cannot be opened: {_told(error)}") from error
 
 
 def _make_durable(root: Path) -> None:

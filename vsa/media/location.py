@@ -8,6 +8,7 @@ A location is shown in reports and stored by Prefect, so none may carry a secret
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def place_of(location: str) -> Place:
     if "://" not in location:
         if not location:
             raise BadRequest(f"no media location was given: expected {FORMS}")
-        return Path(location).absolute()
+        return _local(location).absolute()
     url = _split(location)
     if url.scheme == "file":
         return _folder(url)
@@ -95,10 +96,23 @@ def _split(location: str) -> SplitResult:
 
 
 def _folder(url: SplitResult) -> Path:
-    path = Path(unquote(url.path))
+    path = _local(unquote(url.path))
     if url.netloc not in ("", "localhost") or not path.is_absolute():
         raise BadRequest(f"{url.geturl()!r} is no local folder: expected file:///absolute/path")
     return path
+
+
+def _local(path: str) -> Path:
+    """BadRequest for what no file system can name: it would be a ValueError wherever it is used first."""
+    try:
+        nameable = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        nameable = False
+    if not nameable:
+        raise BadRequest(
+            f"media location {path[:200]!r} holds a character that no path has: expected {FORMS}"
+        )
+    return Path(path)
 
 
 def _container(url: SplitResult) -> BlobContainer:

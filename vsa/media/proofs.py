@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from vsa.errors import ObjectMissing, ObjectsDoomed, VsaError
@@ -16,7 +16,7 @@ from vsa.media.records import RecordWriter
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.media.whereabouts import Whereabouts
-from vsa.model import DiskBackup, Point
+from vsa.model import DiskBackup, ObjectRef, Point
 
 
 class Proofs:
@@ -39,13 +39,7 @@ class Proofs:
 
     def of_point(self, point: Point) -> Requirement:
         """Everything the point refers to is there. ObjectsDoomed or MediaDamaged if something is not."""
-        view = self._view()
-        # It is asked once for each slot that is tried: every index is opened once for all of them.
-        opened = partial(self._whereabouts.disk, opened=cache(self._whereabouts.open_index))
-        try:
-            return Closure(self._store, point, view, opened).require
-        except ObjectMissing as error:
-            raise self._doomed_or(error, point) from error
+        return self._closure(point.disks, point.records).require
 
     def of_relocation(self, relocate: RelocateEntry, planned_on: View) -> Requirement:
         """What it leads to is there. MediaDamaged if something is not."""
@@ -59,15 +53,23 @@ class Proofs:
 
     def must_be_read_again(self, backup: DiskBackup) -> bool:
         """As in `Media`."""
-        alone = Point.model_construct(disks=(backup,), records=())
         try:
-            self.of_point(alone)(self._view())
+            self._closure([backup]).require(self._view())
         except (ObjectMissing, ObjectsDoomed):
             return True
         return False
 
-    def _doomed_or(self, error: ObjectMissing, point: Point) -> VsaError:
+    def _closure(self, disks: Sequence[DiskBackup], records: Sequence[ObjectRef] = ()) -> Closure:
+        view = self._view()
+        # It is asked once for each slot that is tried: every index is opened once for all of them.
+        opened = partial(self._whereabouts.disk, opened=cache(self._whereabouts.open_index))
+        try:
+            return Closure(self._store, disks, view, opened, records=records)
+        except ObjectMissing as error:
+            raise self._doomed_or(error, disks) from error
+
+    def _doomed_or(self, error: ObjectMissing, disks: Sequence[DiskBackup]) -> VsaError:
         """What is missing because it was doomed is no damage: the run began before it was."""
         doomed = self._view().doomed
-        gone = [ref.name for disk in point.disks for ref in disk.indexes if ref.name in doomed]
+        gone = [ref.name for disk in disks for ref in disk.indexes if ref.name in doomed]
         return ObjectsDoomed(f"{gone[0]} was given up while the run was reading: {error}") if gone else error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,9 +24,11 @@ def scratch_errors(folder: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         where = folder or "the system's temporary folder"
-        reason = error.strerror or error
+        advice = "free some space or name another folder"
+        if error.errno == errno.EMFILE:
+            advice = "raise this process's limit on open files (ulimit -n)"
         raise MediaUnusable(
-            f"scratch space in {where} failed: {reason}; free some space or name another folder"
+            f"scratch space in {where} failed: {error.strerror or error}; {advice}"
         ) from error
 
 

@@ -74,12 +74,12 @@ class Whereabouts:
     def moves(self, view: View) -> Relocations:
         """The tables of a view, loaded once as long as nothing new has moved."""
         known = (len(view.relocations), len(view.doomed))
-        if self._moved is None or self._moved[0] != known:
-            relocations = Relocations(
-                self._store, view.relocations, media_id=self.media_id, doomed=view.doomed
-            )
-            self._moved = (known, relocations)
-        return self._moved[1]
+        moved = self._moved
+        # Another thread may remember those of another view meanwhile: what is given is of this one.
+        if moved is None or moved[0] != known:
+            tables = Relocations(self._store, view.relocations, media_id=self.media_id, doomed=view.doomed)
+            self._moved = moved = (known, tables)
+        return moved[1]
 
     def table(self, ref: ObjectRef) -> MovesTable:
         """One table of moves, proven. MediaDamaged if it is not what its reference says."""

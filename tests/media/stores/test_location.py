@@ -61,6 +61,9 @@ def test_a_cloud_place_is_written_as_it_was_named(location):
         "file:backup://x",
         "ftp://x/y",
         "azure://[::1/media",
+        "/backup/a\0b",
+        "file:///backup/a%00b",
+        "/backup/\ud800",
     ],
 )
 def test_anything_else_is_refused_with_the_forms_there_are(location):
