@@ -9,10 +9,12 @@ import datetime as dt
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from demo.served import ServedProcess
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 _ANSWER_SECONDS = 30.0
+_TRIES = 20
+_AGAIN_SECONDS = 1.0
 
 
 def environment(home: Path, **changes: str) -> dict[str, str]:
@@ -98,6 +102,18 @@ class PrefectApi:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
-            text = answer.read()
+        text = _answer(request)
         return json.loads(text) if text else None
+
+
+def _answer(request: urllib.request.Request) -> bytes:
+    """What the server answers. On SQLite it says 503 while others write: asked again, it answers."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not left:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+    raise AssertionError("the last try answers or raises")

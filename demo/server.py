@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event
 from typing import TextIO
 
-from azsim.control import Control
+from azsim.control import Control, ControlError
 from demo.installation import POOLS, CannotUse, Installation, choose_port, empty, left_behind, sole_use
 from demo.process_tree import Seen, adopt_orphans, family
 from demo.served import ProcessFailed, ServedProcess, Stopped, end, stop_together
@@ -50,7 +50,7 @@ class LocalServer:
             self._watch()
         except Stopped:
             self._say("\n")
-        except ProcessFailed as error:
+        except (ProcessFailed, ControlError, OSError) as error:
             self._say(f"\n\n{error}\n")
             code = 1
         finally:
