@@ -193,9 +193,10 @@ def _vm_entry(vm: FleetVm, folder: Path) -> dict[str, Any]:
     }
 
 
-def _disk(
+def new_disk(
     name: str, kind: DiskKind, size: int, content: int, *, lun: int | None = None, place: Managed | Unmanaged
 ) -> FleetDisk:
+    """A disk whose content follows from its name; `size` and `content` are bytes, as in a recipe."""
     recipe = DiskRecipe(kind, size, content, seed=zlib.crc32(name.encode()), moment=FIRST_DAY)
     return FleetDisk(name, lun, place, recipe)
 
@@ -212,9 +213,9 @@ def _fleet() -> Fleet:
 
 def _web() -> FleetVm:
     disks = (
-        _disk("web-01-os", DiskKind.GPT_EXT4, 2 * GIB, 120 * MIB, place=Managed()),
-        _disk("web-01-data-0", DiskKind.EXT4, GIB, 324 * MIB, lun=0, place=Managed()),
-        _disk("web-01-data-1", DiskKind.EXT4, GIB, 64 * MIB, lun=1, place=Managed("StandardSSD_LRS")),
+        new_disk("web-01-os", DiskKind.GPT_EXT4, 2 * GIB, 120 * MIB, place=Managed()),
+        new_disk("web-01-data-0", DiskKind.EXT4, GIB, 324 * MIB, lun=0, place=Managed()),
+        new_disk("web-01-data-1", DiskKind.EXT4, GIB, 64 * MIB, lun=1, place=Managed("StandardSSD_LRS")),
     )
     tags = {"backup": "yes", "app": "shop", "env": "prod"}
     return FleetVm("web-01", "rg-shop", "westeurope", "Standard_D2s_v5", disks, tags=tags)
@@ -224,8 +225,8 @@ def _legacy() -> FleetVm:
     os_place = Unmanaged("legacyvhds", "legacy-01-os.vhd")
     data_place = Unmanaged("legacyvhds", "legacy-01-data.vhd")
     disks = (
-        _disk("legacy-01-os", DiskKind.MBR_EXT4, 512 * MIB, 72 * MIB, place=os_place),
-        _disk("legacy-01-data", DiskKind.PAGES, 256 * MIB, 48 * MIB, lun=0, place=data_place),
+        new_disk("legacy-01-os", DiskKind.MBR_EXT4, 512 * MIB, 72 * MIB, place=os_place),
+        new_disk("legacy-01-data", DiskKind.PAGES, 256 * MIB, 48 * MIB, lun=0, place=data_place),
     )
     tags = {"backup": "yes", "app": "archive"}
     return FleetVm("legacy-01", "rg-legacy", "westeurope", "Standard_A2_v2", disks, tags=tags)
@@ -236,15 +237,15 @@ def _sql() -> FleetVm:
     os_place = Unmanaged("sqlpremium", "sql-legacy-os.vhd")
     data_place = Unmanaged("sqlpremium", "sql-legacy-data.vhd")
     disks = (
-        _disk("sql-legacy-os", DiskKind.MBR_EXT4, 512 * MIB, 56 * MIB, place=os_place),
-        _disk("sql-legacy-data", DiskKind.PAGES, 512 * MIB, 96 * MIB, lun=0, place=data_place),
+        new_disk("sql-legacy-os", DiskKind.MBR_EXT4, 512 * MIB, 56 * MIB, place=os_place),
+        new_disk("sql-legacy-data", DiskKind.PAGES, 512 * MIB, 96 * MIB, lun=0, place=data_place),
     )
     tags = {"backup": "yes", "app": "sql"}
     return FleetVm("sql-legacy", "rg-legacy", "westeurope", "Standard_DS2_v2", disks, tags=tags)
 
 
 def _batch() -> FleetVm:
-    disk = _disk("batch-07-os", DiskKind.GPT_EXT4, GIB, 48 * MIB, place=Managed("Standard_LRS"))
+    disk = new_disk("batch-07-os", DiskKind.GPT_EXT4, GIB, 48 * MIB, place=Managed("Standard_LRS"))
     return FleetVm(
         "batch-07",
         "rg-batch",
@@ -258,7 +259,7 @@ def _batch() -> FleetVm:
 
 def _scratch() -> FleetVm:
     """Excluded by a filter on its tag."""
-    disk = _disk("scratch-01-os", DiskKind.GPT_EXT4, GIB, 16 * MIB, place=Managed("Standard_LRS"))
+    disk = new_disk("scratch-01-os", DiskKind.GPT_EXT4, GIB, 16 * MIB, place=Managed("Standard_LRS"))
     tags = {"backup": "no", "owner": "lab"}
     return FleetVm("scratch-01", "rg-lab", "westeurope", "Standard_B1s", (disk,), tags=tags)
 
@@ -276,7 +277,7 @@ def _second_day() -> Day:
     return Day(
         number=2,
         work=_on_day(2, work, grow={"web-01-data-1": 2 * GIB}),
-        attached={"web-01": _disk("web-01-data-2", DiskKind.EXT4, GIB, 40 * MIB, lun=2, place=Managed())},
+        attached={"web-01": new_disk("web-01-data-2", DiskKind.EXT4, GIB, 40 * MIB, lun=2, place=Managed())},
     )
 
 
@@ -304,7 +305,6 @@ def _on_day(
 
 def _as_pages(told: Story) -> Story:
     """The same story with the same sizes, told with database pages alone."""
-    vms = tuple(replace(vm, disks=tuple(map(_disk_of_pages, vm.disks))) for vm in told.fleet.vms)
     days = tuple(
         replace(
             day,
@@ -313,7 +313,13 @@ def _as_pages(told: Story) -> Story:
         )
         for day in told.days
     )
-    return Story(replace(told.fleet, vms=vms), days)
+    return Story(fleet_of_pages(told.fleet), days)
+
+
+def fleet_of_pages(fleet: Fleet) -> Fleet:
+    """The same fleet with the same sizes; every disk holds database pages, which need no tools."""
+    vms = tuple(replace(vm, disks=tuple(map(_disk_of_pages, vm.disks))) for vm in fleet.vms)
+    return replace(fleet, vms=vms)
 
 
 def _disk_of_pages(disk: FleetDisk) -> FleetDisk:

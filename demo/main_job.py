@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from pydantic import SecretStr
-
 from azsim.control import Control
 from demo.disks import list_sources, machine_roots, missing_tools, sha256_of
 from demo.fleet import Day, FleetDisk, Unmanaged, build_images, disk_entry, live_through, story, write_fleet
@@ -208,34 +206,17 @@ def vsa(*arguments: str) -> dict[str, Any]:
 
 def save_blocks(endpoint: dict[str, str], media: Path) -> None:
     """What an operator would enter in the Prefect UI."""
-    from blocks.azure_subscription import AzureSubscription  # noqa: PLC0415
-    from blocks.backup_media import BackupMedia  # noqa: PLC0415
-    from blocks.proxy import BackupProxy  # noqa: PLC0415
-    from blocks.subclient import BackupSubclient  # noqa: PLC0415
+    from demo import saved_blocks  # noqa: PLC0415
     from vsa.subclient import Operator, Rule, RuleGroup, Subclient, VmField  # noqa: PLC0415
 
-    subscription = AzureSubscription(
-        subscription_id=endpoint["subscription"],
-        tenant_id=endpoint["tenant"],
-        client_id=endpoint["client_id"],
-        client_secret=SecretStr(Path(endpoint["client_secret_file"]).read_text()),
-        base_url=endpoint["base_url"],
-        authority=endpoint["base_url"],
-        ca_file=endpoint["ca_file"],
-        polling_seconds=0.1,
-    )
-    place = BackupMedia(location=str(media))
-    proxies = [BackupProxy(proxy_name=name, region="westeurope") for name in ("proxy-a", "proxy-b")]
     settings = Subclient(
         name="demo",
         groups=(RuleGroup(rules=(Rule(field=VmField.REGION, operator=Operator.MATCHES, value="*europe"),)),),
         exclude=(Rule(field=VmField.TAG, tag="backup", operator=Operator.EQUALS, value="no"),),
     )
-    subscription.save("simulated-azure", overwrite=True)
-    place.save("demo-media", overwrite=True)
-    for proxy in proxies:
-        proxy.save(proxy.proxy_name, overwrite=True)
-    BackupSubclient(subscription=subscription, media=place, settings=settings).save("demo", overwrite=True)
+    saved_blocks.save_blocks(
+        endpoint, media, media_name="demo-media", proxies=("proxy-a", "proxy-b"), subclients=[settings]
+    )
 
 
 @contextmanager

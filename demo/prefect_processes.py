@@ -1,0 +1,119 @@
+"""A Prefect server and its workers as processes of their own, and the few questions asked of the server.
+
+Nothing here loads Prefect, whose import takes longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from demo.served import ServedProcess
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+HOST = "127.0.0.1"
+_ANSWER_SECONDS = 30.0
+_TRIES = 20
+_AGAIN_SECONDS = 1.0
+
+
+def environment(home: Path, **changes: str) -> dict[str, str]:
+    """The environment of a process that keeps Prefect's things in `home` and knows no server by itself."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return inherited | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_CLI_COLORS": "false",
+        "PREFECT_CLI_WRAP_LINES": "false",
+        "PYTHONPATH": str(CHECKOUT),
+        **changes,
+    }
+
+
+def prefect_server(home: Path, *, port: int, log: Path, ui: bool = True) -> ServedProcess:
+    """A server on the loopback address; its database is in `home`."""
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    return ServedProcess(
+        "the Prefect server",
+        command if ui else [*command, "--no-ui"],
+        log=log,
+        environment=environment(home),
+        folder=home,
+    )
+
+
+def prefect_worker(pool: str, *, log: Path, environment: Mapping[str, str]) -> ServedProcess:
+    """A process worker of the pool, named like it, that runs flows from this checkout."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", pool]
+    return ServedProcess(f"the worker of {pool}", command, log=log, environment=environment, folder=CHECKOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectApi:
+    """`url` ends in /api."""
+
+    url: str
+
+    def answers(self) -> bool:
+        """Whether the server is up."""
+        try:
+            return self._ask("GET", "/health") is True
+        except OSError:
+            return False
+
+    def worker_is_online(self, pool: str, *, since: dt.datetime) -> bool:
+        """Whether a worker of the pool has said after `since` that it is there."""
+        try:
+            workers = self._ask("POST", f"/work_pools/{pool}/workers/filter", {})
+        except urllib.error.HTTPError:
+            return False
+        return any(
+            worker["status"] == "ONLINE" and dt.datetime.fromisoformat(worker["last_heartbeat_time"]) >= since
+            for worker in workers
+        )
+
+    def activate_schedules(self) -> list[str]:
+        """Switch every schedule of every deployment on; says which there are."""
+        said = []
+        for deployment in self._ask("POST", "/deployments/filter", {}):
+            flow = self._ask("GET", f"/flows/{deployment['flow_id']}")
+            for schedule in deployment["schedules"]:
+                path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+                self._ask("PATCH", path, {"active": True})
+                said.append(f"{flow['name']}/{deployment['name']}")
+        return sorted(said)
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - an address of our own making
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        text = _answer(request)
+        return json.loads(text) if text else None
+
+
+def _answer(request: urllib.request.Request) -> bytes:
+    """What the server answers. On SQLite it says 503 while others write: asked again, it answers."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not left:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+    raise AssertionError("the last try answers or raises")
