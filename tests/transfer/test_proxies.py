@@ -135,7 +135,9 @@ failures = st.sampled_from(Failure)
 @given(
     proxies=some_proxies,
     region=st.sampled_from(REGIONS),
-    ends=st.lists(st.tuples(failures, st.sets(st.integers(0, 6)), st.integers(0, 5)), min_size=15),
+    ends=st.lists(
+        st.tuples(failures, st.sets(st.integers(0, 6)), st.integers(0, 5)), min_size=1, max_size=15
+    ),
     first=st.integers(0, 6),
 )
 def test_a_stream_moves_on_until_no_proxy_is_left(
@@ -179,6 +181,7 @@ def moved_to(proxies: list[Proxy], attempts: list[Attempt], *, turn: int = 0) ->
 
 def test_a_stream_moves_to_the_next_proxy_in_turn() -> None:
     assert moved_to(THREE, died("p0")) == "p1"
+    assert moved_to(THREE, died("p1")) == "p2"
     assert moved_to(THREE, died("p2")) == "p0"
     assert moved_to(THREE, died("p1", "p2")) == "p0"
     assert moved_to(THREE, died("gone")) == "p0"
