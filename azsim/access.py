@@ -32,6 +32,10 @@ class Access:
         """Whether a grant lives; one past its end does not count, though nobody has ended it."""
         return bool(self._live(resource))
 
+    def open_paths(self, resource: Resource) -> list[str]:
+        """Where the resource can be read now: the paths of its URLs, without their signatures."""
+        return [urlsplit(grant["path"]).path for grant in self._live(resource)]
+
     def is_open_for_writing(self, resource: Resource) -> bool:
         return any(grant["write"] for grant in self._live(resource))
 

@@ -23,7 +23,7 @@ from tests.engine.world import MIB, random_bytes
 from vsa.media.entries import JobEntry
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
-from vsa.model import name_key
+from vsa.model import DEFAULT_EXTENT_SIZE, name_key
 from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import Rule, RuleGroup, Subclient, VmField
 
@@ -46,6 +46,13 @@ def unmanaged(name: str, account: str, *, size: int = 2 * MIB) -> dict[str, Any]
         "blob": f"{name}.vhd",
         "size": size,
     }
+
+
+def _write_scattered(image: Path, disk: Mapping[str, Any], extents: int) -> None:
+    with image.open("wb") as file:
+        for number in range(extents):
+            file.seek(disk["size"] // extents * number)
+            file.write(random_bytes(DEFAULT_EXTENT_SIZE, f"{disk['name']} {number}"))
 
 
 @dataclass
@@ -77,12 +84,20 @@ class Site:
         account = {"name": name, "resource_group": self.group, "location": "westeurope", "sku": sku}
         self.control.create_fleet({"storage_accounts": [account]})
 
-    def add_vm(self, name: str, disks: Sequence[Mapping[str, Any]], *, fill: int | None = None) -> None:
-        """Create a running VM; `fill` bytes of each disk are random, all of it by default."""
+    def add_vm(
+        self, name: str, disks: Sequence[Mapping[str, Any]], *, fill: int | None = None, scattered: int = 0
+    ) -> None:
+        """Create a running VM; `fill` bytes of each disk are random, all of it by default.
+
+        With `scattered`, so many extents of each are, far enough from one another for a read each.
+        """
         described = []
         for disk in disks:
             image = self.folder / f"{disk['name']}.img"
-            image.write_bytes(random_bytes(disk["size"] if fill is None else fill, disk["name"]))
+            if scattered:
+                _write_scattered(image, disk, scattered)
+            else:
+                image.write_bytes(random_bytes(disk["size"] if fill is None else fill, disk["name"]))
             described.append({**disk, "image": str(image)})
         vm = {
             "name": name,
