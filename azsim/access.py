@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from azsim.arm_protocol import Wire, bad_request, conflict
 from azsim.blob_service import BlobService

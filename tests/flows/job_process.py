@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from tests.flows.prefect_server import ROOT, PrefectServer, environment
 from tests.flows.site import Site
+
+PROGRAM = (sys.executable, "-m", "flows.backup_subclient")
 
 
 class Job:
@@ -17,7 +20,7 @@ class Job:
 
     Without a server it has a Prefect home of its own that knows the site's blocks, and Prefect starts a
     temporary server beside it, which takes its time. Its streams run in its process unless it is told
-    otherwise. `settings` are environment variables.
+    otherwise. `program` is run instead of the flow's own, `settings` are environment variables.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class Job:
         *arguments: str,
         with_server: bool,
         in_process: bool = True,
+        program: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.site = site
@@ -41,7 +45,7 @@ class Job:
         with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
             # A group of its own, so that its temporary server ends with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.backup_subclient", site.name, *arguments, *in_this_process],
+                [*(program or PROGRAM), site.name, *arguments, *in_this_process],
                 env=environment(self.home, TMPDIR=str(self.scratch), **given),
                 cwd=ROOT,
                 stdout=printed,

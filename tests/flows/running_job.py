@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -44,10 +45,7 @@ class RunningJob:
     def id(self) -> UUID:
         """Of its flow run, once the server knows it."""
 
-        def look() -> UUID | None:
-            return next((run.id for run in _jobs_of(self._site) if run.id not in self._before), None)
-
-        return wait_for(f"the job of {self._site.name}", look, seconds=60)
+        return newest_job_of(self._site, other_than=self._before)
 
     @property
     def children(self) -> list[FlowRun]:
@@ -65,6 +63,15 @@ class RunningJob:
         if isinstance(self._ended, BaseException):
             raise self._ended
         return self._ended
+
+
+def newest_job_of(site: Site, *, other_than: Collection[UUID] = ()) -> UUID:
+    """The flow run of the site's newest job that is not one of these, once there is one."""
+
+    def look() -> UUID | None:
+        return next((run.id for run in _jobs_of(site) if run.id not in other_than), None)
+
+    return wait_for(f"the job of {site.name}", look, seconds=120, every=0.3)
 
 
 def _jobs_of(site: Site) -> list[FlowRun]:
