@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from azsim.arm_protocol import Wire, bad_request, conflict
 from azsim.blob_service import BlobService
@@ -31,6 +32,10 @@ class Access:
     def is_open(self, resource: Resource) -> bool:
         """Whether a grant lives; one past its end does not count, though nobody has ended it."""
         return bool(self._live(resource))
+
+    def open_paths(self, resource: Resource) -> list[str]:
+        """Where the resource can be read now: the paths of its URLs, without their signatures."""
+        return [urlsplit(grant["path"]).path for grant in self._live(resource)]
 
     def is_open_for_writing(self, resource: Resource) -> bool:
         return any(grant["write"] for grant in self._live(resource))

@@ -69,6 +69,7 @@ def _snapshot(simulation: Simulation, snapshot: Resource) -> Row:
         "created_at": snapshot.properties["timeCreated"],
         "tags": snapshot.wire.get("tags", {}),
         "grant_open": simulation.access.is_open(snapshot),
+        "read_at": simulation.access.open_paths(snapshot),
     }
 
 

@@ -67,8 +67,10 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     """Hook for runs that were cancelled or crashed: their process is gone, what it began is not."""
     logger = flow_run_logger(flow_run, flow)
     logger.info("Cleaning up after %s", state.name)
-    job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
+    show_engine_logs(str(flow_run.id))
+    # Before the job is opened, which may fail: nothing is to be read while it is deleted.
     end_children(flow_run.id)
+    job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
     pending = job.release_all()
     for message in pending:
         logger.error("%s", message)

@@ -64,6 +64,8 @@ def stream_disk(
         except VsaError as error:
             return Failed(name=UNFIT, message=str(error))
         stack.enter_context(Watch((attempt, UUID(streams[0].job)), stop))
+        if stop.is_set:
+            return _stopped()
         return _carry_out(streams, surroundings, attempt)
 
 
@@ -74,7 +76,7 @@ def _carry_out(streams: list[StreamOrder], surroundings: Streaming, attempt: UUI
         for order, future in zip(streams, futures, strict=True):
             future.wait()
             if surroundings.stop.is_set:
-                return Cancelled(message="the job is over, or this run was cancelled")
+                return _stopped()
             outcome = future.state.result(raise_on_failure=False)
             leave_word(order, surroundings.media, outcome, attempt)
             if isinstance(outcome, Exception):
@@ -86,6 +88,10 @@ def _carry_out(streams: list[StreamOrder], surroundings: Streaming, attempt: UUI
     if failed:
         return Failed(message="\n".join(failed))
     return Completed(message=f"{len(streams)} of {len(streams)} disks are on the media.")
+
+
+def _stopped() -> State[None]:
+    return Cancelled(message="the job is over, or this run was cancelled")
 
 
 def _open(subclient: str, streams: list[StreamOrder], stop: Stop, stack: ExitStack) -> Streaming:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -28,15 +28,14 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling
 
+from tasks.outage import answered
 from tasks.pools import STREAM_FLOW, pool_is_full, seen_by_prefect
-from vsa.errors import RunStopped, StreamFailed, VsaError
+from vsa.errors import StreamFailed, VsaError
 from vsa.media.media import Media
 from vsa.media.outcomes import StreamOutcome, kept_outcome
-from vsa.stop import Stop
+from vsa.stop import Stop, again
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Attempt, Failure, Proxy
-
-T = TypeVar("T")
 
 UNFIT = "Unfit"
 """Name of the state in which a child run ends whose proxy could not so much as begin."""
@@ -47,8 +46,6 @@ STOP_SECONDS = 18.0
 """How long a job that ends waits for its streams: Prefect grants thirty seconds for all of its end."""
 
 _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
-_HTTP_SERVER_ERROR = 500
-
 # Linking a child to its job counts the job's links in a plain dictionary: one at a time.
 _linking = threading.Lock()
 _log = logging.getLogger(__name__)
@@ -81,30 +78,34 @@ class ChildRuns:
         self._started = started
         self._clock = clock
 
-    def carry(self, proxy: Proxy, orders: Sequence[StreamOrder]) -> list[StreamOutcome]:
-        """Have one child run carry these streams; their outcomes in the order given.
+    def carry(self, proxy: Proxy, orders: Sequence[StreamOrder]) -> list[StreamOutcome | VsaError]:
+        """Have one child run carry these streams; what became of each, in the order given.
 
-        ProxyLost if the proxy cannot, did not start it, or died; RunStopped once the job stops, when the
-        child has ended; StreamFailed if somebody cancelled the child.
+        That is ProxyLost for one that another proxy may carry, because this one died under it or was unfit;
+        StreamFailed if somebody cancelled the child. What it left word of is done, however it ended.
+        Raises ProxyLost if the proxy cannot or did not begin, RunStopped once the job stops, when the child
+        has ended.
         """
         child = self._start(proxy, orders)
-        state = self._end_of(child, proxy)
-        if state.type is StateType.CRASHED:
-            raise ProxyLost(_attempt(proxy, Failure.DIED, f"{child.name}: {state.message}"))
-        if state.type is StateType.FAILED and state.name == UNFIT:
-            raise ProxyLost(_attempt(proxy, Failure.REFUSED, str(state.message)))
-        if state.type is StateType.CANCELLED:
-            raise StreamFailed(f"its stream was cancelled: {child.name} on proxy {proxy.name}")
-        return [self._outcome(order, child, state) for order in orders]
+        try:
+            state = self._end_of(child, proxy)
+        except ProxyLost:
+            raise
+        except BaseException:
+            # Whatever ended the waiting: no stream goes on that nobody waits for.
+            cancel([child.id])
+            raise
+        return [self._outcome(order, child, state, proxy) for order in orders]
 
-    def _outcome(self, order: StreamOrder, child: FlowRun, state: State) -> StreamOutcome:
-        found = kept_outcome(self._media, run=order.run, disk_key=order.disk.key, attempt=child.id)
-        if found is not None:
-            return found
-        return StreamOutcome(
-            error=f"the stream left no word on the media; its run {child.name} ended as {state.name}: "
-            f"{state.message or 'without a message'}"
-        )
+    def _outcome(
+        self, order: StreamOrder, child: FlowRun, state: State, proxy: Proxy
+    ) -> StreamOutcome | VsaError:
+        look = partial(kept_outcome, self._media, run=order.run, disk_key=order.disk.key, attempt=child.id)
+        try:
+            found = again(look, stop=self._stop)
+        except VsaError as error:
+            return error
+        return found or _why_no_word(child, state, proxy)
 
     def _start(self, proxy: Proxy, orders: Sequence[StreamOrder]) -> FlowRun:
         (seen,) = answered(lambda: seen_by_prefect([proxy]), self._stop)
@@ -112,41 +113,43 @@ class ChildRuns:
             raise ProxyLost(_attempt(proxy, Failure.REFUSED, seen.refusal))
         # One key for all attempts at this request: an answer that was lost makes no second child.
         key = uuid4().hex
-        child = answered(lambda: _create(proxy, self._subclient, orders, key), self._stop)
+        try:
+            child = answered(lambda: _create(proxy, self._subclient, orders, key), self._stop)
+        except (ObjectNotFound, PrefectHTTPStatusError) as error:
+            reason = f"Prefect refuses a run of {STREAM_FLOW}/{proxy.name}: {error}"
+            raise ProxyLost(_attempt(proxy, Failure.REFUSED, reason)) from error
         for order in orders:
             self._started(order, child.id)
         _log.info("%s is given to proxy %s (run %s)", child.name, proxy.name, child.id)
         return child
 
     def _end_of(self, child: FlowRun, proxy: Proxy) -> State:
-        """The child's final state; on a stop it is cancelled first."""
+        """The child's final state, whenever it comes."""
         waiting = _Waiting(proxy, self._clock)
-        try:
-            while True:
-                state = answered(lambda: _state_of(child.id), self._stop)
-                if state is None:
-                    raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
-                if state.is_final():
-                    return state
-                if reason := answered(partial(waiting.in_vain, state), self._stop):
-                    cancel([child.id], wait_seconds=0)
-                    raise ProxyLost(_attempt(proxy, Failure.NOT_STARTED, reason))
-                self._stop.wait(LOOK_SECONDS)
-        except RunStopped:
-            cancel([child.id])
-            raise
+        while True:
+            state = answered(lambda: _state_of(child.id), self._stop)
+            if state is None:
+                raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
+            if state.is_final():
+                return state
+            if reason := answered(partial(waiting.in_vain, state), self._stop):
+                cancel([child.id], wait_seconds=0)
+                raise ProxyLost(_attempt(proxy, Failure.NOT_STARTED, reason))
+            self._stop.wait(LOOK_SECONDS)
 
 
-def answered(ask: Callable[[], T], stop: Stop) -> T:
-    """The server's answer, however long it takes: a job outlives an outage. RunStopped on a stop."""
-    while True:
-        try:
-            return ask()
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            if not _may_pass(error):
-                raise
-            _log.warning("the Prefect server does not answer (%s); asking again", type(error).__name__)
-            stop.wait(LOOK_SECONDS)
+def _why_no_word(child: FlowRun, state: State, proxy: Proxy) -> StreamOutcome | VsaError:
+    """What is to be made of a stream that its child run, which ended like this, left no word of."""
+    if state.type is StateType.CRASHED:
+        return ProxyLost(_attempt(proxy, Failure.DIED, f"{child.name}: {state.message}"))
+    if state.type is StateType.FAILED and state.name == UNFIT:
+        return ProxyLost(_attempt(proxy, Failure.REFUSED, str(state.message)))
+    if state.type is StateType.CANCELLED:
+        return StreamFailed(f"its stream was cancelled: {child.name} on proxy {proxy.name}")
+    return StreamOutcome(
+        error=f"the stream left no word on the media; its run {child.name} ended as {state.name}: "
+        f"{state.message or 'without a message'}"
+    )
 
 
 class _Waiting:
@@ -281,10 +284,6 @@ def _has_ended(client: SyncPrefectClient, flow_run: UUID) -> bool:
     except ObjectNotFound:
         return True
     return state is not None and state.is_final()
-
-
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, PrefectHTTPStatusError) or error.response.status_code >= _HTTP_SERVER_ERROR
 
 
 def _ids(flow_runs: set[UUID]) -> str:

@@ -8,10 +8,11 @@ its own, and a child run stands under the task that led it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from vsa.errors import VsaError
 from vsa.media.outcomes import StreamOutcome
 from vsa.ranges import GIB
 from vsa.stop import Stop
@@ -23,13 +24,14 @@ TOGETHER = 16
 """Disks that share a child run at most: they go with it if it dies."""
 _LOOK_AT_STOP = 1.0
 
-RunTogether = Callable[[Sequence[StreamOrder]], Sequence[StreamOutcome]]
-"""Has streams carried out by one child run; their outcomes are in the order given."""
+RunTogether = Callable[[Sequence[StreamOrder]], Sequence[StreamOutcome | VsaError]]
+"""Has streams carried out by one child run; says what became of each, in the order given."""
 
 
 @dataclass(eq=False)
 class _Waiting:
     order: StreamOrder
+    alone: bool
     outcome: Future[StreamOutcome] = field(default_factory=Future)
     taken: bool = False
 
@@ -48,12 +50,12 @@ class Lane:
         self._waiting: list[_Waiting] = []
         self._changed = threading.Condition()
 
-    def carry(self, order: StreamOrder) -> StreamOutcome:
-        """What the stream came to; raises what `run` raised for the child run that it was part of.
+    def carry(self, order: StreamOrder, *, alone: bool = False) -> StreamOutcome:
+        """What the stream came to; raises what `run` said of it, or raised for all that it ran together.
 
-        RunStopped if a stop was asked for before its turn came.
+        `alone` keeps it from sharing a child run. RunStopped if a stop was asked for before its turn came.
         """
-        mine = _Waiting(order)
+        mine = _Waiting(order, alone or order.snapshot.size > self._small)
         led = self._turn(mine)
         if led:
             self._lead(led)
@@ -83,18 +85,20 @@ class Lane:
             self._changed.notify_all()
             return led
 
-    def _companions(self, mine: _Waiting) -> Iterator[_Waiting]:
-        if mine.order.snapshot.size > self._small:
-            return
-        others = [item for item in self._waiting if item is not mine]
-        fitting = [item for item in others if item.order.snapshot.size <= self._small]
-        yield from fitting[: self._together - 1]
+    def _companions(self, mine: _Waiting) -> list[_Waiting]:
+        if mine.alone:
+            return []
+        fitting = [item for item in self._waiting if item is not mine and not item.alone]
+        return fitting[: self._together - 1]
 
     def _lead(self, led: Sequence[_Waiting]) -> None:
         try:
             outcomes = self._run([item.order for item in led])
             for item, outcome in zip(led, outcomes, strict=True):
-                item.outcome.set_result(outcome)
+                if isinstance(outcome, VsaError):
+                    item.outcome.set_exception(outcome)
+                else:
+                    item.outcome.set_result(outcome)
         except BaseException as error:
             # Nobody may be left waiting, whatever ended this thread's work.
             for item in led:

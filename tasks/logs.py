@@ -1,4 +1,4 @@
-"""The engine's log records in Prefect: on the run that caused them, on the terminal, and without secrets."""
+"""The records of engine and stages in Prefect: on the run that caused them, on the terminal, no secrets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from vsa.redact import install
 
-ENGINE = "vsa"
+OURS = ("vsa", "tasks")
 
 # Everything whose records may pass a URL or a header: ours, Prefect's, the Azure SDK's, its transports'.
 _SPEAKERS = (
-    ENGINE,
+    *OURS,
     "prefect",
     "prefect.extra",
     "prefect.flow_runs",
@@ -37,19 +37,24 @@ class _OfRun(logging.Filter):
 
 
 def show_engine_logs(flow_run_id: str) -> None:
-    """Send the engine's records where Prefect's own go, those of this flow run to it, and redact them all.
+    """Send our own records where Prefect's own go, those of this flow run to it, and redact them all.
 
     Repeating it changes nothing; with another flow run, that one takes the place of the last.
     """
-    engine = logging.getLogger(ENGINE)
-    engine.setLevel(logging.getLogger("prefect").getEffectiveLevel())
-    heard = {*engine.handlers, *logging.getLogger().handlers}  # the root's by propagation
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.getLogger("prefect").getEffectiveLevel())
     for speaker in ("prefect.extra", "prefect"):
         for handler in logging.getLogger(speaker).handlers:
-            if handler not in heard:
-                engine.addHandler(handler)
+            for name in OURS:
+                _add(handler, logging.getLogger(name))
             for previous in [item for item in handler.filters if isinstance(item, _OfRun)]:
                 handler.removeFilter(previous)
             handler.addFilter(_OfRun(flow_run_id))
     for speaker in _SPEAKERS:
         install(logging.getLogger(speaker))
+
+
+def _add(handler: logging.Handler, logger: logging.Logger) -> None:
+    """Let the handler hear the logger once: not if it hears the root's, which has the record too."""
+    if handler not in {*logger.handlers, *logging.getLogger().handlers}:
+        logger.addHandler(handler)

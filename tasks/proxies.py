@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
-from tasks.child_runs import ChildRuns, ProxyLost, answered, end_children
+from tasks.child_runs import ChildRuns, ProxyLost, end_children
 from tasks.lanes import Lane
+from tasks.outage import answered
 from tasks.pools import seen_by_prefect
 from vsa.errors import StreamFailed
 from vsa.model import DiskBackup
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
-from vsa.transfer.proxies import Attempt, Proxy, next_proxy
+from vsa.transfer.proxies import Attempt, Failure, Proxy, next_proxy
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ class ProxyStreams:
         """
         attempts: list[Attempt] = []
         while True:
+            # A disk that may be what killed its proxy's process must not take others along.
+            alone = any(attempt.failure is Failure.DIED for attempt in attempts)
             try:
-                outcome = self._lanes[order.proxy].carry(order)
+                outcome = self._lanes[order.proxy].carry(order, alone=alone)
             except ProxyLost as lost:
                 attempts.append(lost.attempt)
                 order = order.model_copy(update={"proxy": self._next(order, attempts).name})

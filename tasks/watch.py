@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 class Watch:
     """Looks at flow runs now and then, in a thread of its own, and asks for a stop once one of them is over.
 
-    A server that does not answer says nothing of them.
+    The first look is before anything is done: a child may begin when its job has ended. A server that does
+    not answer says nothing of the runs.
     """
 
     def __init__(
@@ -40,27 +41,35 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if not self._one_is_over():
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _look(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            for flow_run in self._flow_runs:
-                try:
-                    over = _is_over(flow_run)
-                except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-                    _log.debug("no word of run %s: %s", flow_run, type(error).__name__)
-                    continue
-                if over:
-                    _log.warning("run %s is over or being cancelled: stopping", flow_run)
-                    self._stop.set()
-                    return
+            if self._one_is_over():
+                return
+
+    def _one_is_over(self) -> bool:
+        """Whether one of the runs is over; then the stop is asked for."""
+        for flow_run in self._flow_runs:
+            try:
+                over = _is_over(flow_run)
+            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                _log.debug("no word of run %s: %s", flow_run, type(error).__name__)
+                continue
+            if over:
+                _log.warning("run %s is over or being cancelled: stopping", flow_run)
+                self._stop.set()
+                return True
+        return False
 
 
 def _is_over(flow_run: UUID) -> bool:

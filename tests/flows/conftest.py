@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.azsim_process import AzsimProcess
+from tests.flows.fleet import Fleet
 from tests.flows.prefect_server import PrefectServer, shared_server
 from tests.flows.site import Site
 
@@ -22,6 +23,32 @@ def prefect_server(
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzsimProcess]:
     with AzsimProcess(tmp_path_factory.mktemp("azsim")) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def _fleet(
+    pytestconfig: pytest.Config, simulation: AzsimProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    server = shared_server(pytestconfig, tmp_path_factory)
+    fleet = Fleet(server, tmp_path_factory.mktemp("workers"))
+    with server.in_use():
+        fleet.register()
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture
+def fleet(_fleet: Fleet, prefect_server: PrefectServer) -> Fleet:
+    """The workers of both proxies, which are usable."""
+    _fleet.make_ready()
+    return _fleet
+
+
+@pytest.fixture
+def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[list[Site]]:
+    """Three sites whose jobs can run at the same time."""
+    yield [Site(simulation.control, tmp_path) for _ in range(3)]
+    simulation.control.clear_faults()
 
 
 @pytest.fixture

@@ -7,16 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from tests.flows.prefect_server import ROOT, PrefectServer, environment
 from tests.flows.site import Site
+
+PROGRAM = (sys.executable, "-m", "flows.backup_subclient")
 
 
 class Job:
     """One job in its own process.
 
     Without a server it has a Prefect home of its own that knows the site's blocks, and Prefect starts a
-    temporary server beside it, which takes its time. `settings` are environment variables.
+    temporary server beside it, which takes its time. Its streams run in its process unless it is told
+    otherwise. `program` is run instead of the flow's own, `settings` are environment variables.
     """
 
     def __init__(
@@ -25,6 +29,8 @@ class Job:
         server: PrefectServer,
         *arguments: str,
         with_server: bool,
+        in_process: bool = True,
+        program: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.site = site
@@ -34,13 +40,12 @@ class Job:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._printed = folder / "stdout"
-        # The server of these tests has no proxies' workers.
-        in_process = ["--in-process"] if with_server else []
+        in_this_process = ["--in-process"] if with_server and in_process else []
         self._logged = folder / "stderr"
         with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
             # A group of its own, so that its temporary server ends with it.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.backup_subclient", site.name, *arguments, *in_process],
+                [*(program or PROGRAM), site.name, *arguments, *in_this_process],
                 env=environment(self.home, TMPDIR=str(self.scratch), **given),
                 cwd=ROOT,
                 stdout=printed,

@@ -76,24 +76,28 @@ class PrefectServer:
 
     home: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    url: str = ""
+    port: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> PrefectServer:
-        port = _free_port()
+        """Return once it answers; one that was stopped comes back at its address, with its database."""
+        self.port = self.port or _free_port()
         self.home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "prefect", "server", "start"]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
+                [*command, "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"],
                 env=environment(self.home, **self.settings),
                 cwd=self.home,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.url = f"http://127.0.0.1:{port}/api"
         wait_for("the Prefect server", self._answers, seconds=_START_SECONDS)
         return self
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.engine.world import MIB, random_bytes
 from vsa.media.entries import JobEntry
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
-from vsa.model import name_key
+from vsa.model import DEFAULT_EXTENT_SIZE, name_key
 from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import Rule, RuleGroup, Subclient, VmField
 
@@ -48,6 +48,41 @@ def unmanaged(name: str, account: str, *, size: int = 2 * MIB) -> dict[str, Any]
     }
 
 
+def _write_scattered(image: Path, disk: Mapping[str, Any], extents: int) -> None:
+    with image.open("wb") as file:
+        for number in range(extents):
+            file.seek(disk["size"] // extents * number)
+            file.write(random_bytes(DEFAULT_EXTENT_SIZE, f"{disk['name']} {number}"))
+
+
+def _is_read(request: Mapping[str, Any], paths: Collection[str]) -> bool:
+    return request["range"] is not None and request["path"] in paths
+
+
+def require_no_read_after_a_delete(
+    requests: Iterable[Mapping[str, Any]], snapshots: Iterable[Mapping[str, Any]]
+) -> None:
+    """Of these snapshots, in rows of the inventory while they were read, none was withdrawn under a read."""
+    snapshots = list(snapshots)
+    names = tuple(f"/snapshots/{row['name']}".lower() for row in snapshots)
+    paths = {path for row in snapshots for path in row["read_at"]}
+    requests = list(requests)
+    withdrawn = [
+        request["number"]
+        for request in requests
+        if (request["method"] == "DELETE" and request["path"].lower().endswith(names))
+        or (request["method"] == "POST" and request["path"].lower().endswith(_ended(names)))
+    ]
+    read = [request["number"] for request in requests if _is_read(request, paths)]
+    assert read, "nothing was read"
+    assert withdrawn, "nothing was withdrawn"
+    assert max(read) < min(withdrawn), "a stream read on while its snapshot was withdrawn"
+
+
+def _ended(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{name}/endgetaccess" for name in names)
+
+
 @dataclass
 class Site:
     """Everything is named after the site, so that tests share one Azure and one Prefect."""
@@ -56,6 +91,7 @@ class Site:
     folder: Path
     name: str = field(init=False)
     media: Media = field(init=False)
+    _looked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.name = f"site{next(_numbers)}"
@@ -77,12 +113,20 @@ class Site:
         account = {"name": name, "resource_group": self.group, "location": "westeurope", "sku": sku}
         self.control.create_fleet({"storage_accounts": [account]})
 
-    def add_vm(self, name: str, disks: Sequence[Mapping[str, Any]], *, fill: int | None = None) -> None:
-        """Create a running VM; `fill` bytes of each disk are random, all of it by default."""
+    def add_vm(
+        self, name: str, disks: Sequence[Mapping[str, Any]], *, fill: int | None = None, scattered: int = 0
+    ) -> None:
+        """Create a running VM; `fill` bytes of each disk are random, all of it by default.
+
+        With `scattered`, so many extents of each are, far enough from one another for a read each.
+        """
         described = []
         for disk in disks:
             image = self.folder / f"{disk['name']}.img"
-            image.write_bytes(random_bytes(disk["size"] if fill is None else fill, disk["name"]))
+            if scattered:
+                _write_scattered(image, disk, scattered)
+            else:
+                image.write_bytes(random_bytes(disk["size"] if fill is None else fill, disk["name"]))
             described.append({**disk, "image": str(image)})
         vm = {
             "name": name,
@@ -158,6 +202,17 @@ class Site:
         """The managed snapshots of the site's resource group."""
         rows = self.control.inventory()["snapshots"]
         return [row for row in rows if f"/{self.group}/".lower() in row["id"].lower()]
+
+    def is_being_read(self, disk: str) -> bool:
+        """Whether somebody has read a snapshot of the disk since the last look at any, and still may."""
+        paths = {path for row in self.snapshots_of(disk) for path in row["read_at"]}
+        requests = self.control.requests(since=self._looked)
+        self._looked = max((request["number"] for request in requests), default=self._looked)
+        return any(_is_read(request, paths) for request in requests)
+
+    def snapshots_of(self, disk: str) -> list[dict[str, Any]]:
+        source = self.disk_id(disk).lower()
+        return [row for row in self.snapshots if row["source"].lower() == source]
 
     def require_only_bases(self) -> None:
         """Nothing of ours is in Azure but the bases, and nobody may read them."""

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tasks.logs import ENGINE, show_engine_logs
+from tasks.logs import OURS, show_engine_logs
 
 
 class Ear(logging.Handler):
@@ -22,20 +22,24 @@ class Ear(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def loggers_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (ENGINE, "prefect", "prefect.extra", ""):
+    for name in (*OURS, "prefect", "prefect.extra", ""):
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
-    monkeypatch.setattr(logging.getLogger(ENGINE), "level", logging.WARNING)
+    for name in OURS:
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.WARNING)
 
 
+@pytest.mark.parametrize("speaker", OURS)
 @pytest.mark.parametrize(
     "places", [("prefect",), ("prefect.extra",), ("prefect", "prefect.extra"), ("prefect", "")]
 )
-def test_a_handler_hears_each_record_of_the_engine_once_wherever_it_stands(places: tuple[str, ...]) -> None:
+def test_a_handler_hears_each_of_our_records_once_wherever_it_stands(
+    places: tuple[str, ...], speaker: str
+) -> None:
     ear = Ear()
     for place in places:
         logging.getLogger(place).addHandler(ear)
     show_engine_logs("a-run")
     show_engine_logs("another-run")
-    logging.getLogger(f"{ENGINE}.media").warning("said")
+    logging.getLogger(f"{speaker}.of_it").warning("said")
     assert ear.heard == ["said"]

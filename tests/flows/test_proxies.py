@@ -1,69 +1,149 @@
-"""Streams on proxies: a real server, two real workers, and what becomes of a job when they end."""
+"""Streams on proxies: a real server, real workers in processes of their own, and whose turn it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
-from prefect.client.schemas.objects import FlowRun, State
 
-from blocks.proxy import saved_proxies
+from blocks.proxy import BackupProxy
 from deployments.register import register
-from tasks.pools import seen_by_prefect
 from tests.azsim_process import AzsimProcess
-from tests.flows.prefect_server import PrefectServer, flow_run_of, wait_for
-from tests.flows.site import PROXIES, Site, managed
-from tests.flows.worker import ProxyWorker
+from tests.flows.fleet import (
+    SILENT_SECONDS,
+    Fleet,
+    cancel_run,
+    child_of,
+    most_at_once,
+    pool_changed,
+    pools_of,
+    state_of,
+)
+from tests.flows.prefect_server import flow_run_of, messages_of, wait_for
+from tests.flows.running_job import RunningJob
+from tests.flows.site import Site, managed
+from tests.flows.slow import read_slowly, slow_disk
+from tests.soak import only_in_ci
+
+pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module")
-def workers(
-    prefect_server: PrefectServer, simulation: AzsimProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, ProxyWorker]]:
-    folder = tmp_path_factory.mktemp("workers")
-    Site(simulation.control, folder).save_blocks()
-    with get_client(sync_client=True) as client:
-        for _ in register(client):
-            pass
-    started = {name: ProxyWorker(prefect_server, name, folder) for name in PROXIES}
-    try:
-        wait_for(
-            "both workers",
-            lambda: not any(proxy.refusal for proxy in seen_by_prefect(saved_proxies())),
-            seconds=120,
-        )
-        yield started
-    finally:
-        for worker in started.values():
-            worker.stop()
-
-
-def _all_usable() -> bool:
-    return not any(proxy.refusal for proxy in seen_by_prefect(saved_proxies()))
-
-
-def children_of(state: State) -> list[FlowRun]:
-    """The child runs of a job, in the order in which they were made."""
-    asked = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_of(state).id]))
-    with get_client(sync_client=True) as client:
-        return sorted(client.read_flow_runs(flow_run_filter=asked), key=lambda run: run.created)
-
-
-def test_six_disks_alternate_between_the_pools_of_two_proxies(
-    workers: dict[str, ProxyWorker], site: Site
-) -> None:
+def test_six_disks_alternate_between_the_pools_of_two_proxies(fleet: Fleet, site: Site) -> None:
     disks = {"web": ["web-os", "web-data", "web-logs"], "db": ["db-os", "db-data", "db-logs"]}
     for vm, names in disks.items():
         site.add_vm(vm, [managed(name) for name in names])
     site.save_blocks()
 
-    state = site.back_up(in_process=False)
+    job = RunningJob(site)
+    state = job.ended()
 
     assert state.name == "Completed", state.message
-    pools = {run.name.split()[0]: run.work_pool_name for run in children_of(state)}
+    pools = pools_of(job.children)
     assert [pools[name] for name in (*disks["db"], *disks["web"])] == ["proxy-a", "proxy-b"] * 3
     for vm in disks:
         site.require_restorable(site.points_of(vm)[0])
+    site.require_only_bases()
+
+
+def test_a_stream_whose_process_is_killed_moves_to_the_other_proxy(fleet: Fleet, site: Site) -> None:
+    site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=96)
+    site.save_blocks()
+    with read_slowly(site.control):
+        job = RunningJob(site)
+        child = child_of(job.id, "web-os", proxy="proxy-a")
+        wait_for("the disk to be read", lambda: site.is_being_read("web-os"), seconds=60)
+        process = fleet["proxy-a"].process_of(child.id)
+        assert process is not None
+        os.kill(process, signal.SIGKILL)
+    state = job.ended()
+
+    assert state.name == "Completed", state.message
+    assert state_of(child.id).name == "Crashed"
+    assert pools_of(job.children) == {"web-os": "proxy-b", "web-data": "proxy-b"}
+    (slot,) = site.points_of("web")
+    proxies = {backup.disk.name: backup.proxy for backup in site.media.view().points[slot].point.disks}
+    assert proxies == {"web-os": "proxy-b", "web-data": "proxy-b"}
+    site.require_restorable(slot)
+    site.require_only_bases()
+    said = wait_for(
+        "the move in the job's log",
+        lambda: [text for text in messages_of(flow_run_of(state)) if "goes on to proxy proxy-b" in text],
+    )
+    assert said[0].startswith("proxy proxy-a died: web-os of web via proxy-a: ")
+
+
+def test_without_a_worker_a_job_fails_at_once_and_touches_nothing(
+    site: Site, simulation: AzsimProcess
+) -> None:
+    names = ("idle-a", "idle-b")
+    blocks = [BackupProxy(proxy_name=name, region="westeurope") for name in names]
+    for block in blocks:
+        block.save(block.proxy_name, overwrite=True)
+    with get_client(sync_client=True) as client:
+        for _ in register(client, silent_seconds=SILENT_SECONDS):
+            pass
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks(proxies=names)
+    asked = len(simulation.control.requests())
+    try:
+        state = site.back_up(in_process=False)
+    finally:
+        for name in names:
+            BackupProxy.delete(name)
+
+    assert state.name == "Failed"
+    for name in names:
+        assert f"{name}: work pool {name} has never had a worker" in str(state.message)
+    changed = [
+        request["path"]
+        for request in simulation.control.requests()[asked:]
+        if request["plane"] == "arm" and request["method"] != "GET"
+    ]
+    assert changed == []
+    assert site.snapshots == []
+
+
+@only_in_ci
+def test_the_pools_limit_holds_for_all_jobs_together(fleet: Fleet, sites: list[Site]) -> None:
+    first, second, _ = sites
+    for site in (first, second):
+        site.add_vm("web", [managed(f"web-{number}") for number in range(4)])
+        site.save_blocks()
+    with pool_changed("proxy-a", concurrency_limit=1), pool_changed("proxy-b", concurrency_limit=2):
+        jobs = [RunningJob(site) for site in (first, second)]
+        states = [job.ended() for job in jobs]
+
+    assert [state.name for state in states] == ["Completed", "Completed"]
+    children = [child for job in jobs for child in job.children]
+    assert len(children) == 8
+    limited = [child for child in children if child.work_pool_name == "proxy-a"]
+    assert (len(limited), most_at_once(limited)) == (4, 1)
+    assert most_at_once([child for child in children if child not in limited]) <= 2
+    for site in (first, second):
+        site.require_only_bases()
+
+
+@only_in_ci
+def test_a_stream_that_somebody_cancels_costs_its_own_vm_the_point(fleet: Fleet, site: Site) -> None:
+    for vm in ("db", "web"):
+        site.add_vm(vm, [slow_disk(f"{vm}-os")], scattered=96)
+    site.save_blocks()
+    with read_slowly(site.control):
+        job = RunningJob(site)
+        child = child_of(job.id, "web-os", proxy="proxy-b")
+        wait_for("the disk to be read", lambda: site.is_being_read("web-os"), seconds=60)
+        cancel_run(child.id)
+        wait_for("the stream to end", lambda: state_of(child.id).is_final(), seconds=60)
+    state = job.ended()
+
+    assert state.name == "Completed with errors"
+    assert state_of(child.id).name == "Cancelled"
+    assert [len(site.points_of(vm)) for vm in ("db", "web")] == [1, 0]
+    web = next(outcome for outcome in site.reports[-1].vms if outcome.name == "web")
+    assert f"its stream was cancelled: {child.name} on proxy proxy-b" in web.error
+    site.require_only_bases()
+    assert site.back_up().name == "Completed"
+    site.require_restorable(site.points_of("web")[0])
     site.require_only_bases()

@@ -1,4 +1,4 @@
-"""Workers as they are started on a proxy: real processes that can be killed, and what runs below them."""
+"""Workers as they are started on a proxy: real processes that can be killed or frozen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 from tests.flows.prefect_server import ROOT, PrefectServer
+
+# A worker is missed after three of them; no shorter, since a busy machine may keep it waiting.
+HEARTBEAT_SECONDS = 10
 
 
 class ProxyWorker:
@@ -21,7 +25,11 @@ class ProxyWorker:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self._log = folder / f"{pool}.log"
         # A short query interval, so that tests need not wait; the rest is as deployments/units says.
-        settings = {"PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(self.scratch)}
+        settings = {
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+            "TMPDIR": str(self.scratch),
+        }
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
@@ -36,21 +44,30 @@ class ProxyWorker:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def streams(self) -> list[int]:
-        """Ids of the processes below the worker that run Prefect's engine."""
-        return [child for child in descendants(self._process.pid) if _runs_a_flow(child)]
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
-    def kill(self, *, with_streams: bool = False) -> None:
-        """SIGKILL the worker, and what runs below it if asked."""
-        victims = [self._process.pid, *(descendants(self._process.pid) if with_streams else [])]
-        for victim in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
+    def process_of(self, flow_run: UUID) -> int | None:
+        """The process below the worker that runs this flow run; None if there is none (yet)."""
+        return next((child for child in descendants(self._process.pid) if _runs(child, flow_run)), None)
+
+    def kill(self) -> None:
+        """SIGKILL the worker alone; what runs below it goes on without it."""
+        self._process.kill()
         self._process.wait(20)
+
+    def freeze(self) -> None:
+        """Keep the worker, and not its streams, from doing anything at all."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and everything of it, whatever state it is in."""
-        if self._process.poll() is None:
+        if self.lives:
+            self.thaw()
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(15)
@@ -69,8 +86,8 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def _runs_a_flow(process: int) -> bool:
+def _runs(process: int, flow_run: UUID) -> bool:
     with contextlib.suppress(OSError):
         environment = Path(f"/proc/{process}/environ").read_bytes()
-        return b"PREFECT__FLOW_RUN_ID=" in environment
+        return f"PREFECT__FLOW_RUN_ID={flow_run}".encode() in environment
     return False

@@ -1,0 +1,170 @@
+"""Jobs that are cancelled, killed, told to stop or out of time in mid-stream: all of them at the same time.
+
+Whatever ends a job, its streams on the proxies end before anything is deleted under them, nothing stays in
+Azure, and the next job is a normal one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.azsim_process import AzsimProcess
+from tests.flows.fleet import Fleet, cancel_run, child_of, children_of, ended, start_job
+from tests.flows.job_process import Job
+from tests.flows.prefect_server import PrefectServer, wait_for
+from tests.flows.running_job import RunningJob, newest_job_of
+from tests.flows.site import Site, require_no_read_after_a_delete
+from tests.flows.slow import read_slowly, slow_disk
+from tests.soak import only_in_ci
+from vsa.media.entries import Result
+
+pytestmark = [only_in_ci, pytest.mark.timeout(1200)]
+
+GRACE_SECONDS = 30
+"""Prefect kills a job that has not ended so long after it was cancelled."""
+TIMEOUT = 100
+
+
+@dataclass
+class Stopped:
+    """A job that was stopped while it read the disks `names`; `reading` are their snapshots at that time."""
+
+    site: Site
+    names: tuple[str, ...]
+    job: UUID = field(init=False)
+    reading: list[dict[str, Any]] = field(init=False)
+    state: str = ""
+    message: str = ""
+    seconds: float = 0.0
+
+    def wait_until_it_reads(self, job: UUID) -> None:
+        self.job = job
+        for name, proxy in zip(self.names, ("proxy-a", "proxy-b"), strict=False):
+            child_of(job, name, proxy=proxy)
+            wait_for(f"{name} to be read", lambda name=name: self.site.is_being_read(name), seconds=120)
+        self.reading = self.site.snapshots
+
+    def has_ended(self, since: float) -> None:
+        state = ended(self.job)
+        self.state, self.message, self.seconds = state.name, str(state.message), time.monotonic() - since
+
+
+@pytest.fixture(scope="module")
+def stopped(
+    _fleet: Fleet,
+    prefect_server: PrefectServer,
+    simulation: AzsimProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Stopped]]:
+    """One job for each way to stop one, by that way, when all of them have ended."""
+    folder = tmp_path_factory.mktemp("stopped")
+    _fleet.make_ready("proxy-a", "proxy-b", "control")
+    jobs = {
+        way: Stopped(Site(simulation.control, folder), names)
+        for way, names in {
+            "cancelled": ("web-os", "web-data"),
+            "killed": ("web-os", "web-data"),
+            "told": ("web-os",),
+            "out of time": ("web-os",),
+            "out of minutes": ("web-os",),
+        }.items()
+    }
+    for job in jobs.values():
+        job.site.add_vm("web", [slow_disk(name) for name in job.names], scattered=480)
+        job.site.save_blocks()
+    by_hand: list[Job] = []
+    with read_slowly(simulation.control):
+        try:
+            _start_and_stop(jobs, _fleet, prefect_server, by_hand)
+        finally:
+            for process in by_hand:
+                process.end()
+    yield jobs
+
+
+def _start_and_stop(
+    jobs: dict[str, Stopped], fleet: Fleet, server: PrefectServer, by_hand: list[Job]
+) -> None:
+    out_of_minutes = RunningJob(jobs["out of minutes"].site, stop_after_minutes=2)
+    timed = (
+        "import sys; from flows.backup_subclient import backup_subclient as flow; "
+        f"flow.with_options(timeout_seconds={TIMEOUT})(sys.argv[1], return_state=True)"
+    )
+    started = time.monotonic()
+    for way, program in (("out of time", (sys.executable, "-c", timed)), ("told", ())):
+        by_hand.append(Job(jobs[way].site, server, program=program, with_server=True, in_process=False))
+    runs = {way: start_job(jobs[way].site).id for way in ("cancelled", "killed")}
+    for way in ("cancelled", "killed"):
+        jobs[way].wait_until_it_reads(runs[way])
+    jobs["told"].wait_until_it_reads(newest_job_of(jobs["told"].site))
+    jobs["out of time"].wait_until_it_reads(newest_job_of(jobs["out of time"].site))
+    jobs["out of minutes"].wait_until_it_reads(out_of_minutes.id)
+
+    process = fleet["control"].process_of(runs["killed"])
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    cancel_run(runs["cancelled"])
+    by_hand[1].send(signal.SIGTERM)
+    now = time.monotonic()
+    for way in ("cancelled", "killed", "told"):
+        jobs[way].has_ended(now)
+    for way in ("out of time", "out of minutes"):
+        jobs[way].has_ended(started)
+    assert by_hand[1].wait() != 0
+    for job in jobs.values():
+        wait_for("the end of its cleanup", lambda job=job: job.site.reports, seconds=120, every=0.5)
+
+
+WAYS = ("cancelled", "killed", "told", "out of time", "out of minutes")
+
+
+def test_each_ends_in_its_own_state(stopped: dict[str, Stopped]) -> None:
+    states = {way: job.state for way, job in stopped.items()}
+    assert states == {
+        "cancelled": "Cancelled",
+        "killed": "Crashed",
+        "told": "Crashed",
+        "out of time": "TimedOut",
+        "out of minutes": "Failed",
+    }
+    assert "web: VM web gets no recovery point: disk web-os: the job was told to stop" in (
+        stopped["out of minutes"].message
+    )
+
+
+def test_a_cancelled_job_ends_in_good_order_within_the_grace_of_prefect(stopped: dict[str, Stopped]) -> None:
+    job = stopped["cancelled"]
+    # Its hook, which finds nothing left to do, has a process of its own, which takes its time to start.
+    (report,) = job.site.reports
+    assert "the job was told to stop" in report.vms[0].error, "the job itself wrote its report"
+    assert job.seconds < 2 * GRACE_SECONDS
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_its_streams_have_ended_before_anything_is_deleted(stopped: dict[str, Stopped], way: str) -> None:
+    job = stopped[way]
+    children = children_of(job.job)
+    assert {child.state.name for child in children if child.state} == {"Cancelled"}
+    require_no_read_after_a_delete(job.site.control.requests(), job.reading)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_leaves_nothing_and_the_next_job_is_normal(stopped: dict[str, Stopped], way: str) -> None:
+    site = stopped[way].site
+    assert site.snapshots == []
+    assert not site.media.view().points
+    assert [report.result for report in site.reports] == [Result.FAILED]
+
+    assert site.back_up().name == "Completed"
+
+    site.require_restorable(site.points_of("web")[0])
+    site.require_only_bases()
