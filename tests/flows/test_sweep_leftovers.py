@@ -81,8 +81,8 @@ def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of
     shown = artifact_of(site)
     assert f"| {run.id} | web | " in shown and "is over: Crashed" in shown
     assert all(f"| snapshot | {row['name']} | web-" in shown for row in before)
-    said = wait_for("the log", lambda: _said(state, f"snapshot of run {run.id} deleted"))
-    assert sum(f"snapshot of run {run.id} deleted" in line for line in said) == 2
+    deleted = f"snapshot of run {run.id} deleted"
+    wait_for("the log", lambda: sum(deleted in line for line in messages_of(flow_run_of(state))) == 2)
     with pytest.raises(RunStopped, match="was fenced"):
         job.create_snapshots(run)
 
@@ -111,11 +111,6 @@ def test_a_running_job_is_left_alone_and_what_it_left_when_killed_goes(
     assert (site.snapshots, site.media.view().fenced) == ([], {run})
     assert site.back_up().name == "Completed"
     site.require_only_bases()
-
-
-def _said(state: object, words: str) -> list[str] | None:
-    messages = messages_of(flow_run_of(state))  # type: ignore[arg-type]
-    return messages if any(words in message for message in messages) else None
 
 
 def test_a_media_that_was_put_back_is_not_swept(site: Site) -> None:
