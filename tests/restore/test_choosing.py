@@ -11,7 +11,7 @@ from tests.restore.backups import Backups
 from tests.subclient.builders import a_source_disk, a_vm
 from vsa.errors import BadRequest
 from vsa.media.entries import Damaged, DamageEntry, DoubtEntry, ForgetEntry, Harm
-from vsa.model import DiskRole, Exclusion
+from vsa.model import DiskRole, Exclusion, Point
 from vsa.restore.choosing import chosen_disks, latest_good_point, plan_restore
 from vsa.restore.disk import Format
 
@@ -27,6 +27,11 @@ def backups(tmp_path: Path) -> Backups:
 
 def a_point(backups: Backups, vm: object = WEB, **given: object) -> int:
     return backups.point(vm, {OS: {}, DATA: {}}, **given)  # type: ignore[arg-type]
+
+
+def point_of(backups: Backups) -> Point:
+    slot = a_point(backups)
+    return backups.media.view().points[slot].point
 
 
 def harm(backups: Backups, slot: int) -> None:
@@ -73,7 +78,7 @@ def test_names_that_nobody_or_several_have_are_refused_with_what_there_is(backup
 
 
 def test_disks_are_named_by_name_number_or_place_in_any_order_and_once(backups: Backups) -> None:
-    point = backups.media.view().points[a_point(backups)].point
+    point = point_of(backups)
     for wanted in ([], ["3", "os"], ["web-data", "LUN 3", "WEB-OS"]):
         assert [backup.disk.name for backup in chosen_disks(point, wanted)] == ["web-os", "web-data"], wanted
 
@@ -81,6 +86,6 @@ def test_disks_are_named_by_name_number_or_place_in_any_order_and_once(backups: 
 def test_one_disk_for_a_folder_gets_a_file_in_it_whether_it_is_there_or_not(
     backups: Backups, tmp_path: Path
 ) -> None:
-    point = backups.media.view().points[a_point(backups)].point
+    point = point_of(backups)
     (step,) = plan_restore(point, ["os"], f"{tmp_path / 'new'}{os.sep}", Format.RAW)
     assert step.target == tmp_path / "new" / "web-os.raw"

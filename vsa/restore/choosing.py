@@ -49,10 +49,11 @@ def points_called(view: View, name: str) -> list[CommittedPoint]:
     """
     points = list(view.points.values())
     keys = {client.vm.key for client in view.clients.values() if _is_called(client, name)}
-    keys |= {made.client for made in points if name.casefold() == made.point.vm.name.casefold()}
+    names = [(made.client, made.point.vm.name) for made in points]
+    keys |= {key for key, called in names if name.casefold() in (key, called.casefold())}
     if not keys:
-        names = sorted({client.vm.name for client in view.clients.values()})
-        raise BadRequest(f"no client is called {printable(name)!r}: the media has {_some(names)}")
+        there = {client.vm.name for client in view.clients.values()} | {called for _, called in names}
+        raise BadRequest(f"no client is called {printable(name)!r}: the media has {_some(sorted(there))}")
     return [made for made in points if made.client in keys]
 
 
