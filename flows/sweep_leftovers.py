@@ -30,6 +30,7 @@ from blocks.backup_media import BackupMedia
 from tasks.logs import show_engine_logs
 from tasks.sweep import (
     clear_disk,
+    end_streams,
     find_open_runs,
     look_again,
     plan_sweep,
@@ -92,6 +93,7 @@ def _open(media: str, subscription: str, *, write: bool) -> Sweep:
 
 def _carry_out(sweep: Sweep, plan: SweepPlan) -> SweepReport:
     """Release each dead run, clear the other disks, and see what came of it."""
+    wait(list(end_streams.map(list(plan.given_up_jobs))))
     released = release_dead_run.map(unmapped(sweep), list(plan.dead))
     cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks))
     done: list[PrefectFuture[Any]] = [*released, *cleared]

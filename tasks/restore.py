@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from tasks.artifacts import artifact_key
+from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from tasks.progress import LoggedProgress
-from tasks.report import escaped, section
 from vsa.errors import BadRequest
 from vsa.media.media import Media
 from vsa.media.view import CommittedPoint
@@ -108,17 +108,15 @@ def restore_one(media: Media, step: Step, *, format: Format, salvage: bool, thre
 @task(name="show restore", **STAGE)
 def show_restore(plan: RestorePlan, outcomes: Sequence[RestoreOutcome], name: str) -> None:
     """Publish the files with their digests; the restores of one VM are versions of one another."""
-    key = re.sub(r"[^a-z0-9]+", "-", f"restore-{name}-{plan.vm}".lower()).strip("-")
     create_markdown_artifact(
         markdown(plan, outcomes, dt.datetime.now(dt.UTC)),
-        key=key,
+        key=artifact_key("restore", name, plan.vm),
         description=f"Point {plan.slot} of VM {plan.vm}, {_done(outcomes)} of {len(outcomes)} disks",
     )
 
 
 def markdown(plan: RestorePlan, outcomes: Sequence[RestoreOutcome], now: dt.datetime) -> str:
     """Which point and when, one row for each disk, and what needs attention."""
-    rows = [_HEADINGS, ["---"] * len(_HEADINGS), *map(_row, outcomes)]
     return "\n\n".join(
         [
             f"# Restore of {escaped(plan.vm)}",
@@ -127,7 +125,7 @@ def markdown(plan: RestorePlan, outcomes: Sequence[RestoreOutcome], now: dt.date
             *section(
                 "Needs attention", [*plan.warnings, *(line for item in outcomes for line in remarks(item))]
             ),
-            "\n".join(f"| {' | '.join(row)} |" for row in rows),
+            table(_HEADINGS, map(_row, outcomes)),
         ]
     )
 

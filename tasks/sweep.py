@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
@@ -13,13 +12,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+from tasks.artifacts import artifact_key
+from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
-from tasks.report import escaped, section
 from vsa.model import SourceDisk
-from vsa.text import age_text
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns
 from vsa.transfer.sweep import Sweep
-from vsa.transfer.sweep_report import Leftover, SweepPlan, SweepReport
+from vsa.transfer.sweep_report import Leftover, SweepPlan, SweepReport, age_of
 
 CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
 _AT_ONCE = 100
@@ -45,6 +44,14 @@ def plan_sweep(
     return sweep.plan(runs, jobs, named)
 
 
+@task(name="end streams", task_run_name="end streams of job {job}", **STAGE)
+def end_streams(job: str) -> None:
+    """Cancel the child runs of a job that is given up, and wait a while for their end: streams stop before
+    the snapshots go that they read. Those that do not are refused new access by the fence."""
+    with suppress(ValueError):
+        end_children(UUID(job))
+
+
 @task(
     name="release dead run", task_run_name="release run {run.intent.run} of {run.intent.vm_name}", **CLEANUP
 )
@@ -68,45 +75,43 @@ def look_again(sweep: Sweep, plan: SweepPlan, pending: Sequence[str]) -> SweepRe
 @task(name="show sweep", **STAGE)
 def show_sweep(swept: SweepPlan | SweepReport, name: str) -> None:
     """Publish what was found; the sweeps of one media block are versions of one another."""
-    key = re.sub(r"[^a-z0-9]+", "-", f"sweep-{name}".lower()).strip("-")
-    create_markdown_artifact(markdown(swept, name), key=key, description=swept.text().splitlines()[0])
+    headline = swept.text().splitlines()[0]
+    create_markdown_artifact(markdown(swept, name), key=artifact_key("sweep", name), description=headline)
 
 
 def markdown(swept: SweepPlan | SweepReport, name: str) -> str:
     """What needs attention, what was removed or would be, and what is left alone, each with its age."""
-    plan = swept if isinstance(swept, SweepPlan) else swept.plan
-    now = plan.planned_at if isinstance(swept, SweepPlan) else swept.ended_at
-    gone = plan.leftovers if isinstance(swept, SweepPlan) else swept.removed
+    is_dry = isinstance(swept, SweepPlan)
+    plan, now = (swept, swept.planned_at) if isinstance(swept, SweepPlan) else (swept.plan, swept.ended_at)
+    gone = swept.leftovers if isinstance(swept, SweepPlan) else swept.removed
     parts = [
-        f"# Sweep of {escaped(name)}: {'dry run' if swept is plan else 'done'}",
+        f"# Sweep of {escaped(name)}{': dry run' if is_dry else ''}",
         escaped(swept.text().splitlines()[0]),
         *section("Needs attention", swept.attention),
-        *_table("Dead runs", ("run", "VM", "age", "known by"), [_run_row(run, now) for run in plan.dead]),
-        *_table(
-            "Would be removed" if swept is plan else "Removed",
+        *_part("Dead runs", ("run", "VM", "age", "known by"), [_run_row(run, now) for run in plan.dead]),
+        *_part(
+            "Would be removed" if is_dry else "Removed",
             ("what", "name", "disk", "run", "age"),
             [_leftover_row(item, now) for item in gone],
         ),
-        *_table("Left alone", ("run", "VM", "age", "why"), [_run_row(run, now) for run in plan.left_alone]),
+        *_part("Left alone", ("run", "VM", "age", "why"), [_run_row(run, now) for run in plan.left_alone]),
     ]
     return "\n\n".join(parts)
 
 
 def _run_row(run: JudgedRun, now: dt.datetime) -> tuple[str, ...]:
-    return run.intent.run, run.intent.vm_name, age_text(run.age(now)), run.reason
+    intent = run.intent
+    return intent.run, intent.vm_name, age_of(intent.started_at, now), run.reason
 
 
 def _leftover_row(item: Leftover, now: dt.datetime) -> tuple[str, ...]:
-    age = age_text(now - item.since) if item.since else "unknown"
+    age = age_of(item.since, now) if item.since else "unknown"
     return item.thing, item.name, item.disk.name, item.run, age
 
 
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _part(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A heading and a table; nothing if there are no rows."""
-    if not rows:
-        return []
-    lines = [headings, ["---"] * len(headings), *([escaped(cell) for cell in row] for row in rows)]
-    return [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return [f"## {title}", table(headings, [map(escaped, row) for row in rows])] if rows else []
 
 
 def _flow_run_ids(runs: OpenRuns) -> Iterator[UUID]:

@@ -40,7 +40,7 @@ class Leftover:
 
     def text(self, now: dt.datetime) -> str:
         of = "to snapshot " if self.thing is Thing.GRANT else ""
-        age = f", {age_text(now - self.since)} old" if self.since else ""
+        age = f", {age_of(self.since, now)} old" if self.since else ""
         return f"{self.thing} {of}{self.name} of disk {self.disk.name} (run {self.run}{age})"
 
 
@@ -66,6 +66,12 @@ class SweepPlan:
         cleared = {disk.key for run in self.dead for disk in run.intent.disks}
         others = {item.disk.key: item.disk for item in self.leftovers if item.disk.key not in cleared}
         return tuple(others.values())
+
+    @property
+    def given_up_jobs(self) -> tuple[str, ...]:
+        """The jobs of dead runs that have no run which may go on: nobody waits for their streams."""
+        going_on = {run.intent.job for run in self.left_alone}
+        return tuple(sorted({run.intent.job for run in self.dead} - going_on))
 
     @property
     def attention(self) -> tuple[str, ...]:
@@ -115,9 +121,14 @@ class SweepReport:
         )
 
 
+def age_of(moment: dt.datetime, now: dt.datetime) -> str:
+    """`47 hours`"""
+    return age_text((now - moment).total_seconds())
+
+
 def run_text(run: JudgedRun, now: dt.datetime) -> str:
     intent = run.intent
-    return f"run {intent.run} of VM {intent.vm_name}, {age_text(run.age(now))} old: {run.reason}"
+    return f"run {intent.run} of VM {intent.vm_name}, {age_of(intent.started_at, now)} old: {run.reason}"
 
 
 def _found(plan: SweepPlan) -> str:
