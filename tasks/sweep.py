@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from tasks.artifacts import artifact_key
+from tasks.child_runs import end_children
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from vsa.model import SourceDisk
