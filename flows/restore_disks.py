@@ -51,11 +51,12 @@ def restore_disks(
     ),
     vm: str = Field(
         default="",
-        title="VM",
-        description="Name, resource id or key of the client; its newest good point is restored.",
+        description="Name, resource id or key of the client, whose newest good point is restored.",
     ),
     point: int | None = Field(
-        default=None, ge=0, description="Number of a recovery point, as `vsa points` lists them, instead."
+        default=None,
+        ge=0,
+        description="A recovery point by its number in `vsa points`, instead of the newest good one.",
     ),
     disks: tuple[str, ...] = Field(
         default=(), description="Only these: a disk's name, its LUN, or os. All disks if empty."

@@ -59,10 +59,9 @@ def sweep_leftovers(
     subscription: str = Field(
         description="Name of the Azure Subscription block; only disks of that subscription are looked at."
     ),
-    dry_run: bool = Field(default=False, title="Dry run", description="Only say what would be removed."),
+    dry_run: bool = Field(default=False, description="Only say what would be removed."),
     runs: tuple[str, ...] = Field(
         default=(),
-        title="Dead runs",
         description="Ids of runs that you know to be dead, where nothing else tells; a dry run lists them.",
     ),
 ) -> State[None]:
