@@ -67,6 +67,7 @@ def test_what_an_ended_process_left_goes_and_its_run_can_never_commit(
     report = swept(world)
     assert things(report) == left
     assert report.attention == ()
+    assert report.plan.given_up_jobs == ("job-1",)
     (dead,) = report.plan.dead
     assert "has ended" in dead.reason
     assert world.media.view().fenced == {dead.intent.run}
@@ -119,6 +120,30 @@ def test_a_run_of_a_job_that_is_over_is_dead_and_stops_cleanly_if_it_was_not(wor
     with pytest.raises(RunStopped, match="was fenced"):
         job.commit(run, [backup])
     world.require_no_leftovers()
+
+
+def test_the_streams_of_a_job_of_which_a_run_goes_on_are_not_given_up(world: World) -> None:
+    for disk in ("one", "two"):
+        world.add_vm({disk: random_bytes(MIB, disk)})
+    job = world.job()
+    runs = [job.new_run(job.identify_disks(vm)) for vm in job.discover().selected]
+    for run in runs:
+        job.create_snapshots(run)
+    report = swept(world, named=[runs[0].id])
+    assert [item.run for item in report.removed] == [runs[0].id]
+    assert report.plan.given_up_jobs == ()
+    job.release(runs[1])
+
+
+def test_a_run_that_ends_while_the_sweep_looks_is_no_dead_run(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    job = world.job()
+    run = begun(job)
+    sweep = Sweep(world.connection, world.media)
+    found = sweep.open_runs()
+    assert job.release(run) == ()
+    plan = sweep.plan(found, {"job-1": CRASHED}, ())
+    assert (plan.dead, plan.leftovers) == ((), ())
 
 
 def test_an_operator_names_what_nothing_else_tells(world: World) -> None:

@@ -6,9 +6,9 @@ import signal
 from uuid import UUID
 
 import pytest
-from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.states import Crashed, Running
+from prefect import flow, task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.states import Crashed, Running, Scheduled
 
 from blocks.subclient import BackupSubclient
 from flows.sweep_leftovers import main, sweep_leftovers
@@ -37,6 +37,11 @@ def job_of_a_test() -> None:
     """A flow run whose state a test sets."""
 
 
+@task
+def task_of_a_test() -> None:
+    """What a child run hangs on."""
+
+
 def begun(site: Site) -> tuple[BackupJob, Run, UUID]:
     """A job that has its snapshots and goes no further, and its flow run, which is running."""
     with get_client(sync_client=True) as client:
@@ -55,6 +60,12 @@ def begun(site: Site) -> tuple[BackupJob, Run, UUID]:
     return job, run, flow_run.id
 
 
+def child_of(client: SyncPrefectClient, job: UUID) -> UUID:
+    """A stream of the job that waits for its proxy."""
+    task_run = client.create_task_run(task_of_a_test, job, dynamic_key="0")
+    return client.create_flow_run(job_of_a_test, parent_task_run_id=task_run.id, state=Scheduled()).id
+
+
 def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of(site: Site) -> None:
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.save_blocks()
@@ -67,6 +78,7 @@ def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of
     assert (site.snapshots, site.media.view().head) == (before, head)
 
     with get_client(sync_client=True) as client:
+        stream = child_of(client, flow_run_id)
         client.set_flow_run_state(flow_run_id, Crashed(), force=True)
     dry = sweep_leftovers(site.name, site.name, dry_run=True, return_state=True)
     assert dry.name == "Completed", dry.message
@@ -78,6 +90,8 @@ def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of
     state = sweep_leftovers(site.name, site.name, return_state=True)
     assert state.name == "Completed", state.message
     assert (site.snapshots, site.media.view().fenced) == ([], {run.id})
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(stream).state_name == "Cancelled", "a stream that nobody waits for"
     shown = artifact_of(site)
     assert f"| {run.id} | web | " in shown and "is over: Crashed" in shown
     assert all(f"| snapshot | {row['name']} | web-" in shown for row in before)

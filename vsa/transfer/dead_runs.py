@@ -114,8 +114,8 @@ def _judged(intent: Intent, job: JobState | None, *, named: bool) -> JudgedRun:
     return JudgedRun(
         intent,
         Verdict.UNKNOWN,
-        f"this server knows no flow run {intent.job}, and whether process {process.id} on {process.host} has "
-        "ended cannot be seen from here: if you know that it has, name the run",
+        f"this server knows no flow run {intent.job}, and process {process.id} on {process.host} may still "
+        "live: if you know that it has ended, name the run",
     )
 
 

@@ -92,7 +92,7 @@ class Sweep:
         judged = judge(runs, jobs, named, self.media)
         view = self.media.view()
         disks, unknown = self._here(self._known_disks(view, judged))
-        judged = tuple(run for run in judged if any(disk.key in disks for disk in run.intent.disks))
+        judged = tuple(run for run in judged if self._concerns(run, view, disks))
         dead = tuple(of_verdict(judged, Verdict.DEAD))
         left_alone = tuple(of_verdict(judged, Verdict.LIVE, Verdict.UNKNOWN))
         seen = self._look(disks.values(), self._scene(view, dead, left_alone))
@@ -142,6 +142,11 @@ class Sweep:
             dead={run.intent.run: run.intent for run in dead},
             in_use={disk.key for run in left_alone for disk in run.intent.disks},
         )
+
+    def _concerns(self, run: JudgedRun, view: View, disks: Disks) -> bool:
+        """Whether the run has something to do with these disks, and has not ended since it was found open."""
+        intent = run.intent
+        return not is_over(intent.run, view) and any(disk.key in disks for disk in intent.disks)
 
     def _known_disks(self, view: View, judged: Sequence[JudgedRun]) -> Disks:
         """Every disk of an open or fenced run, or of a recovery point, as it was when last heard of."""
