@@ -104,7 +104,7 @@ def test_a_run_that_may_go_on_is_left_alone_and_said(world: World, jobs: dict[st
     assert left.intent.run == run.id
     assert report.attention == ()
     assert "Running" in left.reason if jobs else "name the run" in left.reason
-    job.transfer(run, run.disks[0], job.create_snapshots(run)[0], None, "proxy-a")
+    job.stream(job.order(run, run.disks[0], job.create_snapshots(run)[0], None, "proxy-a"))
     job.release(run)
 
 
@@ -113,7 +113,7 @@ def test_a_run_of_a_job_that_is_over_is_dead_and_stops_cleanly_if_it_was_not(wor
     job = world.job()
     run = begun(job)
     (snapshot,) = job.create_snapshots(run)
-    backup = job.transfer(run, run.disks[0], snapshot, None, "proxy-a")
+    backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
     report = swept(world, {"job-1": CRASHED})
     assert things(report) == [Thing.GRANT, Thing.SNAPSHOT]
     assert "is over: Crashed" in report.plan.dead[0].reason
