@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from blocks.saved import load_named
 from vsa.azure.connection import POLLING_SECONDS, AzureConnection
 from vsa.secret import Secret
 
@@ -32,6 +33,11 @@ class AzureSubscription(Block):
     polling_seconds: float = Field(
         default=POLLING_SECONDS, gt=0, le=60, description="Seconds between looks at a running operation."
     )
+
+    @classmethod
+    def named(cls, name: str) -> AzureSubscription:
+        """The block saved under this name; BadRequest with the names there are if it is not among them."""
+        return load_named(cls, name, "Azure Subscription")
 
     def connection(self) -> AzureConnection:
         """The engine's view of this subscription; nothing is contacted yet."""

@@ -136,6 +136,11 @@ class SourceDisk(Noun):
         """Stable, name-safe identity of the disk on the media: where it lives, not what it holds."""
         return name_key(self.source)
 
+    @property
+    def place(self) -> str:
+        """`os`, or the data disk's number as its VM sees it: `lun 3`."""
+        return "os" if self.role is DiskRole.OS else f"lun {self.lun}"
+
 
 class Exclusion(Noun):
     """Something left out, and why, in words people can read."""

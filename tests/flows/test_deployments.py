@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 
-from deployments.register import CONTROL_POOL
+from deployments.automations import flow_names
+from deployments.pools import CONTROL_POOL
 from tests.azsim_process import AzsimProcess
 from tests.engine.world import MIB
 from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, wait_for
@@ -80,23 +82,74 @@ def test_registering_again_changes_nothing_that_an_operator_set(deployed: Prefec
     assert {"vsa-azure-subscription", "vsa-backup-media", "vsa-proxy", "vsa-subclient"} <= slugs
 
 
-def test_the_nightly_deployment_waits_to_be_activated(deployed: PrefectServer) -> None:
-    nightly = deployment("nightly")
-    (planned,) = nightly.schedules
-    assert not planned.active
-    assert (planned.schedule.cron, planned.schedule.timezone) == ("0 1 * * *", "Europe/Berlin")
-    assert nightly.parameters == {"subclient": "production"}
+DEPLOYMENTS = (
+    "backup-subclient/ad-hoc",
+    "backup-subclient/nightly",
+    "backup-subclient/weekly-crc",
+    "prune-media/weekly",
+    "restore-disks/ad-hoc",
+    "sweep-leftovers/hourly",
+    "verify-media/weekly",
+)
 
 
-def test_the_weekly_prune_waits_to_be_activated_and_explains_its_form(deployed: PrefectServer) -> None:
+def of_file(name: str) -> DeploymentResponse:
     with get_client(sync_client=True) as client:
-        weekly = client.read_deployment_by_name("prune-media/weekly")
-    (planned,) = weekly.schedules
-    assert not planned.active
-    assert weekly.parameters == {"media": "production"}
-    schema: dict[str, Any] = weekly.parameter_openapi_schema
-    assert schema["required"] == ["media"]
-    assert all(field["description"].endswith(".") for field in schema["properties"].values())
+        return client.read_deployment_by_name(name)
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_says_what_it_does_and_waits_to_be_activated(deployed: PrefectServer, name: str) -> None:
+    found = of_file(name)
+    assert found.description and found.description.endswith(".")
+    assert found.tags
+    assert found.work_pool_name == CONTROL_POOL
+    assert str(ROOT) not in found.model_dump_json()
+    assert bool(found.schedules) != ("ad-hoc" in found.tags)
+    for planned in found.schedules:
+        assert not planned.active
+        assert planned.schedule.timezone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_form_explains_every_parameter_asks_for_no_secret_and_is_filled_in_where_it_is_scheduled(
+    deployed: PrefectServer, name: str
+) -> None:
+    found = of_file(name)
+    schema: dict[str, Any] = found.parameter_openapi_schema
+    for parameter, field in schema["properties"].items():
+        assert field["description"].endswith("."), parameter
+        assert not re.search("secret|password|passphrase|token|sas$|key$", parameter), parameter
+        assert "default" in field or parameter in schema["required"]
+    assert found.parameters.keys() <= schema["properties"].keys()
+    assert found.parameters == {} if not found.schedules else set(schema["required"]) <= set(found.parameters)
+
+
+def test_the_file_has_every_flow_but_those_of_the_proxies(deployed: PrefectServer) -> None:
+    """Each proxy has a deployment of stream-disk, which deployments/register.py makes."""
+    with get_client(sync_client=True) as client:
+        names = {flow.id: flow.name for flow in client.read_flows()}
+        made = [f"{names[found.flow_id]}/{found.name}" for found in client.read_deployments()]
+    ours = {*flow_names()}
+    from_file = sorted(name for name in made if name.partition("/")[0] in ours - {"stream-disk"})
+    assert from_file == list(DEPLOYMENTS)
+    assert {name.partition("/")[0] for name in DEPLOYMENTS} == ours - {"stream-disk"}
+
+
+def test_what_is_scheduled_when(deployed: PrefectServer) -> None:
+    crons = {name: [item.schedule.cron for item in of_file(name).schedules] for name in DEPLOYMENTS}
+    assert crons["backup-subclient/nightly"] == ["0 1 * * *"]
+    assert crons["backup-subclient/weekly-crc"] == ["0 8 * * 0"]
+    assert crons["sweep-leftovers/hourly"] == ["40 * * * *"]
+    assert deployment("nightly").parameters == {"subclient": "production"}
+    assert deployment("weekly-crc").parameters == {"subclient": "production", "method": "crc"}
+
+
+def test_the_form_of_a_restore_offers_what_there_is_to_choose(deployed: PrefectServer) -> None:
+    schema: dict[str, Any] = of_file("restore-disks/ad-hoc").parameter_openapi_schema
+    assert schema["required"] == ["media", "folder"]
+    assert schema["properties"]["format"]["enum"] == ["vhd", "raw"]
+    assert schema["properties"]["disks"]["type"] == "array"
 
 
 def test_the_form_explains_every_parameter_and_asks_for_no_secret(deployed: PrefectServer) -> None:
@@ -108,13 +161,6 @@ def test_the_form_explains_every_parameter_and_asks_for_no_secret(deployed: Pref
     assert schema["required"] == ["subclient"]
     assert schema["properties"]["method"]["anyOf"][0]["enum"] == ["cbt", "crc"]
     assert ad_hoc.parameters == {}
-
-
-def test_deployments_name_no_path_of_this_machine(deployed: PrefectServer) -> None:
-    for name in ("nightly", "ad-hoc"):
-        found = deployment(name)
-        assert found.work_pool_name == CONTROL_POOL
-        assert str(ROOT) not in found.model_dump_json()
 
 
 @pytest.fixture

@@ -100,3 +100,15 @@ def _unmanaged(connection: AzureConnection, attached: AttachedDisk) -> SourceDis
         region=account.region,
         resource_group=account.resource_group,
     )
+
+
+def is_of_subscription(connection: AzureConnection, disk: SourceDisk) -> bool:
+    """Whether the connection's subscription holds the disk, or held it: one that is gone is known by its id,
+    a VHD by its storage account."""
+    if disk.kind is DiskKind.MANAGED:
+        return ResourceId.parse(disk.source).subscription.lower() == connection.subscription_id.lower()
+    try:
+        StorageAccounts(connection).of(BlobAddress.parse(disk.source))
+    except AzureNotFound:
+        return False
+    return True

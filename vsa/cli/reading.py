@@ -13,6 +13,7 @@ from vsa.cli.keys import PASSPHRASE, chosen_passphrase, given_key, open_media
 from vsa.errors import BadRequest
 from vsa.media.access import StoreAccess
 from vsa.media.media import Media
+from vsa.restore.choosing import find_point
 from vsa.text import parse_size, printable
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _jobs(options: argparse.Namespace, err: TextIO) -> Answer:
 def _show(options: argparse.Namespace, err: TextIO) -> Answer:
     media = open_media(options)
     view = media.view()
-    made = reports.find_point(view, options.point)
+    made = find_point(view, options.point)
     document = {"media": media_document(media), "point": reports.point_document(view, made)}
     return Answer(document, reports.point_text(view, made))
 

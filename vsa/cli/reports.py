@@ -11,32 +11,16 @@ from collections.abc import Iterable, Sequence
 
 from vsa.cli.answers import Document
 from vsa.cli.tables import fields, moment, table
-from vsa.errors import BadRequest
-from vsa.media.entries import ClientEntry, JobEntry, VmOutcome
+from vsa.media.entries import JobEntry, VmOutcome
 from vsa.media.view import CommittedPoint, ReportedJob, View
-from vsa.model import DiskBackup, DiskRole, Point
+from vsa.model import DiskBackup, Point
+from vsa.restore.choosing import points_called
 from vsa.text import printable, ranges_text, size_text
 
 
-def find_point(view: View, slot: int) -> CommittedPoint:
-    """The recovery point of that slot; BadRequest if there is none."""
-    if slot in view.given_up:
-        raise BadRequest(f"recovery point {slot} was forgotten, and a prune has given up its data")
-    if slot not in view.points:
-        raise BadRequest(f"there is no recovery point {slot}: `vsa points` lists those of this media")
-    return view.points[slot]
-
-
 def points_of(view: View, vm: str | None) -> list[CommittedPoint]:
-    """Points in log order, of one VM if it is named by a name it has or had, its resource id or its key."""
-    points = list(view.points.values())
-    if vm is None:
-        return points
-    keys = {client.vm.key for client in view.clients.values() if _is_called(client, vm)}
-    keys |= {made.client for made in points if vm.casefold() == made.point.vm.name.casefold()}
-    if not keys:
-        raise BadRequest(f"no client is called {printable(vm)!r}: `vsa clients` lists those of this media")
-    return [made for made in points if made.client in keys]
+    """Points in log order; of one client if it is named, as `points_called` takes names."""
+    return list(view.points.values()) if vm is None else points_called(view, vm)
 
 
 def points_document(view: View, points: Sequence[CommittedPoint]) -> list[Document]:
@@ -248,7 +232,7 @@ def _disks_table(made: CommittedPoint) -> str:
 def _disk_row(backup: DiskBackup, base_kept: bool) -> list[object]:
     return [
         backup.disk.name,
-        role_text(backup),
+        backup.disk.place,
         size_text(backup.snapshot.size),
         backup.method.value,
         backup.reason.value,
@@ -259,11 +243,6 @@ def _disk_row(backup: DiskBackup, base_kept: bool) -> list[object]:
         f"{len(backup.indexes)}, {size_text(sum(index.size for index in backup.indexes))}",
         "yes" if base_kept else "no",
     ]
-
-
-def role_text(backup: DiskBackup) -> str:
-    """`os`, or the data disk's number as its VM sees it."""
-    return "os" if backup.disk.role is DiskRole.OS else f"lun {backup.disk.lun}"
 
 
 def _point_remarks(view: View, made: CommittedPoint) -> Iterable[str]:
@@ -302,8 +281,3 @@ def _points_by_client(view: View) -> dict[str, list[int]]:
     for made in view.points.values():
         found.setdefault(made.client, []).append(made.slot)
     return found
-
-
-def _is_called(client: ClientEntry, name: str) -> bool:
-    known = {client.vm.key, client.vm.resource_id, client.vm.name, *(seen.name for seen in client.names)}
-    return name.casefold() in {item.casefold() for item in known}

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TextIO
 
-from vsa.cli import reports
 from vsa.cli.answers import Answer, Document, complain
 from vsa.cli.exits import Exit, exit_of
 from vsa.cli.keys import open_media
 from vsa.cli.reading import media_document
-from vsa.cli.reports import role_text
 from vsa.cli.tables import fields
-from vsa.errors import BadRequest, VsaError
+from vsa.errors import VsaError
 from vsa.media.media import Media
-from vsa.model import DiskBackup, DiskRole, Point
 from vsa.progress import SILENT, Progress, watched_on
+from vsa.restore.choosing import Step, find_point, plan_restore
 from vsa.restore.copying import Lost
 from vsa.restore.disk import Format, RestoredDisk, restore_disk
 from vsa.restore.losses import SUFFIX, ContentsLost, summary, told
-from vsa.text import printable, size_text
+from vsa.text import size_text
 
 ALL = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One disk and the file it will become."""
-
-    backup: DiskBackup
-    target: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +52,12 @@ def _lost_document(lost: Lost) -> Document:
 def restore(options: argparse.Namespace, err: TextIO) -> Answer:
     media = open_media(options)
     view = media.view()
-    made = reports.find_point(view, options.point)
+    made = find_point(view, options.point)
     doubtful = made.slot in view.doubtful
     if doubtful:
         complain(err, f"warning: point {made.slot} is doubtful: `vsa show {made.slot}` says why")
-    steps = plan_restore(made.point, options.disk, options.to, Format(options.format))
+    wanted = () if options.disk == ALL else (options.disk,)
+    steps = plan_restore(made.point, wanted, options.to, Format(options.format))
     outcomes = []
     for outcome in carry_out(media, steps, options, SILENT if options.json else watched_on(err)):
         outcomes.append(outcome)
@@ -79,22 +67,6 @@ def restore(options: argparse.Namespace, err: TextIO) -> Answer:
     return Answer(
         document | {"disks": restore_document(outcomes)}, restore_text(outcomes), exit_of_restore(outcomes)
     )
-
-
-def plan_restore(point: Point, wanted: str, to: str, format: Format) -> list[Step]:
-    """Every file that will be made; BadRequest if one of them exists or a disk is not in the point."""
-    backups = _chosen(point, wanted)
-    target = Path(to)
-    if len(backups) > 1 or target.is_dir() or to.endswith(os.sep):
-        steps = list(_named_in_folder(backups, target, format))
-    else:
-        steps = [Step(backups[0], target)]
-    for step in steps:
-        if os.path.lexists(step.target):
-            raise BadRequest(
-                f"{printable(str(step.target))} exists and is not overwritten: nothing was restored"
-            )
-    return steps
 
 
 def carry_out(
@@ -148,7 +120,7 @@ def restore_text(outcomes: Iterable[Outcome]) -> str:
 def _image_text(step: Step, image: RestoredDisk) -> str:
     return fields(
         [
-            ("Restored", f"{step.backup.disk.name} ({role_text(step.backup)})"),
+            ("Restored", f"{step.backup.disk.name} ({step.backup.disk.place})"),
             ("to", image.path),
             ("size", f"{size_text(image.size)}, {size_text(image.bytes_written)} of it written"),
             ("sha256", image.sha256 or ""),
@@ -157,35 +129,3 @@ def _image_text(step: Step, image: RestoredDisk) -> str:
             ("listed in", f"{image.path}{SUFFIX}" if image.lost else ""),
         ]
     )
-
-
-def _chosen(point: Point, wanted: str) -> list[DiskBackup]:
-    if wanted == ALL:
-        return list(point.disks)
-    by_name = [backup for backup in point.disks if backup.disk.name.casefold() == wanted.casefold()]
-    by_place = [backup for backup in point.disks if wanted.casefold() == _place(backup)]
-    chosen = by_name or by_place
-    if not chosen:
-        held = ", ".join(printable(f"{backup.disk.name} ({role_text(backup)})") for backup in point.disks)
-        raise BadRequest(f"the point holds no disk {printable(wanted)!r}, only: {held}")
-    if len(chosen) > 1:
-        raise BadRequest(
-            f"the point holds {len(chosen)} disks {printable(wanted)!r}: choose by number instead"
-        )
-    return chosen
-
-
-def _place(backup: DiskBackup) -> str:
-    return "os" if backup.disk.role is DiskRole.OS else str(backup.disk.lun)
-
-
-def _named_in_folder(backups: Sequence[DiskBackup], folder: Path, format: Format) -> Iterator[Step]:
-    names = [_file_name(backup) for backup in backups]
-    for backup, name in zip(backups, names, strict=True):
-        unique = name if names.count(name) == 1 else f"{name}-{backup.disk.key}"
-        yield Step(backup, folder / f"{unique}.{format.value}")
-
-
-def _file_name(backup: DiskBackup) -> str:
-    """A file name from the disk's: the media may say anything, so only harmless characters are kept."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", backup.disk.name)[:100].lstrip("._-") or backup.disk.key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from vsa.azure.grants import revoke
@@ -36,7 +37,7 @@ def release(run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironm
     pending: list[str] = []
     clear = partial(clear_disk, env=env)
     try:
-        if not _is_over(run, env.media.view()):
+        if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
@@ -79,7 +80,7 @@ def release_dead(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
 def _open_intents(env: RunEnvironment) -> Iterator[Intent]:
     """The intents of runs that the log knows no end of."""
     view = env.media.view()
-    return _intents((run for run in env.media.runs() if not _is_over(run, view)), env.media)
+    return _intents((run for run in env.media.runs() if not is_over(run, view)), env.media)
 
 
 def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
@@ -102,18 +103,18 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> None:
     """
     found = env.snapshots(disk).ours(disk, env.media.id)
     for item in found:
-        _require_witnessed(disk, item, env.media)
-    staged = _staged_runs(disk, env)
+        require_witnessed(disk, item, env.media)
+    staged = staged_runs(disk, env)
     view = _fence_dead({*staged, *(item.run for item in found)}, env)
     for run in staged:
-        if _is_over(run, view):
+        if is_over(run, view):
             StagingBlobs(env.connection).delete(staging_url(disk, run))
     for item in found:
-        if _is_over(item.run, view):
+        if is_over(item.run, view):
             _clear_snapshot(disk, item, view, env)
 
 
-def _require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
+def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
     """A log that was put back knows nothing of this snapshot, which may be the base of a lost point."""
     try:
         witness = Witness.parse(item.witness)
@@ -129,7 +130,16 @@ def _require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> N
         ) from error
 
 
-def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:
+@dataclass(frozen=True)
+class Excess:
+    """What of a snapshot nobody needs, once its run is over: the access to it, or the whole of it."""
+
+    grant: bool = False
+    snapshot: bool = False
+
+
+def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
+    """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
     if item.inherited and not _is_recorded(disk, item, view):
         _log.warning(
             "disk %s: snapshot %s carries our marks because a snapshot of ours was copied over the disk; "
@@ -137,11 +147,16 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
             disk.name,
             item.name.moment,
         )
-        return
-    if item.granted:
-        revoke(env.connection, item.name)
+        return Excess()
     base = view.base_of(disk.key)
-    if base is None or not base[1].is_same(item.name):
+    return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
+
+
+def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:
+    excess = excess_of(disk, item, view)
+    if excess.grant:
+        revoke(env.connection, item.name)
+    if excess.snapshot:
         env.snapshots(disk).delete(item.name)
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
 
@@ -155,7 +170,8 @@ def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
     return any(held.disk.key == disk.key and held.snapshot.is_same(item.name) for held in disks)
 
 
-def _staged_runs(disk: SourceDisk, env: RunEnvironment) -> list[str]:
+def staged_runs(disk: SourceDisk, env: RunEnvironment) -> list[str]:
+    """The runs of this media whose staging blobs of the disk are still there."""
     if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
         return []
     return StagingBlobs(env.connection).runs_of(disk, env.media.id)
@@ -170,15 +186,16 @@ def _withdraw(disk: SourceDisk, *, run: str, env: RunEnvironment) -> None:
             revoke(env.connection, item.name)
 
 
-def _is_over(run: str, view: View) -> bool:
+def is_over(run: str, view: View) -> bool:
+    """Whether the log knows the run's end: it has committed, or it never may."""
     return run in view.committed or run in view.fenced
 
 
 def _fence_dead(runs: Iterable[str], env: RunEnvironment) -> View:
     """Fence those of the runs that are open and whose process is known to have ended; the view afterwards."""
     view = env.media.view()
-    intents = [env.media.intent(run) for run in runs if not _is_over(run, view)]
-    dead = sorted(intent.run for intent in intents if intent and has_ended(intent.process))
+    intents = _intents((run for run in runs if not is_over(run, view)), env.media)
+    dead = sorted(intent.run for intent in intents if has_ended(intent.process))
     if dead:
         fence(dead, "the process of the run has ended", env.media)
         view = env.media.view()

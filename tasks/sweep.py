@@ -1,0 +1,131 @@
+"""Sweeping: what the server knows of jobs, the plan, its execution, and the report as an artifact."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from tasks.artifacts import artifact_key
+from tasks.child_runs import end_children
+from tasks.markup import escaped, section, table
+from tasks.policy import REPEATED, STAGE
+from vsa.model import SourceDisk
+from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns
+from vsa.transfer.sweep import Sweep
+from vsa.transfer.sweep_report import Leftover, SweepPlan, SweepReport, age_of
+
+CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
+_AT_ONCE = 100
+
+
+@task(name="find open runs", **REPEATED)
+def find_open_runs(sweep: Sweep) -> OpenRuns:
+    """The runs that have begun and of which the log knows no end."""
+    return sweep.open_runs()
+
+
+@task(name="ask for their jobs", **STAGE | {"retries": 2, "retry_delay_seconds": 2})
+def states_of_jobs(runs: OpenRuns) -> dict[str, JobState]:
+    """The flow runs of these jobs that this server knows, by their ids."""
+    return {str(id): state for id, state in _states(list(_flow_run_ids(runs)))}
+
+
+@task(name="plan sweep", **REPEATED)
+def plan_sweep(
+    sweep: Sweep, runs: OpenRuns, jobs: Mapping[str, JobState], named: Collection[str]
+) -> SweepPlan:
+    """Decide which runs are dead, and look for everything that may go; touches nothing."""
+    return sweep.plan(runs, jobs, named)
+
+
+@task(name="end streams", task_run_name="end streams of job {job}", **STAGE)
+def end_streams(job: str) -> None:
+    """Cancel the child runs of a job that is given up, and wait a while for their end: streams stop before
+    the snapshots go that they read. Those that do not are refused new access by the fence."""
+    with suppress(ValueError):
+        end_children(UUID(job))
+
+
+@task(
+    name="release dead run", task_run_name="release run {run.intent.run} of {run.intent.vm_name}", **CLEANUP
+)
+def release_dead_run(sweep: Sweep, run: JudgedRun) -> tuple[str, ...]:
+    """Fence the run in the log, then remove what it left; returns what is pending."""
+    return sweep.release(run)
+
+
+@task(name="clear disk", task_run_name="clear disk {disk.name}", **CLEANUP)
+def clear_disk(sweep: Sweep, disk: SourceDisk) -> tuple[str, ...]:
+    """Remove what runs that are over have left of the disk; returns what is pending."""
+    return sweep.clear(disk)
+
+
+@task(name="look again", **REPEATED)
+def look_again(sweep: Sweep, plan: SweepPlan, pending: Sequence[str]) -> SweepReport:
+    """Compare the plan with what Azure shows now: only what is no longer there was removed."""
+    return sweep.report(plan, pending)
+
+
+@task(name="show sweep", **STAGE)
+def show_sweep(swept: SweepPlan | SweepReport, name: str) -> None:
+    """Publish what was found; the sweeps of one media block are versions of one another."""
+    headline = swept.text().splitlines()[0]
+    create_markdown_artifact(markdown(swept, name), key=artifact_key("sweep", name), description=headline)
+
+
+def markdown(swept: SweepPlan | SweepReport, name: str) -> str:
+    """What needs attention, what was removed or would be, and what is left alone, each with its age."""
+    is_dry = isinstance(swept, SweepPlan)
+    plan, now = (swept, swept.planned_at) if isinstance(swept, SweepPlan) else (swept.plan, swept.ended_at)
+    gone = swept.leftovers if isinstance(swept, SweepPlan) else swept.removed
+    parts = [
+        f"# Sweep of {escaped(name)}{': dry run' if is_dry else ''}",
+        escaped(swept.text().splitlines()[0]),
+        *section("Needs attention", swept.attention),
+        *_part("Dead runs", ("run", "VM", "age", "known by"), [_run_row(run, now) for run in plan.dead]),
+        *_part(
+            "Would be removed" if is_dry else "Removed",
+            ("what", "name", "disk", "run", "age"),
+            [_leftover_row(item, now) for item in gone],
+        ),
+        *_part("Left alone", ("run", "VM", "age", "why"), [_run_row(run, now) for run in plan.left_alone]),
+    ]
+    return "\n\n".join(parts)
+
+
+def _run_row(run: JudgedRun, now: dt.datetime) -> tuple[str, ...]:
+    intent = run.intent
+    return intent.run, intent.vm_name, age_of(intent.started_at, now), run.reason
+
+
+def _leftover_row(item: Leftover, now: dt.datetime) -> tuple[str, ...]:
+    age = age_of(item.since, now) if item.since else "unknown"
+    return item.thing, item.name, item.disk.name, item.run, age
+
+
+def _part(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A heading and a table; nothing if there are no rows."""
+    return [f"## {title}", table(headings, [map(escaped, row) for row in rows])] if rows else []
+
+
+def _flow_run_ids(runs: OpenRuns) -> Iterator[UUID]:
+    """A job's id is that of its flow run, unless something else than a flow made it."""
+    for job in {intent.job for intent in runs.intents}:
+        with suppress(ValueError):
+            yield UUID(job)
+
+
+def _states(ids: list[UUID]) -> Iterator[tuple[UUID, JobState]]:
+    with get_client(sync_client=True) as client:
+        for start in range(0, len(ids), _AT_ONCE):
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _AT_ONCE]))
+            for found in client.read_flow_runs(flow_run_filter=asked, limit=_AT_ONCE):
+                if found.state is not None:
+                    yield found.id, JobState(name=str(found.state.name), is_over=found.state.is_final())
