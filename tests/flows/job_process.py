@@ -25,6 +25,7 @@ class Job:
         server: PrefectServer,
         *arguments: str,
         with_server: bool,
+        on_proxies: bool = False,
         **settings: str,
     ) -> None:
         self.site = site
@@ -34,8 +35,8 @@ class Job:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._printed = folder / "stdout"
-        # The server of these tests has no proxies' workers.
-        in_process = ["--in-process"] if with_server else []
+        # Most servers of these tests have no proxies' workers.
+        in_process = ["--in-process"] if with_server and not on_proxies else []
         self._logged = folder / "stderr"
         with self._printed.open("wb") as printed, self._logged.open("wb") as logged:
             # A group of its own, so that its temporary server ends with it.
@@ -48,8 +49,8 @@ class Job:
                 start_new_session=True,
             )
 
-    def wait(self) -> int:
-        return self._process.wait(120)
+    def wait(self, seconds: float = 120) -> int:
+        return self._process.wait(seconds)
 
     def lives(self) -> bool:
         assert self._process.poll() is None, self.logged[-3000:]

@@ -125,8 +125,9 @@ class PrefectServer:
         return self.home / "prefect.db"
 
     def environment(self, **changes: str) -> Mapping[str, str]:
-        """The environment of a process that talks to this server."""
-        return environment(self.home / "client", PREFECT_API_URL=self.url, **changes)
+        """The environment of a process that talks to this server, with the server's own settings."""
+        settings = {"PREFECT_API_URL": self.url, **self.settings, **changes}
+        return environment(self.home / "client", **settings)
 
     def copy_to(self, home: Path) -> Path:
         """A Prefect home whose own database holds what this server's holds now: blocks and their keys."""
