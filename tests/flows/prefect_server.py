@@ -40,7 +40,7 @@ from prefect.settings import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 T = TypeVar("T")
 

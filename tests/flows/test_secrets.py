@@ -57,7 +57,10 @@ TOKEN = "eyJ0eXAiOiAiSldUIiwgImFsZyI6ICJIUzI1NiJ9"
 SIGNATURE = re.compile(rb"(?i)\bsig(?:=|%(?:25)*3D)(?!REDACTED|SIGNATURE)[\w%+/-]{8,}")
 
 
-@pytest.fixture(params=[False, pytest.param(True, marks=only_in_ci)], ids=["in-process", "on-proxies"])
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=[only_in_ci, pytest.mark.timeout(600)])],
+    ids=["in-process", "on-proxies"],
+)
 def finished(
     site: Site,
     simulation: AzsimProcess,
@@ -67,9 +70,10 @@ def finished(
     """A job of many words that talked to a server of its own, and the secrets that went through it."""
     _prepare(site)
     # The server of other tests is not at DEBUG.
-    server = PrefectServer(prefect_server.copy_to(site.folder / "server"), settings=EVERYTHING).start()
+    server = PrefectServer(prefect_server.copy_to(site.folder / "server"), settings=EVERYTHING)
     with ExitStack() as stack:
         stack.callback(server.stop)
+        server.start()
         if request.param:
             stack.enter_context(_proxy(server, site.folder))
         job = Job(site, server, with_server=True, on_proxies=request.param, **EVERYTHING)
