@@ -53,8 +53,8 @@ class Job:
                 start_new_session=True,
             )
 
-    def wait(self) -> int:
-        return self._process.wait(120)
+    def wait(self, seconds: float = 120) -> int:
+        return self._process.wait(seconds)
 
     def lives(self) -> bool:
         assert self._process.poll() is None, self.logged[-3000:]

@@ -40,7 +40,7 @@ from prefect.settings import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 T = TypeVar("T")
 
@@ -129,8 +129,9 @@ class PrefectServer:
         return self.home / "prefect.db"
 
     def environment(self, **changes: str) -> Mapping[str, str]:
-        """The environment of a process that talks to this server."""
-        return environment(self.home / "client", PREFECT_API_URL=self.url, **changes)
+        """The environment of a process that talks to this server, with the server's own settings."""
+        settings = {"PREFECT_API_URL": self.url, **self.settings, **changes}
+        return environment(self.home / "client", **settings)
 
     def copy_to(self, home: Path) -> Path:
         """A Prefect home whose own database holds what this server's holds now: blocks and their keys."""

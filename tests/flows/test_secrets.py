@@ -6,16 +6,23 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks.proxy import saved_proxies
+from deployments.register import register
+from tasks.pools import seen_by_prefect
 from tests.azsim_process import AzsimProcess
 from tests.flows.job_process import Job
 from tests.flows.prefect_server import PrefectServer, wait_for
-from tests.flows.site import Site, managed, unmanaged
+from tests.flows.site import PROXIES, Site, managed, unmanaged
+from tests.flows.worker import ProxyWorker
+from tests.soak import only_in_ci
 from vsa.media.wrapping import Passphrase
 from vsa.secret import Secret
 
@@ -24,8 +31,8 @@ EVERYTHING = {
     "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
     # These go to the server as well, so that its database holds what they say.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "azure,msal,urllib3",
+    "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
 }
-SERVER_TOO = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG"}
 # What Prefect keeps of a job, and where: each must hold something, or nothing was looked at.
 KEPT = {
     "artifact",
@@ -50,41 +57,68 @@ TOKEN = "eyJ0eXAiOiAiSldUIiwgImFsZyI6ICJIUzI1NiJ9"
 SIGNATURE = re.compile(rb"(?i)\bsig(?:=|%(?:25)*3D)(?!REDACTED|SIGNATURE)[\w%+/-]{8,}")
 
 
-@pytest.fixture
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=[only_in_ci, pytest.mark.timeout(600)])],
+    ids=["in-process", "on-proxies"],
+)
 def finished(
-    site: Site, simulation: AzsimProcess, prefect_server: PrefectServer
+    site: Site,
+    simulation: AzsimProcess,
+    prefect_server: PrefectServer,
+    request: pytest.FixtureRequest,
 ) -> Iterator[tuple[Job, set[str]]]:
-    """A job of many words, the server that it talked to, and the secrets that went through it.
+    """A job of many words that talked to a server of its own, and the secrets that went through it."""
+    _prepare(site)
+    # The server of other tests is not at DEBUG.
+    server = PrefectServer(prefect_server.copy_to(site.folder / "server"), settings=EVERYTHING)
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        if request.param:
+            stack.enter_context(_proxy(server, site.folder))
+        job = Job(site, server, with_server=True, in_process=not request.param, **EVERYTHING)
+        stack.callback(job.end)
+        assert job.wait(400) == 3, job.logged[-3000:]
+        wait_for("events on the server", lambda: "prefect.artifact.created" in _events(server))
+    assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\n")
+    yield job, {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
 
-    Managed and premium disks, so grants and account keys; one grant ended in mid-read, one disk refused.
-    """
+
+def _prepare(site: Site) -> None:
+    """Managed and premium disks, so grants and account keys; one grant ends in mid-read, one is refused."""
     account = f"{site.name}premium"
     site.add_account(account, "Premium_LRS")
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.add_vm("legacy", [unmanaged("legacy-os", account)])
     site.seal(Passphrase(Secret(PASSPHRASE)))
     site.save_blocks(opened_by={"passphrase": PASSPHRASE})
-    control = site.control
-    control.add_fault("expire_access", plane="blob", header="x-ms-range")
-    control.add_fault(
+    site.control.add_fault("expire_access", plane="blob", header="x-ms-range")
+    site.control.add_fault(
         "status",
         status=409,
         code="Conflict",
         path=f"{site.snapshots_path('web-data')}/beginGetAccess",
         times=None,
     )
-    server = PrefectServer(prefect_server.copy_to(site.folder / "server"), settings=SERVER_TOO).start()
-    job = Job(site, server, with_server=True, **EVERYTHING)
-    try:
-        assert job.wait() == 3, job.logged[-3000:]
-        wait_for(
-            "events on the server", lambda: "prefect.artifact.created" in _names(server, "event", "events")
-        )
-    finally:
-        job.end()
-        server.stop()
-    assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\nweb: ")
-    yield job, {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
+
+
+@contextmanager
+def _proxy(server: PrefectServer, folder: Path) -> Iterator[None]:
+    """A worker for the first of the proxies, which has its child runs say as much as the job does."""
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        with get_client(sync_client=True) as client:
+            for _ in register(client):
+                pass
+        worker = ProxyWorker(server, PROXIES[0], folder)
+        try:
+            wait_for("the worker", _is_usable, seconds=120)
+            yield
+        finally:
+            worker.stop()
+
+
+def _is_usable() -> bool:
+    return any(proxy.name == PROXIES[0] and not proxy.refusal for proxy in seen_by_prefect(saved_proxies()))
 
 
 def _grants_and_keys(state: Path) -> Iterator[str]:
@@ -123,9 +157,9 @@ def _rows(database: Path) -> Iterator[tuple[str, str]]:
             yield from ((table, repr(row)) for row in opened.execute(f'SELECT * FROM "{table}"'))
 
 
-def _names(server: PrefectServer, column: str, table: str) -> set[str]:
+def _events(server: PrefectServer) -> set[str]:
     with closing(sqlite3.connect(server.database)) as database:
-        return {name for (name,) in database.execute(f"SELECT DISTINCT {column} FROM {table}")}
+        return {event for (event,) in database.execute("SELECT DISTINCT event FROM events")}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import pytest
 from prefect import flow, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
-from prefect.client.schemas.objects import Artifact, TaskRun
+from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -67,17 +67,19 @@ def test_a_read_that_is_repeated_is_told_on_the_task_whose_disk_is_read(site: Si
 
     flow_run = flow_run_of(site.back_up())
 
-    (log,) = wait_for(
-        "the warning", lambda: [log for log in logs_of(flow_run) if REPEATED_READ in log.message]
-    )
+    log = wait_for("the warning", lambda: _first(flow_run, REPEATED_READ))
     # It was said by one of the threads that read; the stage's own words come from the task's thread.
     name = "web-os" if "read bytes 0-2097152 of" in log.message else "web-data"
-    (begun,) = [log for log in logs_of(flow_run) if log.message.startswith(f"disk {name} via proxy-")]
+    begun = wait_for("the stage's words", lambda: _first(flow_run, f"disk {name} via proxy-"))
     assert log.task_run_id is not None
     assert log.task_run_id == begun.task_run_id
 
 
 REPEATED_READ = "503 ServerBusy: Service Unavailable; trying again in"
+
+
+def _first(flow_run: FlowRun, words: str) -> Log | None:
+    return next((log for log in logs_of(flow_run) if words in log.message), None)
 
 
 @flow
