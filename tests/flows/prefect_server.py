@@ -77,6 +77,7 @@ class PrefectServer:
     home: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> PrefectServer:
