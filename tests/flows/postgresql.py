@@ -51,7 +51,9 @@ def postgresql(folder: Path) -> Iterator[str]:
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (Path(home) / "log").open("wb") as log:
             server = subprocess.Popen(
-                _unprivileged([folder / "postgres", "-D", data, "-p", port, *settings]), stdout=log, stderr=log
+                _unprivileged([folder / "postgres", "-D", data, "-p", port, *settings]),
+                stdout=log,
+                stderr=log,
             )
         try:
             wait_for("PostgreSQL", lambda: _listens(port), seconds=60)

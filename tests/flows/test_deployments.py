@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 
-from deployments.register import CONTROL_POOL
+from deployments.pools import CONTROL_POOL
 from tests.azsim_process import AzsimProcess
 from tests.engine.world import MIB
 from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, wait_for
@@ -53,7 +53,7 @@ def worker(deployed: PrefectServer) -> Iterator[Path]:
     log = deployed.home / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", CONTROL_POOL],
+            [sys.executable, "-m", "deployments.worker", CONTROL_POOL],
             env=dict(deployed.environment(PREFECT_WORKER_QUERY_SECONDS="1")),
             cwd=ROOT,
             stdout=output,
