@@ -3,8 +3,8 @@
     python -m bench.many_vms [--vms 500] [--disk-mib 4] [--folder FOLDER] [--json FILE]
 
 Everything is real but Azure, and on one machine: a server on SQLite, a worker for each proxy, the job in a
-process of its own. Two jobs are run, a full one and one over the same disks unchanged, which shows what remains when
-there is nothing to move. Prints the table of docs/operations.md.
+process of its own. Two jobs are run, a full one and one over the same disks unchanged, which shows what
+remains when there is nothing to move. Prints the table of docs/operations.md.
 """
 
 from __future__ import annotations

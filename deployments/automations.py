@@ -24,6 +24,7 @@ from prefect.flows import Flow
 import flows as flow_files
 from deployments.pools import HEARTBEAT_SECONDS
 from flows.stream_disk import stream_disk
+from tasks.child_runs import UNFIT
 from vsa.errors import BadRequest
 
 LOST_HEARTBEAT = "azure-vsa: runs whose heartbeat stopped"
@@ -35,14 +36,14 @@ WITHIN_SECONDS = 90
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _COMPLETED_WITH_ERRORS = "Completed with errors"
-_ENDS = ("Completed", _COMPLETED_WITH_ERRORS, "Failed", "TimedOut", "Cancelled", "Crashed")
+_ENDS = ("Completed", _COMPLETED_WITH_ERRORS, "Failed", UNFIT, "TimedOut", "Cancelled", "Crashed")
 _FLOW_RUNS = "prefect.flow-run.*"
 # What the event says of the state, not what the run says later.
 _STATE = "{{ event.resource['prefect.state-name'] }}"
 _BODY = (
     "{{ event.resource['prefect.resource.name'] }}: "
     + _STATE
-    + "\n\n{{ event.resource['prefect.state-message'] | truncate(2000) }}\n\n{{ flow_run | ui_url }}"
+    + "\n\n{{ event.resource['prefect.state-message'] | truncate(2000) }}\n\n{{ (flow_run | ui_url) or '' }}"
 )
 
 
@@ -162,7 +163,7 @@ def ensure_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Iter
         return
     found = existing[0]
     kept = in_step(found, wanted)
-    if kept == AutomationCore(**{name: getattr(found, name) for name in AutomationCore.model_fields}):
+    if kept == _core(found):
         yield f"Automation {wanted.name!r} exists and was left as it is."
     else:
         client.update_automation(found.id, kept)
@@ -171,13 +172,14 @@ def ensure_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Iter
 
 def in_step(found: AutomationCore, wanted: AutomationCore) -> AutomationCore:
     """The automation that was found, with what is wanted in the places that are kept in step."""
-    kept = {name: getattr(found, name) for name in AutomationCore.model_fields}
-    kept |= {
-        "description": wanted.description,
-        "trigger": wanted.trigger,
-        "actions": [*wanted.actions, *found.actions[1:]],
-    }
-    return AutomationCore(**kept)
+    kept = {"trigger": wanted.trigger, "actions": [*wanted.actions, *found.actions[1:]]}
+    return _core(found.model_copy(update={"description": wanted.description, **kept}))
+
+
+def _core(automation: AutomationCore) -> AutomationCore:
+    """What an update takes, every field of it set: Prefect's client leaves out those that were not."""
+    fields = set(AutomationCore.model_fields) - {"owner_resource"}
+    return AutomationCore.model_validate(automation.model_dump(include=fields))
 
 
 def notified_block(client: SyncPrefectClient) -> UUID | None:

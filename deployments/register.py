@@ -57,8 +57,8 @@ def register(
         _register_block(block)
         yield f"Block type {block.get_block_type_name()} is registered."
     yield from ensure_pool(client, CONTROL)
-    yield from _register_proxies(client, remove=remove)
-    yield from _register_automations(client, notify, silent_seconds=silent_seconds)
+    yield from register_proxies(client, remove=remove)
+    yield from register_automations(client, notify, silent_seconds=silent_seconds)
 
 
 def _register_block(block: Any) -> None:
@@ -69,7 +69,8 @@ def _register_block(block: Any) -> None:
         block.register_type_and_schema()
 
 
-def _register_proxies(client: SyncPrefectClient, *, remove: bool) -> Iterator[str]:
+def register_proxies(client: SyncPrefectClient, *, remove: bool = False) -> Iterator[str]:
+    """Pool and deployment of every saved proxy; what is left of others is told or, if asked, deleted."""
     blocks = saved_proxy_blocks()
     for block in blocks:
         yield from ensure_pool(client, pool_of_proxy(block.pool, block.proxy_name, streams=block.streams))
@@ -80,9 +81,10 @@ def _register_proxies(client: SyncPrefectClient, *, remove: bool) -> Iterator[st
     yield from remove_gone(client, gone) if remove else tell_gone(gone)
 
 
-def _register_automations(
-    client: SyncPrefectClient, notify: str | None, *, silent_seconds: int
+def register_automations(
+    client: SyncPrefectClient, notify: str | None = None, *, silent_seconds: int = WITHIN_SECONDS
 ) -> Iterator[str]:
+    """The automations; without `notify` people are told as they were before, if they were."""
     flows = flow_names()
     block = notification_block(client, notify) if notify else notified_block(client)
     yield from ensure_automation(client, crash_of_silent_runs(flows, within=silent_seconds))

@@ -55,7 +55,7 @@ def worker(deployed: PrefectServer) -> Iterator[Path]:
     log = deployed.home / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", CONTROL_POOL],
+            [sys.executable, "-m", "deployments.worker", CONTROL_POOL],
             env=dict(deployed.environment(PREFECT_WORKER_QUERY_SECONDS="1")),
             cwd=ROOT,
             stdout=output,
