@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -99,31 +99,49 @@ class ServedProcess:
         said = "\n".join(f"  | {line}" for line in lines) or "  | (nothing)"
         return ProcessFailed(f"{self.name} {complaint}. {self.log} ends with:\n{said}")
 
+    def collect(self) -> None:
+        """Ask an ended process for its exit code, as a parent must."""
+        if self._process:
+            self._process.wait()
+
     def stop(self, *, seconds: float) -> None:
         """End it and all it has started; who lives after `seconds` is killed."""
         stop_together([self], seconds=seconds)
 
 
 def stop_together(
-    served: Iterable[ServedProcess], *, seconds: float, hurry: Event | None = None
+    served: Sequence[ServedProcess],
+    *,
+    seconds: float,
+    hurry: Event | None = None,
+    orphans: Callable[[], set[Seen]] = set,
 ) -> set[Seen]:
     """End processes and all they have started, all at the same time; see `end`."""
     roots = [process.id for process in served if process.id is not None]
-    return end(family(roots), seconds=seconds, hurry=hurry)
+    killed = end(family(roots), seconds=seconds, hurry=hurry, orphans=orphans)
+    for process in served:
+        process.collect()
+    return killed
 
 
-def end(processes: set[Seen], *, seconds: float, hurry: Event | None = None) -> set[Seen]:
+def end(
+    processes: set[Seen],
+    *,
+    seconds: float,
+    hurry: Event | None = None,
+    orphans: Callable[[], set[Seen]] = set,
+) -> set[Seen]:
     """Tell processes to end and wait for them and what they start meanwhile; returns who was killed.
 
     Who lives after `seconds`, or when somebody sets `hurry`, is killed. What a process starts while it ends,
-    as Prefect's workers do with hooks, is not disturbed before.
+    as Prefect's workers do with hooks, is not disturbed before; if its parent ends first, `orphans` finds it.
     """
     send(processes, signal.SIGTERM)
-    known = set(processes)
+    known = processes | orphans()
     deadline = time.monotonic() + seconds
     while (left := living(known)) and time.monotonic() < deadline and not (hurry and hurry.is_set()):
         time.sleep(_LOOK_SECONDS)
-        known |= family(seen.id for seen in left)
+        known |= family(seen.id for seen in left) | orphans()
     send(left, signal.SIGKILL)
     while living(left):
         time.sleep(_LOOK_SECONDS)

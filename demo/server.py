@@ -114,7 +114,9 @@ class LocalServer:
         """Runs first, while there is still an Azure to clean up and a server to tell."""
         self._say("Stopping; Ctrl-C again kills what still runs.\n")
         with self._telling("workers and what they run"):
-            killed = stop_together(self._workers, seconds=_RUNS_SECONDS, hurry=self._hurry)
+            killed = stop_together(
+                self._workers, seconds=_RUNS_SECONDS, hurry=self._hurry, orphans=self._orphans
+            )
         with self._telling("servers"):
             killed |= stop_together(self._servers, seconds=_SERVERS_SECONDS, hurry=self._hurry)
             killed |= end(_children(), seconds=_SERVERS_SECONDS, hurry=self._hurry)
@@ -128,6 +130,10 @@ class LocalServer:
         self._say(f"  {what + ' ':.<32} ")
         yield
         self._say(f"{time.monotonic() - began:3.0f} s\n")
+
+    def _orphans(self) -> set[Seen]:
+        """What workers have left to this process: everything below it but the servers."""
+        return _children() - family(server.id for server in self._servers if server.id)
 
     def _say(self, text: str) -> None:
         self._out.write(text)
