@@ -26,7 +26,7 @@ class Stopped(Exception):
 class ServedProcess:
     """One command in a session of its own, so that a terminal's Ctrl-C reaches only who started it.
 
-    `name` is what people call it. What it prints goes to `log`.
+    `name` is what people call it. What it prints is added to `log`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ServedProcess:
 
     def start(self) -> ServedProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as output:
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -110,15 +110,12 @@ class ServedProcess:
 
 
 def stop_together(
-    served: Sequence[ServedProcess],
-    *,
-    seconds: float,
-    hurry: Event | None = None,
-    orphans: Callable[[], set[Seen]] = set,
+    served: Sequence[ServedProcess], *, seconds: float, hurry: Event | None = None
 ) -> set[Seen]:
     """End processes and all they have started, all at the same time; see `end`."""
-    roots = [process.id for process in served if process.id is not None]
-    killed = end(family(roots), seconds=seconds, hurry=hurry, orphans=orphans)
+    killed = end(
+        family(process.id for process in served if process.id is not None), seconds=seconds, hurry=hurry
+    )
     for process in served:
         process.collect()
     return killed
@@ -129,19 +126,19 @@ def end(
     *,
     seconds: float,
     hurry: Event | None = None,
-    orphans: Callable[[], set[Seen]] = set,
+    besides: Callable[[], set[Seen]] = set,
 ) -> set[Seen]:
     """Tell processes to end and wait for them and what they start meanwhile; returns who was killed.
 
-    Who lives after `seconds`, or when somebody sets `hurry`, is killed. What a process starts while it ends,
-    as Prefect's workers do with hooks, is not disturbed before; if its parent ends first, `orphans` finds it.
+    Who lives after `seconds`, or when somebody sets `hurry`, is killed. What is started while they end is not
+    disturbed before; what others start on their account, as Prefect's workers do with hooks, `besides` finds.
     """
     send(processes, signal.SIGTERM)
-    known = processes | orphans()
+    known = set(processes)
     deadline = time.monotonic() + seconds
     while (left := living(known)) and time.monotonic() < deadline and not (hurry and hurry.is_set()):
         time.sleep(_LOOK_SECONDS)
-        known |= family(seen.id for seen in left) | orphans()
+        known |= family(seen.id for seen in left) | besides()
     send(left, signal.SIGKILL)
     while living(left):
         time.sleep(_LOOK_SECONDS)

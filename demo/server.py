@@ -113,10 +113,10 @@ class LocalServer:
     def _end(self) -> None:
         """Runs first, while there is still an Azure to clean up and a server to tell."""
         self._say("Stopping; Ctrl-C again kills what still runs.\n")
-        with self._telling("workers and what they run"):
-            killed = stop_together(
-                self._workers, seconds=_RUNS_SECONDS, hurry=self._hurry, orphans=self._orphans
-            )
+        with self._telling("runs of flows"):
+            killed = self._end_runs()
+        with self._telling("workers"):
+            killed |= stop_together(self._workers, seconds=_SERVERS_SECONDS, hurry=self._hurry)
         with self._telling("servers"):
             killed |= stop_together(self._servers, seconds=_SERVERS_SECONDS, hurry=self._hurry)
             killed |= end(_children(), seconds=_SERVERS_SECONDS, hurry=self._hurry)
@@ -131,9 +131,14 @@ class LocalServer:
         yield
         self._say(f"{time.monotonic() - began:3.0f} s\n")
 
-    def _orphans(self) -> set[Seen]:
-        """What workers have left to this process: everything below it but the servers."""
-        return _children() - family(server.id for server in self._servers if server.id)
+    def _end_runs(self) -> set[Seen]:
+        """Before their workers, which would interrupt a run that cleans up, and which start a run's hooks."""
+        workers = {worker.id for worker in self._workers if worker.id}
+
+        def runs() -> set[Seen]:
+            return {seen for seen in family(workers) if seen.id not in workers}
+
+        return end(runs(), seconds=_RUNS_SECONDS, hurry=self._hurry, besides=runs)
 
     def _say(self, text: str) -> None:
         self._out.write(text)

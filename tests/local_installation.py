@@ -43,10 +43,14 @@ class LocalInstallation:
         """Everything that runs for it now."""
         return family([self._process.id]) if self._process.id else set()
 
+    @property
+    def process_id(self) -> int:
+        assert self._process.id, f"the installation has ended: {self.said}"
+        return self._process.id
+
     def interrupt(self, *, seconds: float) -> None:
         """Press Ctrl-C and wait for its end; ProcessFailed if it complains or takes longer."""
-        assert self._process.id, f"the installation has ended: {self.said}"
-        os.kill(self._process.id, signal.SIGINT)
+        os.kill(self.process_id, signal.SIGINT)
         self._process.await_end(seconds=seconds)
 
     def end(self) -> None:
