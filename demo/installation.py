@@ -98,7 +98,7 @@ class Installation:
         return ServedProcess(
             name,
             [sys.executable, "-m", module, *arguments],
-            log=self._log(name.removeprefix("the ").replace(" ", "-").replace("/", "-")),
+            log=self._log(name.removeprefix("the ").lower().replace(" ", "-")),
             environment=self.environment(),
             folder=CHECKOUT,
         )

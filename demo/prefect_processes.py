@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,17 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
     }
 
 
-def prefect_server(home: Path, *, port: int, log: Path, ui: bool = True) -> ServedProcess:
-    """A server on the loopback address; its database is in `home`."""
+def prefect_server(
+    home: Path, *, port: int, log: Path, ui: bool = True, settings: Mapping[str, str] | None = None
+) -> ServedProcess:
+    """A server on the loopback address; `settings` are environment variables. Its database is in `home`."""
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
     return ServedProcess(
         "the Prefect server",
         command if ui else [*command, "--no-ui"],
         log=log,
-        environment=environment(home),
+        environment=environment(home, **(settings or {})),
         folder=home,
     )
 
@@ -69,14 +72,14 @@ class PrefectApi:
     def answers(self) -> bool:
         """Whether the server is up."""
         try:
-            return self._ask("GET", "/health") is True
-        except OSError:
+            return self.ask("GET", "/health") is True
+        except (OSError, HTTPException):
             return False
 
     def worker_is_online(self, pool: str, *, since: dt.datetime) -> bool:
         """Whether a worker of the pool has said after `since` that it is there."""
         try:
-            workers = self._ask("POST", f"/work_pools/{pool}/workers/filter", {})
+            workers = self.ask("POST", f"/work_pools/{pool}/workers/filter", {})
         except urllib.error.HTTPError:
             return False
         return any(
@@ -87,19 +90,20 @@ class PrefectApi:
     def activate_schedules(self) -> list[str]:
         """Switch every schedule of every deployment on; says which there are."""
         said = []
-        for deployment in self._ask("POST", "/deployments/filter", {}):
-            flow = self._ask("GET", f"/flows/{deployment['flow_id']}")
+        for deployment in self.ask("POST", "/deployments/filter", {}):
+            flow = self.ask("GET", f"/flows/{deployment['flow_id']}")
             for schedule in deployment["schedules"]:
                 path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-                self._ask("PATCH", path, {"active": True})
+                self.ask("PATCH", path, {"active": True})
                 said.append(f"{flow['name']}/{deployment['name']}")
         return sorted(said)
 
     def count_runs(self, pool: str) -> int:
         """How many flow runs there ever were in the work pool."""
-        return int(self._ask("POST", "/flow_runs/count", {"work_pools": {"name": {"any_": [pool]}}}))
+        return int(self.ask("POST", "/flow_runs/count", {"work_pools": {"name": {"any_": [pool]}}}))
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What the server answers, from JSON; HTTPError if it refuses, or stays busy for long."""
         request = urllib.request.Request(  # noqa: S310 - an address of our own making
             self.url + path,
             method=method,

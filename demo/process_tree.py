@@ -31,7 +31,8 @@ class _Row(NamedTuple):
 def family(roots: Iterable[int]) -> set[Seen]:
     """The processes with these ids, everything they have started and so on; those that have ended are out."""
     rows = list(_rows())
-    found = {row.seen for row in rows if row.seen.id in set(roots)}
+    ids = set(roots)
+    found = {row.seen for row in rows if row.seen.id in ids}
     while True:
         ids = {seen.id for seen in found}
         more = {row.seen for row in rows if row.parent in ids} - found

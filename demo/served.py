@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -26,7 +26,7 @@ class Stopped(Exception):
 class ServedProcess:
     """One command in a session of its own, so that a terminal's Ctrl-C reaches only who started it.
 
-    `name` is what people call it. What it prints goes to `log`.
+    `name` is what people call it. What it prints is added to `log`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ServedProcess:
 
     def start(self) -> ServedProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as output:
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -99,31 +99,46 @@ class ServedProcess:
         said = "\n".join(f"  | {line}" for line in lines) or "  | (nothing)"
         return ProcessFailed(f"{self.name} {complaint}. {self.log} ends with:\n{said}")
 
+    def collect(self) -> None:
+        """Ask an ended process for its exit code, as a parent must."""
+        if self._process:
+            self._process.wait()
+
     def stop(self, *, seconds: float) -> None:
         """End it and all it has started; who lives after `seconds` is killed."""
         stop_together([self], seconds=seconds)
 
 
 def stop_together(
-    served: Iterable[ServedProcess], *, seconds: float, hurry: Event | None = None
+    served: Sequence[ServedProcess], *, seconds: float, hurry: Event | None = None
 ) -> set[Seen]:
     """End processes and all they have started, all at the same time; see `end`."""
-    roots = [process.id for process in served if process.id is not None]
-    return end(family(roots), seconds=seconds, hurry=hurry)
+    killed = end(
+        family(process.id for process in served if process.id is not None), seconds=seconds, hurry=hurry
+    )
+    for process in served:
+        process.collect()
+    return killed
 
 
-def end(processes: set[Seen], *, seconds: float, hurry: Event | None = None) -> set[Seen]:
+def end(
+    processes: set[Seen],
+    *,
+    seconds: float,
+    hurry: Event | None = None,
+    besides: Callable[[], set[Seen]] = set,
+) -> set[Seen]:
     """Tell processes to end and wait for them and what they start meanwhile; returns who was killed.
 
-    Who lives after `seconds`, or when somebody sets `hurry`, is killed. What a process starts while it ends,
-    as Prefect's workers do with hooks, is not disturbed before.
+    Who lives after `seconds`, or when somebody sets `hurry`, is killed. What is started while they end is not
+    disturbed before; what others start on their account, as Prefect's workers do with hooks, `besides` finds.
     """
     send(processes, signal.SIGTERM)
     known = set(processes)
     deadline = time.monotonic() + seconds
     while (left := living(known)) and time.monotonic() < deadline and not (hurry and hurry.is_set()):
         time.sleep(_LOOK_SECONDS)
-        known |= family(seen.id for seen in left)
+        known |= family(seen.id for seen in left) | besides()
     send(left, signal.SIGKILL)
     while living(left):
         time.sleep(_LOOK_SECONDS)

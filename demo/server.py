@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TextIO
@@ -24,8 +24,8 @@ from demo.process_tree import Seen, adopt_orphans, family
 from demo.served import ProcessFailed, ServedProcess, Stopped, end, stop_together
 
 _START_SECONDS = 180.0
-# What runs may take to remove what they have in Azure; Prefect itself grants a cancelled run 30 seconds.
-_RUNS_SECONDS = 40.0
+# A job waits for its streams to end, then removes what it has in Azure; its hook does both once more.
+_RUNS_SECONDS = 90.0
 _SERVERS_SECONDS = 20.0
 _WATCH_SECONDS = 0.5
 
@@ -39,6 +39,7 @@ class LocalServer:
         self._stop = stop
         self._hurry = hurry
         self._servers: list[ServedProcess] = []
+        # As in POOLS: that of the control pool, which runs jobs, is the first.
         self._workers: list[ServedProcess] = []
 
     def run(self) -> int:
@@ -113,8 +114,10 @@ class LocalServer:
     def _end(self) -> None:
         """Runs first, while there is still an Azure to clean up and a server to tell."""
         self._say("Stopping; Ctrl-C again kills what still runs.\n")
-        with self._telling("workers and what they run"):
-            killed = stop_together(self._workers, seconds=_RUNS_SECONDS, hurry=self._hurry)
+        with self._telling("runs of flows"):
+            killed = self._end_runs()
+        with self._telling("workers"):
+            killed |= stop_together(self._workers, seconds=_SERVERS_SECONDS, hurry=self._hurry)
         with self._telling("servers"):
             killed |= stop_together(self._servers, seconds=_SERVERS_SECONDS, hurry=self._hurry)
             killed |= end(_children(), seconds=_SERVERS_SECONDS, hurry=self._hurry)
@@ -129,6 +132,14 @@ class LocalServer:
         yield
         self._say(f"{time.monotonic() - began:3.0f} s\n")
 
+    def _end_runs(self) -> set[Seen]:
+        """Tell jobs to end; they end their streams on the proxies themselves. Returns who was killed.
+
+        Workers end afterwards: they carry that out, and they would interrupt a run that cleans up.
+        """
+        jobs = _below(self._workers[:1])
+        return end(jobs, seconds=_RUNS_SECONDS, hurry=self._hurry, besides=lambda: _below(self._workers))
+
     def _say(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
@@ -137,6 +148,12 @@ class LocalServer:
 def _children() -> set[Seen]:
     """Everything below this process, orphans included."""
     return {seen for seen in family([os.getpid()]) if seen.id != os.getpid()}
+
+
+def _below(served: Iterable[ServedProcess]) -> set[Seen]:
+    """What these have started, without themselves."""
+    ids = {process.id for process in served if process.id is not None}
+    return {seen for seen in family(ids) if seen.id not in ids}
 
 
 def _what_next(here: Installation) -> str:

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +33,11 @@ from prefect.settings import (
     temporary_settings,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+from demo.installation import free_port
+from demo.prefect_processes import CHECKOUT, HOST, PrefectApi, environment, prefect_server
+from demo.served import ServedProcess
+
+ROOT = CHECKOUT
 _START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 T = TypeVar("T")
@@ -56,20 +54,6 @@ def wait_for(what: str, look: Callable[[], T | None], *, seconds: float = 30.0, 
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
-def environment(home: Path, **changes: str) -> dict[str, str]:
-    """The environment of a process that keeps Prefect's things in `home` and knows no server by itself."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return inherited | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_CLI_COLORS": "false",
-        "PREFECT_CLI_WRAP_LINES": "false",
-        "PYTHONPATH": str(ROOT),
-        **changes,
-    }
-
-
 @dataclass
 class PrefectServer:
     """`prefect server start` on a free port of the loopback address; `settings` are environment variables."""
@@ -77,48 +61,23 @@ class PrefectServer:
     home: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
-    _process: subprocess.Popen[bytes] | None = None
+    _process: ServedProcess | None = None
 
     def start(self) -> PrefectServer:
         """Return once it answers; one that was stopped comes back at its address, with its database."""
-        self.port = self.port or _free_port()
-        self.home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "prefect", "server", "start"]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"],
-                env=environment(self.home, **self.settings),
-                cwd=self.home,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        wait_for("the Prefect server", self._answers, seconds=_START_SECONDS)
+        self.port = self.port or free_port()
+        made = prefect_server(self.home, port=self.port, log=self.log, ui=False, settings=self.settings)
+        self._process = made.start()
+        made.await_ready(PrefectApi(self.url).answers, seconds=_START_SECONDS)
         return self
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise AssertionError(f"the Prefect server ended: {self.log.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return f"http://{HOST}:{self.port}/api"
 
     def stop(self) -> None:
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if self._process is not None:
+            self._process.stop(seconds=_STOP_SECONDS)
 
     @property
     def log(self) -> Path:
@@ -172,12 +131,6 @@ def shared_server(config: pytest.Config, factory: pytest.TempPathFactory) -> Pre
         config.add_cleanup(server.stop)
         config.stash[_SHARED] = server.start()
     return config.stash[_SHARED]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def task_runs_of(run: FlowRun, *, expected: int) -> list[TaskRun]:

@@ -1,0 +1,58 @@
+"""The local installation of `make server`, started and stopped as a person does it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from azsim.control import Control
+from demo.installation import Installation, free_port
+from demo.process_tree import Seen, family
+from demo.served import ServedProcess
+
+READY = "Ctrl-C stops everything."
+_START_SECONDS = 400.0
+
+
+class LocalInstallation:
+    """`python -m demo.server` on a folder and a port; what it says is in `said`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.here = Installation(folder, free_port())
+        command = [sys.executable, "-m", "demo.server", folder, "--port", str(self.here.port)]
+        self._process = ServedProcess("the local installation", command, log=folder.with_suffix(".said"))
+
+    def start(self) -> LocalInstallation:
+        """Return when it says that everything is there."""
+        self._process.start()
+        self._process.await_ready(lambda: READY in self.said, seconds=_START_SECONDS)
+        return self
+
+    @property
+    def said(self) -> str:
+        return self._process.log.read_text()
+
+    @property
+    def control(self) -> Control:
+        """The simulated Azure's controls."""
+        return Control(self.here.azure)
+
+    def processes(self) -> set[Seen]:
+        """Everything that runs for it now."""
+        return family([self._process.id]) if self._process.id else set()
+
+    @property
+    def process_id(self) -> int:
+        assert self._process.id, f"the installation has ended: {self.said}"
+        return self._process.id
+
+    def interrupt(self, *, seconds: float) -> None:
+        """Press Ctrl-C and wait for its end; ProcessFailed if it complains or takes longer."""
+        os.kill(self.process_id, signal.SIGINT)
+        self._process.await_end(seconds=seconds)
+
+    def end(self) -> None:
+        """Nothing of it stays, whatever the test did."""
+        self._process.stop(seconds=20)
