@@ -40,11 +40,12 @@ def seeded(name: str) -> random.Random:
 
 
 def chosen(name: str, items: Sequence[T], *, by_default: int, in_ci: int) -> list[T]:
-    """So many of the items, spread over all of them; in the soak every one."""
-    count = (by_default, in_ci, len(items))[DEPTH]
+    """So many of the items, spread over all of them; in the soak every one, in a drawn order, so that a soak
+    which is ended early has been everywhere."""
+    count, choose = (by_default, in_ci, len(items))[DEPTH], seeded(name)
     if count >= len(items):
-        return list(items)
-    choose, step = seeded(name), len(items) / max(count, 1)
+        return choose.sample(items, len(items))
+    step = len(items) / max(count, 1)
     return [items[min(len(items) - 1, int((place + choose.random()) * step))] for place in range(count)]
 
 
