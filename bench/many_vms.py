@@ -161,7 +161,7 @@ class Bench:
             self._start()
             yield
         finally:
-            stop_together(self._served.values(), seconds=60)
+            stop_together(list(self._served.values()), seconds=60)
 
     def _start(self) -> None:
         here = self._here

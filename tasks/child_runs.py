@@ -132,9 +132,9 @@ class ChildRuns:
                 raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
             if state.is_final():
                 return state
-            if reason := answered(partial(waiting.in_vain, state), self._stop):
+            if failed := answered(partial(waiting.in_vain, state), self._stop):
                 cancel([child.id], wait_seconds=0)
-                raise ProxyLost(_attempt(proxy, Failure.NOT_STARTED, reason))
+                raise ProxyLost(failed)
             self._stop.wait(LOOK_SECONDS)
 
 
@@ -143,7 +143,7 @@ def _why_no_word(child: FlowRun, state: State, proxy: Proxy) -> StreamOutcome | 
     if state.type is StateType.CRASHED:
         return ProxyLost(_attempt(proxy, Failure.DIED, f"{child.name}: {state.message}"))
     if state.type is StateType.FAILED and state.name == UNFIT:
-        return ProxyLost(_attempt(proxy, Failure.REFUSED, str(state.message)))
+        return ProxyLost(_attempt(proxy, Failure.NOT_STARTED, str(state.message)))
     if state.type is StateType.CANCELLED:
         return StreamFailed(f"its stream was cancelled: {child.name} on proxy {proxy.name}")
     return StreamOutcome(
@@ -160,23 +160,25 @@ class _Waiting:
         self._clock = clock
         self._since = self._looked = clock()
 
-    def in_vain(self, state: State) -> str:
-        """Why not; empty if it does, or if the run has begun."""
+    def in_vain(self, state: State) -> Attempt | None:
+        """Why it does not; None if it does, or if the run has begun."""
         if state.type not in (StateType.SCHEDULED, StateType.PENDING):
-            return ""
+            return None
         now = self._clock()
         late = now - self._since >= self._proxy.start_seconds
         if not late and now - self._looked < POOL_SECONDS:
-            return ""
+            return None
         self._looked = now
         (seen,) = seen_by_prefect([self._proxy])
-        if seen.refusal or not late:
-            return seen.refusal
-        if state.type is StateType.SCHEDULED and pool_is_full(self._proxy.pool):
+        if seen.refusal:
+            return _attempt(self._proxy, Failure.REFUSED, seen.refusal)
+        if late and state.type is StateType.SCHEDULED and pool_is_full(self._proxy.pool):
             # Others' streams are before it, and the pool moves.
             self._since = now
-            return ""
-        return f"it did not begin within {self._proxy.start_seconds} s"
+        elif late:
+            reason = f"it did not begin within {self._proxy.start_seconds} s"
+            return _attempt(self._proxy, Failure.NOT_STARTED, reason)
+        return None
 
 
 def _attempt(proxy: Proxy, failure: Failure, reason: str) -> Attempt:

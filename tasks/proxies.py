@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -18,19 +19,33 @@ from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Attempt, Failure, Proxy, next_proxy
 
+RETURN_SECONDS = 60.0
+"""How long a stream waits for a proxy that refuses now: twice the time between two heartbeats of a worker."""
+ASK_AGAIN_SECONDS = 3.0
+MOST_ATTEMPTS = 8
+"""After which a stream waits for nobody any more: proxies that come and go may do so for ever."""
+
 _log = logging.getLogger(__name__)
 
 
 class ProxyStreams:
     """Carries streams out on the job's usable proxies; for any number of threads."""
 
-    def __init__(self, job: BackupJob, subclient: str, proxies: Sequence[Proxy]) -> None:
+    def __init__(
+        self,
+        job: BackupJob,
+        subclient: str,
+        proxies: Sequence[Proxy],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`subclient` is the name of the job's block, `proxies` those that were found usable."""
         self._proxies = {proxy.name: proxy for proxy in proxies}
         self._job = job.id
         self._stop = job.stop
         self._children: dict[str, UUID] = {}
         self._moved = 0
+        self._clock = clock
         self._lock = threading.Lock()
         runs = ChildRuns(subclient, job.media, job.stop, started=self._note)
         self._lanes = {
@@ -73,14 +88,25 @@ class ProxyStreams:
         end_children(UUID(self._job))
 
     def _next(self, order: StreamOrder, attempts: Sequence[Attempt]) -> Proxy:
+        """Where the stream goes now.
+
+        Proxies that refuse are waited for a while: after an outage of the server all of them look as if they
+        had gone, until their next heartbeat.
+        """
         with self._lock:
             turn, self._moved = self._moved, self._moved + 1
-        seen = answered(lambda: seen_by_prefect(list(self._proxies.values())), self._stop)
-        found = next_proxy(seen, attempts, region=order.disk.region, turn=turn)
-        if found is None:
-            tried = "; ".join(f"{item.proxy} {item.failure}: {item.reason}" for item in attempts)
-            raise StreamFailed(f"disk {order.disk.name}: no proxy could carry its stream: {tried}")
-        return found
+        deadline = self._clock() + RETURN_SECONDS
+        considered = attempts
+        while True:
+            seen = answered(lambda: seen_by_prefect(list(self._proxies.values())), self._stop)
+            found = next_proxy(seen, considered, region=order.disk.region, turn=turn)
+            if found is not None:
+                return found
+            if self._clock() >= deadline or len(attempts) >= MOST_ATTEMPTS:
+                tried = "; ".join(f"{item.proxy} {item.failure}: {item.reason}" for item in attempts)
+                raise StreamFailed(f"disk {order.disk.name}: no proxy could carry its stream: {tried}")
+            self._stop.wait(ASK_AGAIN_SECONDS)
+            considered = [item for item in attempts if item.failure is not Failure.REFUSED]
 
     def _note(self, order: StreamOrder, child: UUID) -> None:
         with self._lock:
