@@ -31,8 +31,8 @@ LOST_HEARTBEAT = "azure-vsa: runs whose heartbeat stopped"
 FAILED = "azure-vsa: failed runs"
 WITH_ERRORS = "azure-vsa: runs completed with errors"
 
-WITHIN_SECONDS = 90
-"""Three heartbeats: two may be lost on the way."""
+WITHIN_SECONDS = 180
+"""Six heartbeats. A server that was away for longer holds every run for dead: an upgrade of it must fit in."""
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _COMPLETED_WITH_ERRORS = "Completed with errors"

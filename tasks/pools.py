@@ -101,7 +101,7 @@ def _worker_refusals(pool: WorkPool, workers: Iterator[Worker], now: dt.datetime
     if latest is None:
         yield (
             f"work pool {pool.name} has never had a worker: on the proxy, "
-            f"prefect worker start --pool {pool.name}"
+            f"python -m deployments.worker {pool.name}"
         )
     elif not (_is_online(latest, now) or any(_is_online(worker, now) for worker in workers)):
         yield f"work pool {pool.name} has no worker online: {_last_heard(latest, now)}"

@@ -158,7 +158,7 @@ def test_everything_that_keeps_a_proxy_from_serving_is_told_at_once(
     assert station.refusal == ", and ".join(
         [
             f"work pool {pool} is paused: prefect work-pool resume {pool}",
-            f"work pool {pool} has never had a worker: on the proxy, prefect worker start --pool {pool}",
+            f"work pool {pool} has never had a worker: on the proxy, python -m deployments.worker {pool}",
             f"there is no deployment stream-disk/{name}: run python -m deployments.register",
         ]
     )
