@@ -32,7 +32,7 @@ FAILED = "azure-vsa: failed runs"
 WITH_ERRORS = "azure-vsa: runs completed with errors"
 
 WITHIN_SECONDS = 180
-"""Six heartbeats. A server that was away for longer holds every run for dead: an upgrade of it must fit in."""
+"""Six heartbeats. To a server that was away for longer all runs are dead: an upgrade of it must fit in."""
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _COMPLETED_WITH_ERRORS = "Completed with errors"
