@@ -166,13 +166,15 @@ class _Waiting:
             return None
         now = self._clock()
         late = now - self._since >= self._proxy.start_seconds
-        if not late and now - self._looked < POOL_SECONDS:
+        # What a worker has claimed is on its way, whatever is seen of its pool meanwhile.
+        claimed = state.type is StateType.PENDING
+        if not late and (claimed or now - self._looked < POOL_SECONDS):
             return None
         self._looked = now
         (seen,) = seen_by_prefect([self._proxy])
         if seen.refusal:
             return _attempt(self._proxy, Failure.REFUSED, seen.refusal)
-        if late and state.type is StateType.SCHEDULED and pool_is_full(self._proxy.pool):
+        if late and not claimed and pool_is_full(self._proxy.pool):
             # Others' streams are before it, and the pool moves.
             self._since = now
         elif late:

@@ -79,8 +79,14 @@ class TestWaiting:
         self.waiting = _Waiting(self.station.proxy.model_copy(update={"start_seconds": 40}), self.clock)
 
     def after(self, seconds: float, state: State) -> str:
+        """How the proxy has failed the run by then, in words; empty if it has not."""
         self.clock.now += seconds
-        return self.waiting.in_vain(state)
+        failed = self.waiting.in_vain(state)
+        return f"{failed.failure}: {failed.reason}" if failed else ""
+
+    @property
+    def refused(self) -> str:
+        return f"refused: {self.station.refusal}" if self.station.refusal else "usable"
 
     def test_a_run_that_has_begun_is_waited_for_whatever_becomes_of_its_pool(self) -> None:
         self.station.change_pool(is_paused=True)
@@ -89,17 +95,24 @@ class TestWaiting:
     def test_a_pool_that_is_paused_meanwhile_is_noticed_before_the_time_is_up(self) -> None:
         self.station.change_pool(is_paused=True)
         assert self.after(POOL_SECONDS - 1, Scheduled()) == "", "it is looked at now and then"
-        assert self.after(1, Scheduled()) == self.station.refusal != ""
+        assert self.after(1, Scheduled()) == self.refused
+
+    def test_a_run_that_was_claimed_is_not_given_up_for_what_is_seen_of_its_pool(self) -> None:
+        self.station.change_pool(is_paused=True)
+        assert self.after(39, Pending()) == ""
+        assert self.after(1, Pending()) == self.refused, "but it has no more time than any other"
 
     def test_a_run_that_nobody_began_in_time_is_given_up(self) -> None:
         assert self.after(39, Scheduled()) == ""
-        assert self.after(1, Scheduled()) == "it did not begin within 40 s"
+        assert self.after(1, Scheduled()) == "not started: it did not begin within 40 s"
 
     def test_a_run_that_was_claimed_and_not_begun_in_time_is_given_up_too(self) -> None:
         self.station.change_pool(concurrency_limit=1)
         claimed = self.station.run()
         self.station.tells(claimed, Pending())
-        assert self.after(40, Pending()) == "it did not begin within 40 s", "it holds the place that is taken"
+        assert self.after(40, Pending()) == "not started: it did not begin within 40 s", (
+            "it holds the place that is taken"
+        )
 
     def test_a_full_pool_is_no_fault_of_the_proxy_and_the_time_begins_anew(self) -> None:
         self.station.change_pool(concurrency_limit=1)
@@ -108,13 +121,13 @@ class TestWaiting:
         assert [self.after(40, Scheduled()) for _ in range(3)] == ["", "", ""]
         self.station.tells(other, Crashed())
         assert self.after(39, Scheduled()) == ""
-        assert self.after(1, Scheduled()) == "it did not begin within 40 s"
+        assert self.after(1, Scheduled()) == "not started: it did not begin within 40 s"
 
     def test_a_full_pool_whose_worker_is_gone_is_waited_for_no_longer(self) -> None:
         self.station.change_pool(concurrency_limit=1)
         self.station.tells(self.station.run(), Pending())
         self.station.forget_worker()
-        assert self.after(POOL_SECONDS, Scheduled()) == self.station.refusal != ""
+        assert self.after(POOL_SECONDS, Scheduled()) == self.refused
 
 
 class TestWatch:
@@ -243,7 +256,7 @@ def test_a_stream_comes_back_by_way_of_the_media(carried: Begin, stations: list[
     ("ending", "how"),
     [
         (Crashed(message="killed by signal 9"), "died: os of web via .*: killed by signal 9"),
-        (Failed(name=UNFIT, message="other media is mounted"), "refused: other media is mounted"),
+        (Failed(name=UNFIT, message="other media is mounted"), "not started: other media is mounted"),
     ],
 )
 def test_a_proxy_that_dies_or_is_unfit_gives_way_to_the_next(
