@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from tasks.outage import answered
 from tasks.pools import STREAM_FLOW, pool_is_full, seen_by_prefect
@@ -280,6 +280,17 @@ def cancel(flow_runs: Sequence[UUID], *, wait_seconds: float = STOP_SECONDS) -> 
 def _ask_to_end(client: SyncPrefectClient, flow_run: UUID) -> None:
     if not _has_ended(client, flow_run):
         client.set_flow_run_state(flow_run, Cancelling(message="the job has ended or does not need it"))
+
+
+def say_cancelled(flow_run: UUID) -> None:
+    """Say of a run that is being cancelled that it has ended; of any other, say nothing."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run).state
+            if state is not None and state.type is StateType.CANCELLING:
+                client.set_flow_run_state(flow_run, Cancelled(message="all its streams have stopped"))
+    except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound) as error:
+        _log.warning("the end of run %s could not be told: %s", flow_run, type(error).__name__)
 
 
 def _has_ended(client: SyncPrefectClient, flow_run: UUID) -> bool:

@@ -17,7 +17,7 @@ HEARTBEAT_SECONDS = 10
 
 
 class ProxyWorker:
-    """`prefect worker start --pool NAME` in a process group of its own."""
+    """`python -m deployments.worker POOL` in a process group of its own."""
 
     def __init__(self, server: PrefectServer, pool: str, folder: Path) -> None:
         self.pool = pool
@@ -32,7 +32,7 @@ class ProxyWorker:
         }
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
+                [sys.executable, "-m", "deployments.worker", pool],
                 env=dict(server.environment(**settings)),
                 cwd=ROOT,
                 stdout=output,
