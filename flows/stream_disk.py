@@ -58,6 +58,15 @@ def stream_disk(
     """Carry out the orders in turn; one that fails keeps no other from being carried out."""
     attempt = UUID(str(runtime.flow_run.id))
     show_engine_logs(str(attempt))
+    try:
+        return _carried(subclient, streams, attempt)
+    except BaseException:
+        # The job waits for this. The worker says so too, but first looks for hooks in another process.
+        say_cancelled(attempt)
+        raise
+
+
+def _carried(subclient: str, streams: list[StreamOrder], attempt: UUID) -> State[None]:
     stop = Stop()
     with ExitStack() as stack:
         try:
@@ -73,20 +82,12 @@ def stream_disk(
 def _carry_out(streams: list[StreamOrder], surroundings: Streaming, attempt: UUID) -> State[None]:
     futures = [carry_out.submit(order, surroundings) for order in streams]
 
-    def end() -> None:
-        """Whatever ended this run: no stream goes on in the background."""
-        surroundings.stop.set()
-        wait(futures)
-
     try:
         return _words_of(streams, futures, surroundings, attempt)
-    except BaseException:
-        end()
-        # The job waits for this. The worker says so too, but first looks for hooks in another process.
-        say_cancelled(attempt)
-        raise
     finally:
-        end()
+        # Whatever ended this run: no stream goes on in the background.
+        surroundings.stop.set()
+        wait(futures)
 
 
 def _words_of(

@@ -252,6 +252,8 @@ def end_children(job: UUID) -> bool:
 def cancel(flow_runs: Sequence[UUID], *, wait_seconds: float = STOP_SECONDS) -> bool:
     """Cancel these runs and wait so long for their end; whether all of them have ended.
 
+    One that has not begun by then has ended for us: it looks at its state before it does anything.
+
     It does what it can: a server that does not answer must not keep a job from its cleanup.
     """
     left = set(flow_runs)
@@ -295,10 +297,13 @@ def say_cancelled(flow_run: UUID) -> None:
 
 def _has_ended(client: SyncPrefectClient, flow_run: UUID) -> bool:
     try:
-        state = client.read_flow_run(flow_run).state
+        found = client.read_flow_run(flow_run)
     except ObjectNotFound:
         return True
-    return state is not None and state.is_final()
+    state = found.state
+    if state is None:
+        return False
+    return state.is_final() or (state.type is StateType.CANCELLING and found.start_time is None)
 
 
 def _ids(flow_runs: set[UUID]) -> str:

@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pe
 from blocks.subclient import BackupSubclient
 from flows.stream_disk import stream_disk
 from tasks import child_runs
-from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting, cancel
+from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting, cancel, say_cancelled
 from tasks.proxies import ProxyStreams
 from tasks.watch import Watch
 from tests.flows.prefect_server import PrefectServer, wait_for
@@ -34,6 +34,8 @@ from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
 
 SECONDS = 60.0
+NOBODY = "http://127.0.0.1:9/api"
+"""Where no server listens."""
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ class TestWatch:
     def test_a_server_that_is_away_stops_nobody(self, run: FlowRun) -> None:
         stop = Stop()
         looked = threading.Event()
-        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        with temporary_settings({PREFECT_API_URL: NOBODY}):
             watch = Watch((run.id,), stop, every_seconds=0.01)
             with watch:
                 looked.wait(0.5)
@@ -173,13 +175,31 @@ def test_cancelling_ends_what_has_not_begun_and_says_what_goes_on(
 ) -> None:
     waits, over = stations[0].run(), stations[0].run()
     stations[0].tells(over, Crashed())
-    client.delete_flow_run(stations[1].run().id)
-    assert cancel([waits.id, over.id, UUID(int=1)], wait_seconds=5)
-    assert [client.read_flow_run(each.id).state_name for each in (waits, over)] == ["Cancelled", "Crashed"]
+    claimed = stations[1].run()
+    stations[1].tells(claimed, Pending())
+    assert cancel([waits.id, over.id, claimed.id, UUID(int=1)], wait_seconds=5)
+    names = [client.read_flow_run(each.id).state_name for each in (waits, over, claimed)]
+    assert names == ["Cancelled", "Crashed", "Cancelling"]
     assert not cancel([run.id], wait_seconds=0)
     assert client.read_flow_run(run.id).state_name == "Cancelling"
     client.set_flow_run_state(run.id, Cancelled())
     assert cancel([run.id], wait_seconds=0)
+
+
+def test_a_run_says_that_it_has_ended_only_when_it_is_being_cancelled(
+    client: SyncPrefectClient, run: FlowRun
+) -> None:
+    say_cancelled(run.id)
+    assert client.read_flow_run(run.id).state_name == "Running", (
+        "its worker may tell it to end for other reasons"
+    )
+    client.set_flow_run_state(run.id, Cancelling())
+    say_cancelled(run.id)
+    say_cancelled(run.id)
+    assert client.read_flow_run(run.id).state_name == "Cancelled"
+    say_cancelled(UUID(int=1))
+    with temporary_settings({PREFECT_API_URL: NOBODY}):
+        say_cancelled(run.id)
 
 
 class Carried:

@@ -187,3 +187,30 @@ def test_it_leaves_nothing_and_the_next_job_is_normal(stopped: dict[str, Stopped
 
     site.require_restorable(site.points_of("web")[0])
     site.require_only_bases()
+
+
+def test_orphans_of_a_killed_job_end_once_the_next_job_has_cleaned_up(
+    fleet: Fleet, site: Site, prefect_server: PrefectServer
+) -> None:
+    """Nobody tells them: a job that was started by hand has no worker to say that it died."""
+    site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=480)
+    site.save_blocks()
+    with read_slowly(site.control):
+        process = _started_by_hand(site, prefect_server)
+        try:
+            killed = Stopped(site, ("web-os", "web-data"))
+            killed.wait_until_it_reads(newest_job_of(site))
+        finally:
+            process.end()
+        orphans = children_of(killed.job)
+        following = RunningJob(site)
+        ends = [ended(orphan.id) for orphan in orphans]
+    state = following.ended()
+
+    assert [end.name for end in ends] == ["Failed", "Failed"]
+    assert all("was fenced in the log; it may create nothing more" in str(end.message) for end in ends)
+    assert state.name == "Completed", state.message
+    assert not {row["id"] for row in killed.reading} & {row["id"] for row in site.snapshots}
+    (slot,) = site.points_of("web")
+    site.require_restorable(slot)
+    site.require_only_bases()

@@ -14,6 +14,8 @@ from tests.flows.prefect_server import ROOT, PrefectServer
 
 # A worker is missed after three of them; no shorter, since a busy machine may keep it waiting.
 HEARTBEAT_SECONDS = 10
+MISSED_SECONDS = 35
+"""By then the server has heard of a worker's last heartbeat, and has missed three."""
 
 
 class ProxyWorker:
