@@ -10,7 +10,7 @@ STAMP := $(VENV)/.locked
 
 SERVERS := tests/servers/node_modules/.locked
 
-.PHONY: help setup lock format check servers test rounds soak demo clean
+.PHONY: help setup lock format check servers test rounds processes soak demo clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,13 @@ ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
+
+# Tests that start servers, workers and jobs and end them in every way: one process runs them all, for they share them.
+PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
+  tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py
+
+processes: setup ## what CI adds to the tests: jobs whose proxies, server or process die, freeze or are stopped
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --timeout 1800 --durations 20 $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Timer
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -339,7 +339,7 @@ def _stopped_after(minutes: int | None, stop: Stop) -> Iterator[None]:
     if minutes is None:
         yield
         return
-    timer = threading.Timer(minutes * 60, stop.set)
+    timer = Timer(minutes * 60, stop.set)
     timer.daemon = True
     timer.start()
     try:

@@ -14,19 +14,20 @@ from uuid import UUID
 from prefect import flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
-from prefect.futures import wait
+from prefect.futures import PrefectFuture, wait
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from blocks.subclient import BackupSubclient
-from tasks.child_runs import UNFIT
+from tasks.child_runs import UNFIT, say_cancelled
 from tasks.logs import show_engine_logs
 from tasks.pools import STREAM_FLOW
 from tasks.scratch import make_scratch, remove_scratch
 from tasks.stream import carry_out, leave_word
 from tasks.watch import Watch
 from vsa.errors import MediaUnusable, VsaError
+from vsa.model import DiskBackup
 from vsa.progress import SILENT
 from vsa.stop import Stop
 from vsa.transfer.backup_disk import Streaming
@@ -57,6 +58,15 @@ def stream_disk(
     """Carry out the orders in turn; one that fails keeps no other from being carried out."""
     attempt = UUID(str(runtime.flow_run.id))
     show_engine_logs(str(attempt))
+    try:
+        return _carried(subclient, streams, attempt)
+    except BaseException:
+        # The job waits for this. The worker says so too, but first looks for hooks in another process.
+        say_cancelled(attempt)
+        raise
+
+
+def _carried(subclient: str, streams: list[StreamOrder], attempt: UUID) -> State[None]:
     stop = Stop()
     with ExitStack() as stack:
         try:
@@ -71,20 +81,31 @@ def stream_disk(
 
 def _carry_out(streams: list[StreamOrder], surroundings: Streaming, attempt: UUID) -> State[None]:
     futures = [carry_out.submit(order, surroundings) for order in streams]
-    failed: list[str] = []
+
     try:
-        for order, future in zip(streams, futures, strict=True):
-            future.wait()
-            if surroundings.stop.is_set:
-                return _stopped()
-            outcome = future.state.result(raise_on_failure=False)
-            leave_word(order, surroundings.media, outcome, attempt)
-            if isinstance(outcome, Exception):
-                failed.append(f"disk {order.disk.name} of {order.vm}: {outcome}")
+        return _words_of(streams, futures, surroundings, attempt)
     finally:
         # Whatever ended this run: no stream goes on in the background.
         surroundings.stop.set()
         wait(futures)
+
+
+def _words_of(
+    streams: list[StreamOrder],
+    futures: list[PrefectFuture[DiskBackup]],
+    surroundings: Streaming,
+    attempt: UUID,
+) -> State[None]:
+    """Leave word of each stream as soon as it has ended; nothing more once a stop was asked for."""
+    failed: list[str] = []
+    for order, future in zip(streams, futures, strict=True):
+        future.wait()
+        if surroundings.stop.is_set:
+            return _stopped()
+        outcome = future.state.result(raise_on_failure=False)
+        leave_word(order, surroundings.media, outcome, attempt)
+        if isinstance(outcome, Exception):
+            failed.append(f"disk {order.disk.name} of {order.vm}: {outcome}")
     if failed:
         return Failed(message="\n".join(failed))
     return Completed(message=f"{len(streams)} of {len(streams)} disks are on the media.")

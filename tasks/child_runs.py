@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from tasks.outage import answered
 from tasks.pools import STREAM_FLOW, pool_is_full, seen_by_prefect
@@ -166,13 +166,15 @@ class _Waiting:
             return None
         now = self._clock()
         late = now - self._since >= self._proxy.start_seconds
-        if not late and now - self._looked < POOL_SECONDS:
+        # What a worker has claimed is on its way, whatever is seen of its pool meanwhile.
+        claimed = state.type is StateType.PENDING
+        if not late and (claimed or now - self._looked < POOL_SECONDS):
             return None
         self._looked = now
         (seen,) = seen_by_prefect([self._proxy])
         if seen.refusal:
             return _attempt(self._proxy, Failure.REFUSED, seen.refusal)
-        if late and state.type is StateType.SCHEDULED and pool_is_full(self._proxy.pool):
+        if late and not claimed and pool_is_full(self._proxy.pool):
             # Others' streams are before it, and the pool moves.
             self._since = now
         elif late:
@@ -250,6 +252,8 @@ def end_children(job: UUID) -> bool:
 def cancel(flow_runs: Sequence[UUID], *, wait_seconds: float = STOP_SECONDS) -> bool:
     """Cancel these runs and wait so long for their end; whether all of them have ended.
 
+    One that has not begun by then has ended for us: it looks at its state before it does anything.
+
     It does what it can: a server that does not answer must not keep a job from its cleanup.
     """
     left = set(flow_runs)
@@ -280,12 +284,26 @@ def _ask_to_end(client: SyncPrefectClient, flow_run: UUID) -> None:
         client.set_flow_run_state(flow_run, Cancelling(message="the job has ended or does not need it"))
 
 
+def say_cancelled(flow_run: UUID) -> None:
+    """Say of a run that is being cancelled that it has ended; of any other, say nothing."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run).state
+            if state is not None and state.type is StateType.CANCELLING:
+                client.set_flow_run_state(flow_run, Cancelled(message="all its streams have stopped"))
+    except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound) as error:
+        _log.warning("the end of run %s could not be told: %s", flow_run, type(error).__name__)
+
+
 def _has_ended(client: SyncPrefectClient, flow_run: UUID) -> bool:
     try:
-        state = client.read_flow_run(flow_run).state
+        found = client.read_flow_run(flow_run)
     except ObjectNotFound:
         return True
-    return state is not None and state.is_final()
+    state = found.state
+    if state is None:
+        return False
+    return state.is_final() or (state.type is StateType.CANCELLING and found.start_time is None)
 
 
 def _ids(flow_runs: set[UUID]) -> str:

@@ -6,8 +6,10 @@ that went on would read snapshots that are being deleted, and keep granting itse
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
+from functools import partial
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -38,7 +40,9 @@ class Watch:
         self._stop = stop
         self._every_seconds = every_seconds
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+        # The context goes along: which server is asked, and whose log the last word is in.
+        look = partial(contextvars.copy_context().run, self._look)
+        self._thread = threading.Thread(target=look, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
         if not self._one_is_over():

@@ -19,9 +19,11 @@ from tests.engine.world import (
     World,
     random_bytes,
 )
+from vsa.azure.grants import Grants
 from vsa.errors import RunStopped
 from vsa.media.entries import DoomEntry, Result
 from vsa.model import Method, Reason
+from vsa.stop import Stop
 
 
 def all_snapshots(world: World) -> set[str]:
@@ -217,3 +219,20 @@ def test_snapshots_that_know_more_than_the_media_are_left_alone_and_said(world: 
     assert all_snapshots(world) == before
     ours = [row["tags"] for row in world.control.inventory()["snapshots"]]
     assert sum("vsa-witness" in tags for tags in ours if tags.get("vsa-media") == world.media.id) == 2
+
+
+def test_access_that_is_granted_when_the_run_has_just_ended_is_given_back(world: World) -> None:
+    """Its base stays, so nobody would revoke it before the next job."""
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    ends = iter([None, RunStopped("it has its recovery point already")])
+
+    def guard() -> None:
+        if (end := next(ends)) is not None:
+            raise end
+
+    with pytest.raises(RunStopped):
+        Grants(world.connection, guard=guard, stop=Stop()).snapshot(disk.snapshot)
+    assert next(ends, "asked twice") == "asked twice"
+    assert not [row["id"] for row in world.control.inventory()["snapshots"] if row["grant_open"]]

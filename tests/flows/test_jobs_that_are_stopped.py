@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -31,7 +32,7 @@ pytestmark = [only_in_ci, pytest.mark.timeout(1200)]
 
 GRACE_SECONDS = 30
 """Prefect kills a job that has not ended so long after it was cancelled."""
-TIMEOUT = 100
+TIMEOUT = 90
 
 
 @dataclass
@@ -91,37 +92,55 @@ def stopped(
     yield jobs
 
 
+class OnDemand(threading.Timer):
+    """A timer of a job whose time is up when a test says so."""
+
+    made: ClassVar[list[OnDemand]] = []
+
+    def start(self) -> None:
+        self.made.append(self)
+
+    def is_up(self) -> None:
+        self.function()
+
+
 def _start_and_stop(
     jobs: dict[str, Stopped], fleet: Fleet, server: PrefectServer, by_hand: list[Job]
 ) -> None:
-    out_of_minutes = RunningJob(jobs["out of minutes"].site, stop_after_minutes=2)
     timed = (
         "import sys; from flows.backup_subclient import backup_subclient as flow; "
         f"flow.with_options(timeout_seconds={TIMEOUT})(sys.argv[1], return_state=True)"
     )
+    by_hand.append(_started_by_hand(jobs["out of time"].site, server, sys.executable, "-c", timed))
     started = time.monotonic()
-    for way, program in (("out of time", (sys.executable, "-c", timed)), ("told", ())):
-        by_hand.append(Job(jobs[way].site, server, program=program, with_server=True, in_process=False))
+    jobs["out of time"].wait_until_it_reads(newest_job_of(jobs["out of time"].site))
+    by_hand.append(_started_by_hand(jobs["told"].site, server))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.backup_subclient.Timer", OnDemand)
+        out_of_minutes = RunningJob(jobs["out of minutes"].site, stop_after_minutes=1)
+        jobs["out of minutes"].wait_until_it_reads(out_of_minutes.id)
     runs = {way: start_job(jobs[way].site).id for way in ("cancelled", "killed")}
     for way in ("cancelled", "killed"):
         jobs[way].wait_until_it_reads(runs[way])
     jobs["told"].wait_until_it_reads(newest_job_of(jobs["told"].site))
-    jobs["out of time"].wait_until_it_reads(newest_job_of(jobs["out of time"].site))
-    jobs["out of minutes"].wait_until_it_reads(out_of_minutes.id)
 
     process = fleet["control"].process_of(runs["killed"])
     assert process is not None
     os.kill(process, signal.SIGKILL)
     cancel_run(runs["cancelled"])
     by_hand[1].send(signal.SIGTERM)
+    OnDemand.made.pop().is_up()
     now = time.monotonic()
-    for way in ("cancelled", "killed", "told"):
+    for way in ("cancelled", "killed", "told", "out of minutes"):
         jobs[way].has_ended(now)
-    for way in ("out of time", "out of minutes"):
-        jobs[way].has_ended(started)
+    jobs["out of time"].has_ended(started)
     assert by_hand[1].wait() != 0
     for job in jobs.values():
         wait_for("the end of its cleanup", lambda job=job: job.site.reports, seconds=120, every=0.5)
+
+
+def _started_by_hand(site: Site, server: PrefectServer, *program: str) -> Job:
+    return Job(site, server, program=program, with_server=True, in_process=False)
 
 
 WAYS = ("cancelled", "killed", "told", "out of time", "out of minutes")
@@ -167,4 +186,31 @@ def test_it_leaves_nothing_and_the_next_job_is_normal(stopped: dict[str, Stopped
     assert site.back_up().name == "Completed"
 
     site.require_restorable(site.points_of("web")[0])
+    site.require_only_bases()
+
+
+def test_orphans_of_a_killed_job_end_once_the_next_job_has_cleaned_up(
+    fleet: Fleet, site: Site, prefect_server: PrefectServer
+) -> None:
+    """Nobody tells them: a job that was started by hand has no worker to say that it died."""
+    site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=480)
+    site.save_blocks()
+    with read_slowly(site.control):
+        process = _started_by_hand(site, prefect_server)
+        try:
+            killed = Stopped(site, ("web-os", "web-data"))
+            killed.wait_until_it_reads(newest_job_of(site))
+        finally:
+            process.end()
+        orphans = children_of(killed.job)
+        following = RunningJob(site)
+        ends = [ended(orphan.id) for orphan in orphans]
+    state = following.ended()
+
+    assert [end.name for end in ends] == ["Failed", "Failed"]
+    assert all("was fenced in the log; it may create nothing more" in str(end.message) for end in ends)
+    assert state.name == "Completed", state.message
+    assert not {row["id"] for row in killed.reading} & {row["id"] for row in site.snapshots}
+    (slot,) = site.points_of("web")
+    site.require_restorable(slot)
     site.require_only_bases()

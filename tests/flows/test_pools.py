@@ -10,69 +10,24 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import (
-    DeploymentUpdate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
-)
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import Worker, WorkerStatus
 from prefect.states import Pending, Running, Scheduled
-from prefect.workers.process import ProcessWorker
 
-from tasks.pools import STREAM_FLOW, is_usable, pool_is_full, seen_by_prefect
+from tasks.pools import is_usable, pool_is_full, seen_by_prefect
 from tests.flows.prefect_server import ROOT, PrefectServer, wait_for
+from tests.flows.station import Station
 from tests.soak import only_in_ci
 from vsa.transfer.proxies import Proxy
-
-_numbers = count(1)
 
 
 @pytest.fixture(scope="module")
 def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
         yield client
-
-
-class Station:
-    """A proxy as Prefect knows it: a work pool, a deployment in it, and the heartbeats of its worker."""
-
-    def __init__(self, client: SyncPrefectClient) -> None:
-        self.client = client
-        name = f"Station-{next(_numbers)}"
-        self.proxy = Proxy(name=name, pool=name.lower())
-        self.make_pool()
-
-    def make_pool(self, kind: str = ProcessWorker.type) -> None:
-        template = ProcessWorker.get_default_base_job_template()
-        self.client.create_work_pool(
-            WorkPoolCreate(name=self.proxy.pool, type=kind, base_job_template=template)
-        )
-
-    def deploy(self, pool: str = "") -> None:
-        flow_id = self.client.create_flow_from_name(STREAM_FLOW)
-        self.deployment = self.client.create_deployment(
-            flow_id=flow_id, name=self.proxy.name, work_pool_name=pool or self.proxy.pool
-        )
-
-    def change_pool(self, **changes: object) -> None:
-        self.client.update_work_pool(self.proxy.pool, WorkPoolUpdate(**changes))
-
-    def beat(self, worker: str = "worker", *, every: float | None = 30) -> None:
-        """What the worker's process sends to the server."""
-        self.client.send_worker_heartbeat(self.proxy.pool, worker, heartbeat_interval_seconds=every)
-
-    def worker(self) -> Worker:
-        return self.client.read_workers_for_work_pool(self.proxy.pool, limit=1)[0]
-
-    @property
-    def refusal(self) -> str:
-        (seen,) = seen_by_prefect([self.proxy])
-        assert seen.model_copy(update={"refusal": ""}) == self.proxy
-        return seen.refusal
 
 
 @pytest.fixture

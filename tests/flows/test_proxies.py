@@ -47,6 +47,7 @@ def test_six_disks_alternate_between_the_pools_of_two_proxies(fleet: Fleet, site
     site.require_only_bases()
 
 
+@only_in_ci
 def test_a_stream_whose_process_is_killed_moves_to_the_other_proxy(fleet: Fleet, site: Site) -> None:
     site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=96)
     site.save_blocks()

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from tests.flows.prefect_server import wait_for
 from tests.flows.running_job import RunningJob
 from tests.flows.site import Site, managed
 from tests.flows.slow import read_slowly, slow_disk
+from tests.flows.worker import MISSED_SECONDS
 from tests.soak import only_in_ci
 from vsa.media.entries import JobEntry
 
@@ -55,6 +57,7 @@ def test_streams_outlive_their_worker_and_move_when_their_machine_dies(
         process = fleet["proxy-a"].process_of(children[dies.name].id)
         assert process is not None
         fleet["proxy-a"].kill()
+        killed = time.monotonic()
         os.kill(process, signal.SIGKILL)
 
     state = jobs[lives.name].ended()
@@ -64,12 +67,17 @@ def test_streams_outlive_their_worker_and_move_when_their_machine_dies(
     lives.require_only_bases()
 
     # The server misses the worker's heartbeats first, and then those of the stream that died with it.
-    wait_for("the worker to be missed", lambda: fleet.refusals["proxy-a"], seconds=120, every=0.5)
+    wait_for(
+        "the worker to be missed",
+        lambda: time.monotonic() - killed > MISSED_SECONDS and fleet.refusals["proxy-a"],
+        seconds=120,
+        every=0.5,
+    )
     following = RunningJob(lives)
     assert following.ended().name == "Completed"
     assert pools_of(following.children) == {"web-os": "proxy-b", "web-data": "proxy-b"}
     refusal = refusal_of(lives.reports[-1], "proxy-a")
-    assert refusal.startswith("work pool proxy-a has no worker online: ProxyWorker"), refusal
+    assert refusal.startswith("work pool proxy-a has no worker online: "), refusal
     lives.require_restorable(lives.points_of("web")[-1])
     lives.require_only_bases()
 

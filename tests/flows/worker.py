@@ -14,10 +14,12 @@ from tests.flows.prefect_server import ROOT, PrefectServer
 
 # A worker is missed after three of them; no shorter, since a busy machine may keep it waiting.
 HEARTBEAT_SECONDS = 10
+MISSED_SECONDS = 35
+"""By then the server has heard of a worker's last heartbeat, and has missed three."""
 
 
 class ProxyWorker:
-    """`prefect worker start --pool NAME` in a process group of its own."""
+    """`python -m deployments.worker POOL` in a process group of its own."""
 
     def __init__(self, server: PrefectServer, pool: str, folder: Path) -> None:
         self.pool = pool
@@ -32,7 +34,7 @@ class ProxyWorker:
         }
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
+                [sys.executable, "-m", "deployments.worker", pool],
                 env=dict(server.environment(**settings)),
                 cwd=ROOT,
                 stdout=output,

@@ -191,6 +191,11 @@ def test_the_streams_of_a_dead_proxy_are_dealt_out_among_the_others() -> None:
     assert [moved_to(THREE, died("p1"), turn=turn) for turn in range(4)] == ["p2", "p0", "p2", "p0"]
 
 
+def test_a_stream_does_not_go_back_at_once_to_where_it_has_just_died() -> None:
+    assert {moved_to(THREE[:2], died("p0", "p1"), turn=turn) for turn in range(4)} == {"p0"}
+    assert {moved_to(THREE, died("p0", "p1", "p2"), turn=turn) for turn in range(4)} == {"p0", "p1"}
+
+
 def test_a_stream_leaves_its_region_rather_than_go_back() -> None:
     far = Proxy(name="far", region="eastus")
     assert moved_to([*THREE, far], died("p0", "p1")) == "p2"

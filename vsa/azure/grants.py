@@ -113,7 +113,8 @@ class GrantedAccess:
 class Grants:
     """Asks for access to snapshots and gives it back.
 
-    `guard` runs before every request for access: it raises when the run has been fenced.
+    `guard` runs before every request for access, and once more when it was granted: it raises when the run
+    has been fenced or has committed, and what was granted is given back.
     """
 
     def __init__(
@@ -166,7 +167,14 @@ class Grants:
                 )
             return _https(str(granted.access_sas), parts.name)
 
-        return again(grant, stop=self._stop)
+        url = again(grant, stop=self._stop)
+        try:
+            self._guard()
+        except VsaError:
+            # The run may have been ended by another while this was on its way, after that one had revoked.
+            revoke(self._connection, ref)
+            raise
+        return url
 
     def _sign(self, blob_url: str, moment: str) -> Secret:
         self._guard()

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import model_validator
 
-from vsa.errors import MediaConflict, ObjectMissing
+from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing
 from vsa.media import documents, layout
 from vsa.media.media import Media
 from vsa.model import DiskBackup, Noun
@@ -41,10 +41,16 @@ def keep_outcome(media: Media, outcome: StreamOutcome, *, run: str, disk_key: st
 
 
 def kept_outcome(media: Media, *, run: str, disk_key: str, attempt: UUID) -> StreamOutcome | None:
-    """What the attempt came to; None if it has left no word. MediaDamaged if that cannot be trusted."""
+    """What the attempt came to; None if it has left no word.
+
+    MediaDamaged if that cannot be trusted, or speaks of another disk.
+    """
     name = layout.outcome(run, disk_key, attempt)
     try:
         data = media.store.read(name, limit=layout.MAX_DOCUMENT_SIZE)
     except ObjectMissing:
         return None
-    return documents.decode(data, StreamOutcome, name)
+    outcome = documents.decode(data, StreamOutcome, name)
+    if outcome.backup is not None and outcome.backup.disk.key != disk_key:
+        raise MediaDamaged(f"{name}: it is about disk {outcome.backup.disk.key}, expected {disk_key}")
+    return outcome

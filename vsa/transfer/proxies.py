@@ -153,7 +153,8 @@ def next_proxy(
     `proxies` are those that the job may use, in the order of its assignment, each with its refusal as it
     is now. It is the next one in turn after the last that failed: one that was not tried yet if there is any,
     and among those one of the disk's region if there is any. A proxy that died under the stream may be tried
-    once more, since the stream's process may have ended alone; one that refused or did not start it is not.
+    once more, since the stream's process may have ended alone, but not at once if there is another; one that
+    refused or did not start it is not.
     `turn` counts the streams that moved before: with it they are dealt out in turn, not all to one neighbour.
     """
     failed = Counter(attempt.proxy for attempt in attempts)
@@ -167,6 +168,9 @@ def next_proxy(
         return None
     fewest = min(failed[proxy.name] for proxy in left)
     best = _nearest([proxy for proxy in left if failed[proxy.name] == fewest], region)
+    # Where it has just died it dies again, if one disk or one machine is the cause.
+    others = [proxy for proxy in best if proxy.name != attempts[-1].proxy] if attempts else best
+    best = others or best
     return best[turn % len(best)]
 
 
