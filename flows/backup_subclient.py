@@ -24,7 +24,7 @@ from uuid import uuid4
 from prefect import allow_failure, flow, runtime, unmapped
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
-from prefect.futures import PrefectFuture, as_completed, wait
+from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Completed, Failed
@@ -49,6 +49,7 @@ from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
 from tasks.transfer import InProcess, Streams, transfer_disk
+from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
@@ -60,7 +61,9 @@ from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
 
 # Tasks that wait for others hold a thread; the streams themselves are limited by each proxy's own slots.
-THREADS = 64
+THREADS = 256
+# VMs whose disks are looked at, and VMs that are snapshotted, at one time: Azure counts such requests.
+AT_ONCE = 32
 
 
 def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -166,23 +169,16 @@ class _Story:
         if not self._in_process:
             self._streams = ProxyStreams(job, self._subclient, targets.proxies)
 
-        identified = identify_disks.map(unmapped(job), list(targets.vms))
-        wait(list(identified))
-        self._disks = [
-            _disks_or_error(vm, future) for vm, future in zip(targets.vms, identified, strict=True)
-        ]
+        looked_at = some_at_a_time(lambda vm: identify_disks.submit(job, vm), targets.vms, at_once=AT_ONCE)
+        identified = {vm.key: future for vm, future in looked_at}
+        self._disks = [_disks_or_error(vm, identified[vm.key]) for vm in targets.vms]
         ready = [item for item in self._disks if not item.error]
         self._proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
 
         self._runs = [_VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
-        snapshots = create_snapshots.map(unmapped(job), [vm_run.run for vm_run in self._runs])
-        by_task = {}
-        for vm_run, future in zip(self._runs, snapshots, strict=True):
-            vm_run.snapshots = future
-            by_task[future.task_run_id] = vm_run
         # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else.
-        for future in as_completed(list(snapshots)):
-            by_task[future.task_run_id].transfer_and_commit()
+        for vm_run, _ in some_at_a_time(_VmRun.begin, self._runs, at_once=AT_ONCE):
+            vm_run.transfer_and_commit()
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
 
     def _end(self) -> JobEntry:
@@ -220,10 +216,18 @@ class _VmRun:
         self.run = run
         self._proxies = proxies
         self._carry = carry
+        self._is_begun = False
         self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
         self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
         self._committed: PrefectFuture[int] | None = None
         self.released: PrefectFuture[tuple[str, ...]] | None = None
+
+    def begin(self) -> PrefectFuture[tuple[SnapshotRef, ...]]:
+        """Submit the VM's snapshots."""
+        # Said first: a job that is cut short in the next line must release what the task may still make.
+        self._is_begun = True
+        self.snapshots = create_snapshots.submit(self._job, self.run)
+        return self.snapshots
 
     def transfer_and_commit(self) -> None:
         """Submit the VM's streams, its commit when they are done, and its release after that."""
@@ -262,6 +266,8 @@ class _VmRun:
 
     def end(self) -> tuple[str, ...]:
         """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
+        if not self._is_begun:
+            return ()
         if self.released is not None:
             self.released.wait()
             if self.released.state.is_completed():
@@ -289,6 +295,8 @@ class _VmRun:
         )
 
     def _error(self) -> str:
+        if not self._is_begun:
+            return "the job ended before its turn came"
         for future in (self._committed, self.snapshots):
             if future is not None and not future.state.is_completed():
                 return _reason(future)

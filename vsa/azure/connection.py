@@ -16,6 +16,7 @@ from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.storage import StorageManagementClient
 from azure.storage.blob import BlobClient, ContainerClient
 
+from vsa.azure.fresh import Fresh
 from vsa.errors import BadRequest
 from vsa.secret import Secret
 
@@ -80,6 +81,19 @@ class AzureConnection:
     @cached_property
     def compute(self) -> ComputeManagementClient:
         return ComputeManagementClient(self.credential, self.subscription_id, **self._arm_options)
+
+    def snapshots_of_group(self, group: str) -> Fresh[list[Any]]:
+        """The list of a resource group's snapshots, shared by those who ask for it at the same time."""
+
+        def fetch() -> list[Any]:
+            return list(self.compute.snapshots.list_by_resource_group(group))
+
+        # Of two threads that come first, both get what one of them has put there.
+        return self._listed_groups.setdefault(group.lower(), Fresh(fetch))
+
+    @cached_property
+    def _listed_groups(self) -> dict[str, Fresh[list[Any]]]:
+        return {}
 
     @cached_property
     def storage(self) -> StorageManagementClient:

@@ -114,6 +114,7 @@ class ManagedSnapshots:
     """
 
     def __init__(self, connection: AzureConnection) -> None:
+        self._connection = connection
         self._api = connection.compute.snapshots
 
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
@@ -173,7 +174,7 @@ class ManagedSnapshots:
         group = disks[0].resource_group
         try:
             with azure_errors(f"list snapshots of resource group {group}"):
-                snapshots: list[Any] = list(self._api.list_by_resource_group(group))
+                snapshots = self._connection.snapshots_of_group(group).get()
         except AzureNotFound:
             return []
         by_key: dict[Any, SourceDisk] = {disk.key: disk for disk in disks}

@@ -1,0 +1,54 @@
+"""One answer for all who ask at the same time, and never an old one."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+
+from vsa.azure.fresh import Fresh
+
+
+def test_who_asks_again_gets_a_new_answer() -> None:
+    numbers = count()
+    fresh = Fresh(lambda: next(numbers))
+    assert [fresh.get() for _ in range(3)] == [0, 1, 2]
+
+
+def test_all_who_wait_for_the_same_answer_share_it_and_it_is_none_that_was_begun_before() -> None:
+    begun, go_on, numbers = threading.Semaphore(0), threading.Event(), count()
+
+    def fetch() -> int:
+        number = next(numbers)
+        if number == 0:
+            begun.release()
+            assert go_on.wait(20)
+        return number
+
+    fresh = Fresh(fetch)
+    with ThreadPoolExecutor(max_workers=21) as pool:
+        first = pool.submit(fresh.get)
+        assert begun.acquire(timeout=20)
+        others = [pool.submit(fresh.get) for _ in range(20)]
+        while pool._work_queue.qsize():  # until all of them have asked
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.1)
+        go_on.set()
+        assert first.result(20) == 0
+        assert {other.result(20) for other in others} == {1}
+
+
+def test_an_error_reaches_all_who_asked_and_nobody_after_them() -> None:
+    answers = iter([ValueError("busy"), None])
+
+    def fetch() -> str:
+        if error := next(answers):
+            raise error
+        return "fine"
+
+    fresh = Fresh(fetch)
+    with pytest.raises(ValueError, match="busy"):
+        fresh.get()
+    assert fresh.get() == "fine"
