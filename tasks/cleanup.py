@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
 
 from prefect import task
 
+from tasks.child_runs import end_children
 from tasks.policy import STAGE
 from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome
 from vsa.model import Exclusion
@@ -23,7 +26,13 @@ def release_run(job: BackupJob, run: Run) -> tuple[str, ...]:
 
 @task(name="release dead runs", **CLEANUP)
 def release_dead_runs(job: BackupJob) -> tuple[str, ...]:
-    """Clean up after runs of this subclient whose process ended before it could; returns what is pending."""
+    """Clean up after runs of this subclient whose process ended before it could; returns what is pending.
+
+    Their streams end first, if they are still under way: those of a job that nobody looks after are not told.
+    """
+    for dead in job.dead_jobs():
+        with suppress(ValueError):
+            end_children(UUID(dead))
     return job.release_dead_runs()
 
 

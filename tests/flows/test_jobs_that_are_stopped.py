@@ -18,6 +18,7 @@ from uuid import UUID
 
 import pytest
 
+from flows.sweep_leftovers import sweep_leftovers
 from tests.azsim_process import AzsimProcess
 from tests.flows.fleet import Fleet, cancel_run, child_of, children_of, ended, start_job
 from tests.flows.job_process import Job
@@ -189,28 +190,40 @@ def test_it_leaves_nothing_and_the_next_job_is_normal(stopped: dict[str, Stopped
     site.require_only_bases()
 
 
-def test_orphans_of_a_killed_job_end_once_the_next_job_has_cleaned_up(
-    fleet: Fleet, site: Site, prefect_server: PrefectServer
+def test_orphans_of_killed_jobs_end_once_the_next_job_or_the_sweep_cleans_up(
+    fleet: Fleet, sites: list[Site], prefect_server: PrefectServer
 ) -> None:
-    """Nobody tells them: a job that was started by hand has no worker to say that it died."""
-    site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=480)
-    site.save_blocks()
-    with read_slowly(site.control):
-        process = _started_by_hand(site, prefect_server)
+    """Jobs that were started by hand have no worker to say that they died: for Prefect they run on."""
+    repeated, given_up, _ = sites
+    killed = {}
+    for site in (repeated, given_up):
+        site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=480)
+        site.save_blocks()
+    with read_slowly(repeated.control):
+        processes = [_started_by_hand(site, prefect_server) for site in (repeated, given_up)]
         try:
-            killed = Stopped(site, ("web-os", "web-data"))
-            killed.wait_until_it_reads(newest_job_of(site))
+            for site in (repeated, given_up):
+                killed[site.name] = Stopped(site, ("web-os", "web-data"))
+                killed[site.name].wait_until_it_reads(newest_job_of(site))
         finally:
-            process.end()
-        orphans = children_of(killed.job)
-        following = RunningJob(site)
-        ends = [ended(orphan.id) for orphan in orphans]
-    state = following.ended()
+            for process in processes:
+                process.end()
+        orphans = {site.name: children_of(killed[site.name].job) for site in (repeated, given_up)}
+        following = RunningJob(repeated)
+        swept = sweep_leftovers(media=given_up.name, subscription=given_up.name, return_state=True)
+        ends = {name: [ended(orphan.id) for orphan in runs] for name, runs in orphans.items()}
 
-    assert [end.name for end in ends] == ["Failed", "Failed"]
-    assert all("was fenced in the log; it may create nothing more" in str(end.message) for end in ends)
+    for site in (repeated, given_up):
+        assert [end.name for end in ends[site.name]] == ["Cancelled", "Cancelled"]
+        require_no_read_after_a_delete(site.control.requests(), killed[site.name].reading)
+    state = following.ended()
     assert state.name == "Completed", state.message
-    assert not {row["id"] for row in killed.reading} & {row["id"] for row in site.snapshots}
-    (slot,) = site.points_of("web")
-    site.require_restorable(slot)
-    site.require_only_bases()
+    assert not {row["id"] for row in killed[repeated.name].reading} & {
+        row["id"] for row in repeated.snapshots
+    }
+    repeated.require_restorable(repeated.points_of("web")[0])
+    repeated.require_only_bases()
+
+    assert swept.name == "Completed", swept.message
+    assert given_up.snapshots == []
+    assert not given_up.media.view().points

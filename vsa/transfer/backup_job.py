@@ -42,7 +42,7 @@ from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import clear_disk, intents_of_job, release, release_dead, release_job
+from vsa.transfer.leftovers import clear_disk, dead_jobs, intents_of_job, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
@@ -137,6 +137,10 @@ class BackupJob:
                 f"{self.connection.subscription_id}.\n{explain(selection)}"
             )
         return Discovery(listed=vms, selected=selection.targets, excluded=selection.exclusions)
+
+    def dead_jobs(self) -> tuple[str, ...]:
+        """Earlier jobs of this subclient whose process has ended before they could clean up."""
+        return dead_jobs(self.subclient.name, self._environment)
 
     def release_dead_runs(self) -> tuple[str, ...]:
         """Clean up after runs of this subclient whose process has ended; returns what is pending."""

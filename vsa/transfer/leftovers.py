@@ -77,6 +77,12 @@ def release_dead(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
     )
 
 
+def dead_jobs(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
+    """The jobs of a subclient whose process has ended before it could release its runs."""
+    dead = (intent for intent in _open_intents(env) if intent.subclient == subclient)
+    return tuple(sorted({intent.job for intent in dead if has_ended(intent.process)}))
+
+
 def _open_intents(env: RunEnvironment) -> Iterator[Intent]:
     """The intents of runs that the log knows no end of."""
     view = env.media.view()
