@@ -7,6 +7,7 @@ its own, and a child run stands under the task that led it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -42,7 +43,7 @@ class Lane:
     def __init__(
         self, places: int, run: RunTogether, *, stop: Stop, small: int = SMALL, together: int = TOGETHER
     ) -> None:
-        self._free = places
+        self._places = self._free = places
         self._run = run
         self._stop = stop
         self._small = small
@@ -89,7 +90,9 @@ class Lane:
         if mine.alone:
             return []
         fitting = [item for item in self._waiting if item is not mine and not item.alone]
-        return fitting[: self._together - 1]
+        # Each place its share: the streams of a child run go one after the other, and places must not idle.
+        share = math.ceil((1 + len(fitting)) / self._places)
+        return fitting[: min(share, self._together) - 1]
 
     def _lead(self, led: Sequence[_Waiting]) -> None:
         try:

@@ -133,13 +133,28 @@ def carried(futures: Sequence[Future[StreamOutcome]]) -> list[str]:
 def test_small_disks_that_wait_for_a_place_share_the_next_run(proxy: Proxy, begin: Begin) -> None:
     first = begin("a", "b")
     proxy.began(2)
-    waiting = begin("c", "d", "e", "f")
+    waiting = begin(*"cdefghij")
     assert proxy.led == [["a"], ["b"]], "there are two places"
     proxy.let(1)
     proxy.began(3)
-    proxy.let(3)
-    assert carried([*first, *waiting]) == ["a", "b", "c", "d", "e", "f"], "to each its own"
-    assert sorted(map(len, proxy.led)) == [1, 1, 1, 3]
+    proxy.let(100)
+    assert carried([*first, *waiting]) == [*"abcdefghij"], "to each its own"
+    assert max(map(len, proxy.led)) == 3
+
+
+def test_those_that_share_a_run_leave_the_other_places_their_share(proxy: Proxy, begin: Begin) -> None:
+    """They go one after the other: two runs of two are done before one of three and one of one."""
+    first = begin("a", "b")
+    proxy.began(2)
+    waiting = begin(*"cdef")
+    proxy.let(1)
+    proxy.began(3)
+    proxy.let(1)
+    proxy.began(4)
+    proxy.let(100)
+    carried([*first, *waiting])
+    assert [len(led) for led in proxy.led[:3]] == [1, 1, 2]
+    assert max(map(len, proxy.led)) == 2
 
 
 def test_a_large_disk_has_a_run_of_its_own(proxy: Proxy, begin: Begin) -> None:
@@ -169,7 +184,7 @@ def test_what_ends_a_run_is_told_to_all_that_were_part_of_it_and_the_place_is_fr
     proxy.let(1)
     proxy.began(3)
     proxy.failure = StreamFailed("the proxy is gone")
-    proxy.let(2)
+    proxy.let(3)
     failed = [future for future in [*first, *waiting] if future.exception(SECONDS)]
     assert len(failed) >= 4, "both runs that were under way"
     for future in failed:
