@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -110,7 +110,7 @@ class ServedProcess:
 
 
 def stop_together(
-    served: Sequence[ServedProcess], *, seconds: float, hurry: Event | None = None
+    served: Collection[ServedProcess], *, seconds: float, hurry: Event | None = None
 ) -> set[Seen]:
     """End processes and all they have started, all at the same time; see `end`."""
     killed = end(

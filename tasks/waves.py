@@ -28,7 +28,6 @@ def some_at_a_time(
             future = begin(item)
             under_way[future.task_run_id] = item, future
         ended = next(as_completed([future for _, future in under_way.values()]))
-        item, future = under_way.pop(ended.task_run_id)
         # A future that nobody waited for asks the server for its state, which learns of it some time later.
-        future.wait()
-        yield item, future
+        ended.wait()
+        yield under_way.pop(ended.task_run_id)

@@ -23,16 +23,19 @@ class LocalInstallation:
         self.here = Installation(folder, free_port())
         command = [sys.executable, "-m", "demo.server", folder, "--port", str(self.here.port)]
         self._process = ServedProcess("the local installation", command, log=folder.with_suffix(".said"))
+        self._began = 0
 
     def start(self) -> LocalInstallation:
         """Return when it says that everything is there."""
+        self._began = self._process.log.stat().st_size if self._process.log.exists() else 0
         self._process.start()
         self._process.await_ready(lambda: READY in self.said, seconds=_START_SECONDS)
         return self
 
     @property
     def said(self) -> str:
-        return self._process.log.read_text()
+        """What it said since the last start."""
+        return self._process.log.read_bytes()[self._began :].decode()
 
     @property
     def control(self) -> Control:

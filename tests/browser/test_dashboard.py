@@ -1,0 +1,191 @@
+"""What people see in the Prefect dashboard, in a real browser on a whole local installation.
+
+AZURE_VSA_SCREENSHOTS=docs/images keeps the pictures that the documentation shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.chromium import chromium, leaves_the_machine, missing
+from tests.local_installation import LocalInstallation
+from tests.soak import only_in_ci
+from vsa.model import name_key
+from vsa.stop import DEFAULT_DELAYS
+
+pytestmark = [
+    only_in_ci,
+    pytest.mark.tools,
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.timeout(1200),
+]
+
+_PATIENCE_MS = 60_000
+_JOB_MS = 400_000
+_LARGEST_PICTURE = 200 * 1024
+# One request too many for the engine's own patience, so that Prefect repeats the task.
+_REFUSALS = 1 + len(DEFAULT_DELAYS)
+_CHILD = re.compile(r"^(?P<disk>\S+) of \S+ via (?P<proxy>\S+)$")
+
+expect.set_options(timeout=_PATIENCE_MS)
+
+
+class Seen(NamedTuple):
+    """A browser's page, what it asked the network for, and where pictures of it go."""
+
+    page: Page
+    asked: list[str]
+    pictures: Path
+    dashboard: str
+
+    def go(self, path: str) -> None:
+        self.page.goto(self.dashboard + path)
+
+    def picture(self, name: str) -> None:
+        """Keep what is seen now; the page has time to draw it."""
+        self.page.wait_for_timeout(1500)
+        path = self.pictures / f"{name}.png"
+        self.page.screenshot(path=path)
+        assert path.stat().st_size < _LARGEST_PICTURE, path
+
+    def tab(self, name: str) -> None:
+        self.page.locator(".p-tab", has_text=re.compile(f"^{name}")).click()
+
+    def deployment(self, flow: str, name: str) -> Locator:
+        """The row of the list of deployments."""
+        rows = self.page.get_by_role("row").filter(has_text=flow)
+        return rows.filter(has=self.page.get_by_role("link", name=name, exact=True))
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalInstallation]:
+    made = LocalInstallation(tmp_path_factory.mktemp("dashboard") / "server")
+    try:
+        yield made.start()
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def seen(installation: LocalInstallation, tmp_path: Path) -> Iterator[Seen]:
+    pictures = Path(os.environ.get("AZURE_VSA_SCREENSHOTS") or tmp_path)
+    pictures.mkdir(parents=True, exist_ok=True)
+    asked: list[str] = []
+    with chromium(asked) as page:
+        yield Seen(page, asked, pictures, installation.here.dashboard)
+
+
+def refuse_a_stream(installation: LocalInstallation, disk: str) -> None:
+    """Let Azure fail the first attempts to read the disk's snapshot."""
+    row = next(row for row in installation.control.inventory()["disks"] if row["name"] == disk)
+    path = f"/snapshots/vsa-[0-9a-f]+-{name_key(row['id'])}/beginGetAccess"
+    installation.control.add_fault("status", status=503, retry_after=0, path=path, times=_REFUSALS)
+
+
+def test_people_find_the_schedule_start_a_job_and_watch_it(
+    installation: LocalInstallation, seen: Seen
+) -> None:
+    the_schedule_is_listed_and_on(seen)
+    refuse_a_stream(installation, "shop-01-data")
+    job = a_job_is_started_from_the_form(seen)
+    its_streams_run_on_both_proxies(seen, job)
+    its_report_is_there(seen, job)
+    the_repeated_task_says_why(seen, job)
+    assert seen.asked
+    assert [address for address in seen.asked if leaves_the_machine(address)] == []
+
+
+def the_schedule_is_listed_and_on(seen: Seen) -> None:
+    page = seen.page
+    seen.go("/deployments")
+    nightly = seen.deployment("backup-subclient", "nightly")
+    expect(nightly).to_contain_text("Ready")
+    seen.picture("deployments")
+    nightly.get_by_role("link", name="nightly", exact=True).click()
+    expect(page.get_by_role("switch").first).to_have_attribute("aria-checked", "true")
+    seen.tab("Upcoming")
+    expect(page.get_by_text(re.compile("Scheduled for")).first).to_be_visible()
+    seen.picture("schedule")
+
+
+def a_job_is_started_from_the_form(seen: Seen) -> str:
+    """The address of the job's page."""
+    page = seen.page
+    seen.go("/deployments")
+    ad_hoc = seen.deployment("backup-subclient", "ad-hoc")
+    ad_hoc.get_by_role("link", name="ad-hoc", exact=True).click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    field(page, "subclient").locator("textarea").fill("production")
+    method = field(page, "method")
+    method.get_by_role("button", name="str", exact=True).click()
+    method.locator(".p-select, .p-select-button").first.click()
+    page.get_by_role("option", name="cbt").click()
+    seen.picture("custom-run")
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url("**/runs/flow-run/*")
+    return page.url
+
+
+def field(page: Page, name: str) -> Locator:
+    """The part of the form that asks for one parameter."""
+    label = page.locator(".schema-form-property__label", has_text=re.compile(rf"^{name}( |$)"))
+    return page.locator(".schema-form-property").filter(has=label).first
+
+
+def its_streams_run_on_both_proxies(seen: Seen, job: str) -> None:
+    page = seen.page
+    seen.tab("Subflow Runs")
+    expect(page.get_by_text(re.compile("via proxy-a$")).first).to_be_visible(timeout=_JOB_MS)
+    expect(page.get_by_text(re.compile("via proxy-b$")).first).to_be_visible(timeout=_JOB_MS)
+    expect(page.locator(".state-badge", has_text="Running").first).to_be_visible(timeout=_JOB_MS)
+    seen.picture("job-running")
+    expect(page.locator(".state-badge").first).to_have_text("Completed", timeout=_JOB_MS)
+    page.goto(job)
+    seen.tab("Subflow Runs")
+    children = page.get_by_role("link", name=_CHILD)
+    expect(children).to_have_count(6)
+    found = [_CHILD.match(name) for name in children.all_inner_texts()]
+    by_proxy = [match["proxy"] for match in found if match]
+    assert sorted(by_proxy) == ["proxy-a"] * 3 + ["proxy-b"] * 3
+    seen.picture("job")
+
+
+def its_report_is_there(seen: Seen, job: str) -> None:
+    page = seen.page
+    page.goto(job)
+    expect(page.get_by_text(re.compile("Job .* backs up to media"))).to_be_visible()
+    seen.tab("Artifacts")
+    page.get_by_role("link", name="backup-production", exact=True).click()
+    expect(page.get_by_text("3 of 3 VMs have a recovery point").first).to_be_visible()
+    seen.picture("report")
+    page.goto(job)
+    seen.tab("Artifacts")
+    page.get_by_role("link", name="backup-production-disks", exact=True).click()
+    expect(page.get_by_text("shop-01-data").first).to_be_visible()
+    expect(page.get_by_text("FULL_FIRST").first).to_be_visible()
+    seen.picture("report-disks")
+
+
+def the_repeated_task_says_why(seen: Seen, job: str) -> None:
+    page = seen.page
+    page.goto(job)
+    seen.tab("Subflow Runs")
+    page.get_by_role("link", name=re.compile("^shop-01-data of")).click()
+    seen.tab("Task Runs")
+    page.get_by_role("link", name=re.compile("^transfer shop-01-data of")).last.click()
+    expect(page.get_by_text("Retry 1/3 will start").first).to_be_visible()
+    expect(page.get_by_text("trying again in").first).to_be_visible()
+    seen.picture("retry")
+    seen.tab("Details")
+    expect(page.get_by_text("Run Count").first).to_be_visible()
+    seen.tab("Artifacts")
+    expect(page.get_by_text("100%").first).to_be_visible()
+    seen.picture("progress")
