@@ -95,18 +95,22 @@ class ProxyStreams:
         """
         with self._lock:
             turn, self._moved = self._moved, self._moved + 1
-        deadline = self._clock() + RETURN_SECONDS
+        proxies = list(self._proxies.values())
+        # Those that refused may come back; without them there is nobody to wait for.
+        if_they_return = [item for item in attempts if item.failure is not Failure.REFUSED]
+        choose = partial(next_proxy, region=order.disk.region, turn=turn)
+        in_vain = len(attempts) >= MOST_ATTEMPTS or choose(proxies, if_they_return) is None
+        deadline = self._clock() + (0 if in_vain else RETURN_SECONDS)
         considered = attempts
         while True:
-            seen = answered(lambda: seen_by_prefect(list(self._proxies.values())), self._stop)
-            found = next_proxy(seen, considered, region=order.disk.region, turn=turn)
+            found = choose(answered(lambda: seen_by_prefect(proxies), self._stop), considered)
             if found is not None:
                 return found
-            if self._clock() >= deadline or len(attempts) >= MOST_ATTEMPTS:
+            if self._clock() >= deadline:
                 tried = "; ".join(f"{item.proxy} {item.failure}: {item.reason}" for item in attempts)
                 raise StreamFailed(f"disk {order.disk.name}: no proxy could carry its stream: {tried}")
             self._stop.wait(ASK_AGAIN_SECONDS)
-            considered = [item for item in attempts if item.failure is not Failure.REFUSED]
+            considered = if_they_return
 
     def _note(self, order: StreamOrder, child: UUID) -> None:
         with self._lock:
