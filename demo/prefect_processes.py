@@ -52,14 +52,14 @@ def prefect_server(
         "the Prefect server",
         command if ui else [*command, "--no-ui"],
         log=log,
-        environment=environment(home, **(settings or {})),
+        environment=environment(home, PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false", **(settings or {})),
         folder=home,
     )
 
 
 def prefect_worker(pool: str, *, log: Path, environment: Mapping[str, str]) -> ServedProcess:
-    """A process worker of the pool, named like it, that runs flows from this checkout."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", pool]
+    """A worker of the pool as it runs on a proxy; flows are those of this checkout."""
+    command = [sys.executable, "-m", "deployments.worker", pool]
     return ServedProcess(f"the worker of {pool}", command, log=log, environment=environment, folder=CHECKOUT)
 
 
