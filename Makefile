@@ -10,7 +10,7 @@ STAMP := $(VENV)/.locked
 
 SERVERS := tests/servers/node_modules/.locked
 
-.PHONY: help setup lock format check servers test rounds processes soak demo clean
+.PHONY: help setup lock format check servers test rounds processes soak demo server clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -61,9 +61,11 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way: one process runs them all, for they share them.
+# The last two start a whole installation each; tests/browser looks at it with Chromium.
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py \
-  tests/flows/test_sweep_leftovers.py tests/flows/test_pools.py tests/flows/test_secrets.py tests/demo/test_server.py
+  tests/flows/test_sweep_leftovers.py tests/flows/test_pools.py tests/flows/test_secrets.py tests/demo/test_server.py \
+  tests/browser
 
 processes: setup ## what CI adds to the tests: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --timeout 1800 --durations 20 $(PROCESS_TESTS)
@@ -74,5 +76,8 @@ soak: setup ## all rounds of faults, kills and schedules: hours
 demo: setup ## the main job on a simulated Azure, with its proofs
 	$(BIN)/python -m demo
 
+server: setup ## a complete local installation, until Ctrl-C; OPTIONS="--fresh --port 4300" for others
+	@$(BIN)/python -m demo.server $(OPTIONS)
+
 clean: ## remove what the verbs above have made
-	rm -rf $(VENV) tests/servers/node_modules .demo .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/servers/node_modules .demo .server .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -48,18 +48,21 @@ def prefect_server(
     """A server on the loopback address; `settings` are environment variables. Its database is in `home`."""
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    # The dashboard asks the port of the settings, 4200, whatever port the server was started on.
+    seen = {"PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api"}
+    seen["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] = "false"
     return ServedProcess(
         "the Prefect server",
         command if ui else [*command, "--no-ui"],
         log=log,
-        environment=environment(home, **(settings or {})),
+        environment=environment(home, **seen, **(settings or {})),
         folder=home,
     )
 
 
 def prefect_worker(pool: str, *, log: Path, environment: Mapping[str, str]) -> ServedProcess:
-    """A process worker of the pool, named like it, that runs flows from this checkout."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", pool]
+    """A worker of the pool as it runs on a proxy; flows are those of this checkout."""
+    command = [sys.executable, "-m", "deployments.worker", pool]
     return ServedProcess(f"the worker of {pool}", command, log=log, environment=environment, folder=CHECKOUT)
 
 

@@ -172,8 +172,9 @@ Watch it: Runs > the job shows its stages, its child runs on both proxies, logs 
 Change a disk as its guest would, and back up again: only what changed is read.
   python -m azsim write-disk --state {here.azure} shop-01-data --from README.md --offset 1048576
 
-See a retry: let Azure refuse the next snapshot, then run a backup.
-  python -m azsim fault add --state {here.azure} status status=503 --plane arm --method PUT --path /snapshots/
+See a retry: let Azure fail when it is asked for a disk, more often than the engine is patient, and back up.
+  python -m azsim fault add --state {here.azure} \\
+    status status=503 retry_after=0 --path '/disks/shop-01-data$' --times 7
 
 Look and restore; no server is needed for it:
   vsa points --media {here.media}

@@ -29,7 +29,7 @@ def missing() -> str:
 
 
 @contextmanager
-def chromium(asked: list[str], *, width: int = 1280, height: int = 900) -> Iterator[Page]:
+def chromium(asked: list[str], *, width: int = 1280, height: int = 800) -> Iterator[Page]:
     """A page of a new browser; the address of each request that leaves it is added to `asked`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_FLAGS))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,11 +30,12 @@ pytestmark = [
 ]
 
 _PATIENCE_MS = 60_000
-_JOB_MS = 400_000
+_JOB_SECONDS = 400.0
+_SUBMISSIONS = 10
 _LARGEST_PICTURE = 200 * 1024
 # One request too many for the engine's own patience, so that Prefect repeats the task.
 _REFUSALS = 1 + len(DEFAULT_DELAYS)
-_CHILD = re.compile(r"^(?P<disk>\S+) of \S+ via (?P<proxy>\S+)$")
+_STREAM = re.compile(r"^\S+ of \S+ via \S+$")
 
 expect.set_options(timeout=_PATIENCE_MS)
 
@@ -79,6 +82,10 @@ def seen(installation: LocalInstallation, tmp_path: Path) -> Iterator[Seen]:
     pictures.mkdir(parents=True, exist_ok=True)
     asked: list[str] = []
     with chromium(asked) as page:
+        # A busy server refuses a request now and then, and the page says so, over what lies beneath.
+        page.add_locator_handler(
+            page.locator(".p-toast").first, lambda toast: toast.get_by_role("button").first.click()
+        )
         yield Seen(page, asked, pictures, installation.here.dashboard)
 
 
@@ -126,12 +133,24 @@ def a_job_is_started_from_the_form(seen: Seen) -> str:
     field(page, "subclient").locator("textarea").fill("production")
     method = field(page, "method")
     method.get_by_role("button", name="str", exact=True).click()
-    method.locator(".p-select, .p-select-button").first.click()
+    method.locator(".p-select-button__control").press("ArrowDown")
     page.get_by_role("option", name="cbt").click()
     seen.picture("custom-run")
-    page.get_by_role("button", name="Submit").click()
+    submit(page)
+    page.locator(".p-tabs__content a[href*='/runs/flow-run/']").first.click()
     page.wait_for_url("**/runs/flow-run/*")
     return page.url
+
+
+def submit(page: Page) -> None:
+    """As often as the server says that it is busy, which on SQLite it is while somebody else writes."""
+    for _ in range(_SUBMISSIONS):
+        with page.expect_response(re.compile("/create_flow_run$")) as answer:
+            page.get_by_role("button", name="Submit").click()
+        if answer.value.ok:
+            return
+        assert answer.value.status == HTTPStatus.SERVICE_UNAVAILABLE, answer.value.text()
+    raise AssertionError(f"the server was busy {_SUBMISSIONS} times")
 
 
 def field(page: Page, name: str) -> Locator:
@@ -142,20 +161,23 @@ def field(page: Page, name: str) -> Locator:
 
 def its_streams_run_on_both_proxies(seen: Seen, job: str) -> None:
     page = seen.page
+    await_end(page, job)
     seen.tab("Subflow Runs")
-    expect(page.get_by_text(re.compile("via proxy-a$")).first).to_be_visible(timeout=_JOB_MS)
-    expect(page.get_by_text(re.compile("via proxy-b$")).first).to_be_visible(timeout=_JOB_MS)
-    expect(page.locator(".state-badge", has_text="Running").first).to_be_visible(timeout=_JOB_MS)
-    seen.picture("job-running")
-    expect(page.locator(".state-badge").first).to_have_text("Completed", timeout=_JOB_MS)
-    page.goto(job)
-    seen.tab("Subflow Runs")
-    children = page.get_by_role("link", name=_CHILD)
-    expect(children).to_have_count(6)
-    found = [_CHILD.match(name) for name in children.all_inner_texts()]
-    by_proxy = [match["proxy"] for match in found if match]
-    assert sorted(by_proxy) == ["proxy-a"] * 3 + ["proxy-b"] * 3
+    streams = page.get_by_role("link", name=_STREAM)
+    expect(streams).to_have_count(6)
+    proxies = [name.rsplit(maxsplit=1)[-1] for name in streams.all_inner_texts()]
+    assert sorted(proxies) == ["proxy-a"] * 3 + ["proxy-b"] * 3
     seen.picture("job")
+
+
+def await_end(page: Page, job: str) -> None:
+    """Look at the job now and then until its page says that it is completed."""
+    deadline = time.monotonic() + _JOB_SECONDS
+    state = page.locator(".state-badge").first
+    while state.inner_text() != "Completed":
+        assert time.monotonic() < deadline, f"the job is {state.inner_text()}"
+        page.wait_for_timeout(2000)
+        page.goto(job)
 
 
 def its_report_is_there(seen: Seen, job: str) -> None:
@@ -163,12 +185,12 @@ def its_report_is_there(seen: Seen, job: str) -> None:
     page.goto(job)
     expect(page.get_by_text(re.compile("Job .* backs up to media"))).to_be_visible()
     seen.tab("Artifacts")
-    page.get_by_role("link", name="backup-production", exact=True).click()
+    page.get_by_text("backup-production", exact=True).first.click()
     expect(page.get_by_text("3 of 3 VMs have a recovery point").first).to_be_visible()
     seen.picture("report")
     page.goto(job)
     seen.tab("Artifacts")
-    page.get_by_role("link", name="backup-production-disks", exact=True).click()
+    page.get_by_text("backup-production-disks", exact=True).first.click()
     expect(page.get_by_text("shop-01-data").first).to_be_visible()
     expect(page.get_by_text("FULL_FIRST").first).to_be_visible()
     seen.picture("report-disks")
@@ -184,8 +206,8 @@ def the_repeated_task_says_why(seen: Seen, job: str) -> None:
     expect(page.get_by_text("Retry 1/3 will start").first).to_be_visible()
     expect(page.get_by_text("trying again in").first).to_be_visible()
     seen.picture("retry")
-    seen.tab("Details")
     expect(page.get_by_text("Run Count").first).to_be_visible()
     seen.tab("Artifacts")
-    expect(page.get_by_text("100%").first).to_be_visible()
+    expect(page.get_by_text(re.compile("^stream-shop-01-data-")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("^disk shop-01-data: .* MiB in ")).first).to_be_visible()
     seen.picture("progress")

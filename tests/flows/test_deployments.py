@@ -143,6 +143,22 @@ def test_what_is_scheduled_when(deployed: PrefectServer) -> None:
     assert deployment("weekly-crc").parameters == {"subclient": "production", "method": "crc"}
 
 
+def test_the_server_plans_runs_of_a_schedule_that_is_switched_on(deployed: PrefectServer) -> None:
+    nightly = deployment("nightly")
+    (schedule,) = nightly.schedules
+    asked = DeploymentFilter(id=DeploymentFilterId(any_=[nightly.id]))
+    with get_client(sync_client=True) as client:
+        client.update_deployment_schedule(nightly.id, schedule.id, active=True)
+        try:
+            wait_for(
+                "runs to be planned",
+                lambda: client.read_flow_runs(deployment_filter=asked) or None,
+                seconds=60,
+            )
+        finally:
+            client.update_deployment_schedule(nightly.id, schedule.id, active=False)
+
+
 def test_the_form_of_a_restore_offers_what_there_is_to_choose(deployed: PrefectServer) -> None:
     schema: dict[str, Any] = of_file("restore-disks/ad-hoc").parameter_openapi_schema
     assert schema["required"] == ["media", "folder"]
