@@ -119,7 +119,7 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop)
+        return RunEnvironment(self.connection, self.media, self.stop, self.now)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""

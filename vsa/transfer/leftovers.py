@@ -13,23 +13,29 @@ from dataclasses import dataclass
 from functools import partial
 
 from vsa.azure.grants import revoke
-from vsa.azure.snapshots import FoundSnapshot
-from vsa.azure.staging import StagingBlobs, staging_url
+from vsa.azure.marks import FoundSnapshot
+from vsa.azure.snapshots import snapshots_of
+from vsa.azure.staging import FoundStaging, StagingBlobs, staging_url
 from vsa.errors import BadRequest, MediaDamaged, VsaError
+from vsa.media import layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.media.witness import Witness
-from vsa.model import DiskKind, Intent, SourceDisk
+from vsa.model import DiskBackup, DiskKind, Intent, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
+from vsa.transfer.pending import Leftover, Price, Thing, advice_on
 
 _log = logging.getLogger(__name__)
 
 
-def release(run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironment) -> tuple[str, ...]:
-    """Remove what a run leaves, and return in words what could not be removed.
+def release(
+    run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironment, *, with_rest: bool = True
+) -> tuple[str, ...]:
+    """Remove what a run leaves, and return in words what could not be removed; `with_rest`: and what of it
+    is still there, its age and its cost.
 
     A run that has not committed is fenced first, so that a commit still on its way cannot name snapshots
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
@@ -47,10 +53,27 @@ def release(run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironm
             # A stop must not keep a run from being cleaned up.
             again(partial(clear, disk), stop=Stop())
         except VsaError as error:
-            pending.append(f"cleanup pending for disk {disk.name}: {error}")
+            pending.append(pending_text(disk, error) + (_rest_text(disk, env) if with_rest else ""))
     for message in pending:
         _log.error("%s", message)
     return tuple(pending)
+
+
+def pending_text(disk: SourceDisk, error: VsaError) -> str:
+    """That a disk is not clear, why, and whose turn it is."""
+    return f"cleanup pending for disk {disk.name}: {advice_on(error)}: {error}"
+
+
+def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
+    """What of ended runs is still there; empty if that cannot be found out either."""
+    try:
+        view, found = env.media.view(), ours_of([disk], env)
+    except VsaError:
+        return ""
+    over = (item for _, item in found if is_over(item.run, view))
+    left = (rest for item in over for rest in excess_things(disk, item, view))
+    texts = [item.text(env.now(), Price()) for item in left]
+    return f"; still there: {', '.join(texts)}" if texts else ""
 
 
 def release_job(job: str, env: RunEnvironment) -> tuple[str, ...]:
@@ -107,17 +130,61 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> None:
     Untouched are: snapshots without our marks, the base that the log names, and what live runs own.
     MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
     """
-    found = env.snapshots(disk).ours(disk, env.media.id)
+    found = [item for _, item in ours_of([disk], env)]
     for item in found:
         require_witnessed(disk, item, env.media)
-    staged = staged_runs(disk, env)
-    view = _fence_dead({*staged, *(item.run for item in found)}, env)
-    for run in staged:
-        if is_over(run, view):
-            StagingBlobs(env.connection).delete(staging_url(disk, run))
+    staged = staging_of(disk, env)
+    view = _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
+    for blob in staged:
+        if is_over(blob.run, view):
+            StagingBlobs(env.connection).delete(blob.url)
     for item in found:
         if is_over(item.run, view):
             _clear_snapshot(disk, item, view, env)
+
+
+def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
+    """Clear the disk once more, because Azure refuses access to a snapshot of it; what cannot be cleared is
+    logged, and the refusal stands."""
+    try:
+        clear_disk(disk, env)
+    except VsaError as error:
+        env.stop.check()
+        _log.warning("%s", pending_text(disk, error))
+
+
+def ours_of(disks: Sequence[SourceDisk], env: RunEnvironment) -> list[tuple[SourceDisk, FoundSnapshot]]:
+    """The snapshots that are this media's, of disks that one request lists."""
+    found = snapshots_of(env.connection, disks[0].kind).ours_of(disks, env.media.id)
+    return [(disk, item) for disk, item in found if is_proven(disk, item, env.media)]
+
+
+def is_proven(disk: SourceDisk, item: FoundSnapshot, media: Media) -> bool:
+    """Whether a snapshot by our name is ours: by its marks or, where somebody removed them, because the
+    intent or the recovery point of its run names it and the very disk that it is of."""
+    if item.marked:
+        return True
+    recorded = _recorded(disk, item, media.view())
+    if recorded and recorded.snapshot.source_unique_id == item.source_unique_id:
+        return True
+    intent = intent_of(item.run, media)
+    if intent is None:
+        return False
+    named = f"{disk.resource_group}/{item.title}".lower() in {name.lower() for name in intent.snapshots}
+    meant = {(meant.key, meant.unique_id) for meant in intent.disks}
+    return named and (disk.key, item.source_unique_id) in meant
+
+
+def intent_of(run: str, media: Media) -> Intent | None:
+    """What a run that is named somewhere in Azure intended; None if that is no run's name, or if it has no
+    intent here that can be trusted."""
+    if not layout.is_run(run):
+        return None
+    try:
+        return media.intent(run)
+    except MediaDamaged as error:
+        _log.warning("what run %s left cannot be told by its intent: %s", run, error)
+        return None
 
 
 def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
@@ -131,7 +198,7 @@ def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> No
         media.require_witness(witness)
     except MediaDamaged as error:
         raise MediaDamaged(
-            f"disk {disk.name}: snapshot {item.name.moment or item.name.id} knows more than the media: "
+            f"disk {disk.name}: snapshot {item.title} knows more than the media: "
             f"{error}. If the media was put back on purpose, delete that snapshot"
         ) from error
 
@@ -158,6 +225,22 @@ def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
     return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
 
 
+def excess_things(disk: SourceDisk, item: FoundSnapshot, view: View) -> Iterator[Leftover]:
+    """The same as things that are to go, each with its size."""
+    excess = excess_of(disk, item, view)
+    if excess.grant:
+        yield Leftover(Thing.GRANT, item.title, disk, item.run, item.taken_at)
+    if excess.snapshot:
+        used = _used_by(disk, item, view)
+        yield Leftover(Thing.SNAPSHOT, item.title, disk, item.run, item.taken_at, item.size, used)
+
+
+def _used_by(disk: SourceDisk, item: FoundSnapshot, view: View) -> int | None:
+    """How many bytes a snapshot holds at most, as its recovery point saw it; None if it has none."""
+    recorded = _recorded(disk, item, view)
+    return recorded.figures.allocated if recorded else None
+
+
 def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:
     excess = excess_of(disk, item, view)
     if excess.grant:
@@ -169,25 +252,35 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
 
 def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
     """Whether the run's recovery point names this very snapshot."""
+    return _recorded(disk, item, view) is not None
+
+
+def _recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> DiskBackup | None:
+    """The backup that was made from this very snapshot, if its recovery point has not been given up."""
     made = view.points.get(view.committed.get(item.run, -1))
-    if made is None:
-        return False
-    disks = made.point.disks
-    return any(held.disk.key == disk.key and held.snapshot.is_same(item.name) for held in disks)
+    backups = made.point.disks if made else ()
+    return next((b for b in backups if b.disk.key == disk.key and b.snapshot.is_same(item.name)), None)
 
 
-def staged_runs(disk: SourceDisk, env: RunEnvironment) -> list[str]:
-    """The runs of this media whose staging blobs of the disk are still there."""
+def staging_of(disk: SourceDisk, env: RunEnvironment) -> list[FoundStaging]:
+    """The staging blobs of the disk that are this media's and still there; without their marks only those
+    that the intent of their run names."""
     if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
         return []
-    return StagingBlobs(env.connection).runs_of(disk, env.media.id)
+    found = StagingBlobs(env.connection).of_disk(disk, env.media.id)
+    return [item for item in found if item.marked or _is_intended(item, env.media)]
+
+
+def _is_intended(item: FoundStaging, media: Media) -> bool:
+    intent = intent_of(item.run, media)
+    return intent is not None and item.url in intent.staging_blobs
 
 
 def _withdraw(disk: SourceDisk, *, run: str, env: RunEnvironment) -> None:
     """Give back what no commit can need: the run's grants and its staging blob."""
     if disk.kind is DiskKind.UNMANAGED_PREMIUM:
         StagingBlobs(env.connection).delete(staging_url(disk, run))
-    for item in env.snapshots(disk).ours(disk, env.media.id):
+    for _, item in ours_of([disk], env):
         if item.run == run and item.granted:
             revoke(env.connection, item.name)
 
