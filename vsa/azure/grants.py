@@ -28,8 +28,8 @@ from vsa.secret import Secret
 from vsa.stop import Stop, again
 
 FULL = (
-    "nothing of ours is left over there. If five snapshots of the disk are being read already, which is all that "
-    "Azure allows, end access to one that nobody needs"
+    "nothing of ours is left over there. If five snapshots of the disk are being read already, which is all "
+    "that Azure allows, end access to one that nobody needs"
 )
 """Said when Azure grants no access though what we left has been swept."""
 
@@ -122,7 +122,7 @@ class Grants:
     `guard` runs before every request for access, and once more when it was granted: it raises when the run
     has been fenced or has committed, and what was granted is given back. `make_room` runs once when a request
     is refused: of a family only five snapshots may be read at a time, and access that a dead run left open
-    may be what stands in the way.
+    may be what stands in the way. What it raises is raised.
     """
 
     def __init__(

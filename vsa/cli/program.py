@@ -350,13 +350,9 @@ def _command(name: str) -> Command:
 
         return verify
     if name in ("forget", "unforget", "pin", "prune"):
-        from vsa.cli.keeping import KEEPING  # noqa: PLC0415
-
-        return KEEPING[name]
-    if name in ("leftovers", "sweep"):
-        from vsa.cli.sweeping import SWEEPING  # noqa: PLC0415
-
-        return SWEEPING[name]
-    from vsa.cli.reading import COMMANDS  # noqa: PLC0415
-
+        from vsa.cli.keeping import KEEPING as COMMANDS  # noqa: PLC0415
+    elif name in ("leftovers", "sweep"):
+        from vsa.cli.sweeping import SWEEPING as COMMANDS  # noqa: PLC0415
+    else:
+        from vsa.cli.reading import COMMANDS  # noqa: PLC0415
     return COMMANDS[name]

@@ -14,8 +14,8 @@ from enum import StrEnum
 from vsa.errors import BadRequest, TryAgainLater, VsaError
 from vsa.media.media import Media
 from vsa.model import Intent
-from vsa.transfer.leftovers import is_over
 from vsa.transfer.liveness import has_ended
+from vsa.transfer.owned import is_over
 
 ASK_AFTER = dt.timedelta(days=2)
 """A run that cannot be judged is anybody's guess for so long; then somebody should look."""

@@ -1,32 +1,31 @@
 """Removing what runs leave in Azure: snapshots, access grants, staging blobs.
 
-What may stay is said by the log alone: the base that it names for a disk, and whatever belongs to a run that
-is neither committed nor fenced. Everything else that carries this media's marks goes. Any of this may be
-repeated, by a retry, by another process after a crash, or by the next job on the same disk.
+What that is, `vsa/transfer/owned.py` says. Any of this may be repeated, by a retry, by another process after
+a crash, or by the next job on the same disk.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from vsa.azure.grants import revoke
 from vsa.azure.marks import FoundSnapshot
-from vsa.azure.snapshots import snapshots_of
-from vsa.azure.staging import FoundStaging, StagingBlobs, staging_url
-from vsa.errors import BadRequest, MediaDamaged, VsaError
-from vsa.media import layout
+from vsa.azure.staging import StagingBlobs, staging_url
+from vsa.errors import AzureRefused, VsaError
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
-from vsa.media.witness import Witness
-from vsa.model import DiskBackup, DiskKind, Intent, SourceDisk
+from vsa.model import DiskKind, Intent, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
-from vsa.transfer.pending import Leftover, Price, Thing, advice_on
+from vsa.transfer.owned import excess_of, excess_things, is_over, ours_of, require_witnessed, staging_of
+from vsa.transfer.pending import Price, pending_text
+
+Clear = Callable[[SourceDisk, RunEnvironment], Sequence[AzureRefused]]
+"""Removes something of a disk; gives what Azure refused to let go."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,27 +40,31 @@ def release(
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
     """
     pending: list[str] = []
-    clear = partial(clear_disk, env=env)
+    clear: Clear = clear_disk
     try:
         if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
-        clear = partial(_withdraw, run=run, env=env)
+        clear = partial(_withdraw, run=run)
     for disk in disks:
-        try:
-            # A stop must not keep a run from being cleaned up.
-            again(partial(clear, disk), stop=Stop())
-        except VsaError as error:
-            pending.append(pending_text(disk, error) + (_rest_text(disk, env) if with_rest else ""))
+        if refused := clear_now(disk, env, clear=clear):
+            pending.append(refused + (_rest_text(disk, env) if with_rest else ""))
     for message in pending:
         _log.error("%s", message)
     return tuple(pending)
 
 
-def pending_text(disk: SourceDisk, error: VsaError) -> str:
-    """That a disk is not clear, why, and whose turn it is."""
-    return f"cleanup pending for disk {disk.name}: {advice_on(error)}: {error}"
+def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
+    """Clear a disk, again while that may help, and say in words what is pending; empty if nothing is.
+
+    A stop must not keep anything from being cleaned up.
+    """
+    try:
+        refusals = again(lambda: clear(disk, env), stop=Stop())
+    except VsaError as error:
+        return pending_text(disk.name, error)
+    return pending_text(disk.name, *refusals) if refusals else ""
 
 
 def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
@@ -124,121 +127,44 @@ def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
             yield intent
 
 
-def clear_disk(disk: SourceDisk, env: RunEnvironment) -> None:
-    """Remove from Azure what this media made of the disk and nobody needs.
+def clear_disk(disk: SourceDisk, env: RunEnvironment) -> list[AzureRefused]:
+    """Remove from Azure what this media made of the disk and nobody needs; what Azure refuses to let go is
+    returned, and keeps nothing else from going.
 
-    Untouched are: snapshots without our marks, the base that the log names, and what live runs own.
-    MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
+    Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
+    own. MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
     """
     found = [item for _, item in ours_of([disk], env)]
     for item in found:
         require_witnessed(disk, item, env.media)
     staged = staging_of(disk, env)
     view = _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
-    for blob in staged:
-        if is_over(blob.run, view):
-            StagingBlobs(env.connection).delete(blob.url)
-    for item in found:
-        if is_over(item.run, view):
-            _clear_snapshot(disk, item, view, env)
+    removals = [
+        partial(StagingBlobs(env.connection).delete, blob.url) for blob in staged if is_over(blob.run, view)
+    ]
+    removals += [partial(_clear_snapshot, disk, item, view, env) for item in found if is_over(item.run, view)]
+    return _refusals(removals)
+
+
+def _refusals(removals: Iterable[Callable[[], None]]) -> list[AzureRefused]:
+    """Do all of it: a lock on one thing must not keep the access to another one open."""
+    refused: list[AzureRefused] = []
+    for remove in removals:
+        try:
+            remove()
+        except AzureRefused as error:
+            refused.append(error)
+    return refused
 
 
 def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
-    """Clear the disk once more, because Azure refuses access to a snapshot of it; what cannot be cleared is
-    logged, and the refusal stands."""
-    try:
-        clear_disk(disk, env)
-    except VsaError as error:
-        env.stop.check()
-        _log.warning("%s", pending_text(disk, error))
+    """Clear the disk before its snapshots are read; what cannot be cleared is logged, and tried again when
+    the run is released, which says so.
 
-
-def ours_of(disks: Sequence[SourceDisk], env: RunEnvironment) -> list[tuple[SourceDisk, FoundSnapshot]]:
-    """The snapshots that are this media's, of disks that one request lists."""
-    found = snapshots_of(env.connection, disks[0].kind).ours_of(disks, env.media.id)
-    return [(disk, item) for disk, item in found if is_proven(disk, item, env.media)]
-
-
-def is_proven(disk: SourceDisk, item: FoundSnapshot, media: Media) -> bool:
-    """Whether a snapshot by our name is ours: by its marks or, where somebody removed them, because the
-    intent or the recovery point of its run names it and the very disk that it is of."""
-    if item.marked:
-        return True
-    recorded = _recorded(disk, item, media.view())
-    if recorded and recorded.snapshot.source_unique_id == item.source_unique_id:
-        return True
-    intent = intent_of(item.run, media)
-    if intent is None:
-        return False
-    named = f"{disk.resource_group}/{item.title}".lower() in {name.lower() for name in intent.snapshots}
-    meant = {(meant.key, meant.unique_id) for meant in intent.disks}
-    return named and (disk.key, item.source_unique_id) in meant
-
-
-def intent_of(run: str, media: Media) -> Intent | None:
-    """What a run that is named somewhere in Azure intended; None if that is no run's name, or if it has no
-    intent here that can be trusted."""
-    if not layout.is_run(run):
-        return None
-    try:
-        return media.intent(run)
-    except MediaDamaged as error:
-        _log.warning("what run %s left cannot be told by its intent: %s", run, error)
-        return None
-
-
-def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
-    """A log that was put back knows nothing of this snapshot, which may be the base of a lost point."""
-    try:
-        witness = Witness.parse(item.witness)
-    except BadRequest:
-        # No mark, of an older version or of a log that was empty; or somebody's own text.
-        return
-    try:
-        media.require_witness(witness)
-    except MediaDamaged as error:
-        raise MediaDamaged(
-            f"disk {disk.name}: snapshot {item.title} knows more than the media: "
-            f"{error}. If the media was put back on purpose, delete that snapshot"
-        ) from error
-
-
-@dataclass(frozen=True)
-class Excess:
-    """What of a snapshot nobody needs, once its run is over: the access to it, or the whole of it."""
-
-    grant: bool = False
-    snapshot: bool = False
-
-
-def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
-    """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
-    if item.inherited and not _is_recorded(disk, item, view):
-        _log.warning(
-            "disk %s: snapshot %s carries our marks because a snapshot of ours was copied over the disk; "
-            "it may be somebody else's and stays",
-            disk.name,
-            item.name.moment,
-        )
-        return Excess()
-    base = view.base_of(disk.key)
-    return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
-
-
-def excess_things(disk: SourceDisk, item: FoundSnapshot, view: View) -> Iterator[Leftover]:
-    """The same as things that are to go, each with its size."""
-    excess = excess_of(disk, item, view)
-    if excess.grant:
-        yield Leftover(Thing.GRANT, item.title, disk, item.run, item.taken_at)
-    if excess.snapshot:
-        used = _used_by(disk, item, view)
-        yield Leftover(Thing.SNAPSHOT, item.title, disk, item.run, item.taken_at, item.size, used)
-
-
-def _used_by(disk: SourceDisk, item: FoundSnapshot, view: View) -> int | None:
-    """How many bytes a snapshot holds at most, as its recovery point saw it; None if it has none."""
-    recorded = _recorded(disk, item, view)
-    return recorded.figures.allocated if recorded else None
+    MediaDamaged as `clear_disk` has it; AzureRefused if not even a look is allowed.
+    """
+    for refusal in again(lambda: clear_disk(disk, env), stop=env.stop):
+        _log.warning("%s", pending_text(disk.name, refusal))
 
 
 def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:
@@ -250,44 +176,17 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
 
 
-def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
-    """Whether the run's recovery point names this very snapshot."""
-    return _recorded(disk, item, view) is not None
-
-
-def _recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> DiskBackup | None:
-    """The backup that was made from this very snapshot, if its recovery point has not been given up."""
-    made = view.points.get(view.committed.get(item.run, -1))
-    backups = made.point.disks if made else ()
-    return next((b for b in backups if b.disk.key == disk.key and b.snapshot.is_same(item.name)), None)
-
-
-def staging_of(disk: SourceDisk, env: RunEnvironment) -> list[FoundStaging]:
-    """The staging blobs of the disk that are this media's and still there; without their marks only those
-    that the intent of their run names."""
-    if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
-        return []
-    found = StagingBlobs(env.connection).of_disk(disk, env.media.id)
-    return [item for item in found if item.marked or _is_intended(item, env.media)]
-
-
-def _is_intended(item: FoundStaging, media: Media) -> bool:
-    intent = intent_of(item.run, media)
-    return intent is not None and item.url in intent.staging_blobs
-
-
-def _withdraw(disk: SourceDisk, *, run: str, env: RunEnvironment) -> None:
+def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> list[AzureRefused]:
     """Give back what no commit can need: the run's grants and its staging blob."""
+    removals: list[Callable[[], None]] = []
     if disk.kind is DiskKind.UNMANAGED_PREMIUM:
-        StagingBlobs(env.connection).delete(staging_url(disk, run))
-    for _, item in ours_of([disk], env):
-        if item.run == run and item.granted:
-            revoke(env.connection, item.name)
-
-
-def is_over(run: str, view: View) -> bool:
-    """Whether the log knows the run's end: it has committed, or it never may."""
-    return run in view.committed or run in view.fenced
+        removals.append(partial(StagingBlobs(env.connection).delete, staging_url(disk, run)))
+    removals += [
+        partial(revoke, env.connection, item.name)
+        for _, item in ours_of([disk], env)
+        if item.run == run and item.granted
+    ]
+    return _refusals(removals)
 
 
 def _fence_dead(runs: Iterable[str], env: RunEnvironment) -> View:

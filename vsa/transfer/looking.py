@@ -23,7 +23,7 @@ from vsa.media.view import View
 from vsa.model import DiskKind, Intent, SourceDisk
 from vsa.stop import again
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import is_proven, staging_of
+from vsa.transfer.owned import is_proven, staging_of
 
 _log = logging.getLogger(__name__)
 

@@ -118,6 +118,12 @@ learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployme
 learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes."""
 
 
+def pending_text(disk: str, error: VsaError, *more: VsaError) -> str:
+    """That a disk is not clear, why, and whose turn it is."""
+    others = f" (and {len(more)} more refusals)" if more else ""
+    return f"cleanup pending for disk {disk}: {advice_on(error)}: {error}{others}"
+
+
 def advice_on(error: VsaError) -> str:
     """Why something was not removed, and whose turn it is: a person's, or the next sweep's."""
     if isinstance(error, AzureRefused) and error.code in _ADVICE:

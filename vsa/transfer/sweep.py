@@ -11,29 +11,21 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import FoundSnapshot
 from vsa.azure.staging import FoundStaging
-from vsa.errors import MediaDamaged, VsaError
+from vsa.errors import MediaDamaged
 from vsa.media import layout
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName, SourceDisk
-from vsa.stop import Stop, again
+from vsa.stop import Stop
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge, of_verdict, open_runs
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import (
-    clear_disk,
-    excess_things,
-    intent_of,
-    is_over,
-    pending_text,
-    release,
-    require_witnessed,
-)
+from vsa.transfer.leftovers import clear_disk, clear_now, release
 from vsa.transfer.looking import Disks, Look, Sight
+from vsa.transfer.owned import excess_things, intent_of, is_over, require_witnessed
 from vsa.transfer.pending import Leftover, Price, Thing
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
@@ -133,12 +125,10 @@ class Sweep:
 
     def clear(self, disk: SourceDisk) -> tuple[str, ...]:
         """Remove what runs that are over have left of a disk; in words what could not be removed."""
-        try:
-            again(partial(clear_disk, disk, self._env), stop=Stop())
-        except VsaError as error:
-            _log.error("disk %s: %s", disk.name, error)
-            return (pending_text(disk, error),)
-        return ()
+        pending = clear_now(disk, self._env, clear=clear_disk)
+        if pending:
+            _log.error("%s", pending)
+        return (pending,) if pending else ()
 
     def carry_out(self, plan: SweepPlan) -> SweepReport:
         """All of a plan, one thing after the other, and what came of it."""
