@@ -51,9 +51,8 @@ def test_what_is_left_of_a_disk_that_is_gone_and_that_the_media_knows_no_more_go
     (found,) = planned(world)[1].leftovers
     assert (found.thing, found.name, found.size) == (Thing.SNAPSHOT, name_of(run), MIB)
     assert things(swept(world)) == [Thing.SNAPSHOT]
-    assert world.snapshots <= (canaries.ids if canaries else set())
     assert canaries
-    canaries.require_alive()
+    canaries.require_alone()
 
 
 def test_a_run_that_only_azure_knows_is_said_and_goes_when_an_operator_names_it(world: World) -> None:
@@ -68,20 +67,20 @@ def test_a_run_that_only_azure_knows_is_said_and_goes_when_an_operator_names_it(
     report = swept(world, named=[run.id])
     assert [item.name for item in report.removed] == [name_of(run)]
     assert world.media.view().fenced == {run.id}
-    assert all_snapshots(world) == canaries.ids
+    canaries.require_alone()
 
 
 def test_a_name_and_marks_of_ours_on_another_disk_are_said_and_stay(world: World) -> None:
     run, canaries = left_by_a_run(world)
     assert canaries
     assert things(swept(world, {"job-1": CRASHED})) == [Thing.SNAPSHOT]
-    canaries.with_all_marks(run.disks[0].source)
+    canaries.add_on_another_disk()
     for _ in range(2):
         report = swept(world)
         assert report.removed == ()
         assert any(name_of(run) in line and "somebody gave it both" in line for line in report.attention)
         world.back_up(by=Method.CRC)
-    assert all_snapshots(world) == canaries.ids
+    canaries.require_alone()
 
 
 def test_a_snapshot_without_marks_that_an_intent_names_is_removed_by_sweep_and_by_job(world: World) -> None:
@@ -95,20 +94,22 @@ def test_a_snapshot_without_marks_that_an_intent_names_is_removed_by_sweep_and_b
     strip_marks(world, name_of(again))
     world.media.append(DoomEntry(runs=(again.id,), reason="its process has ended"))
     assert world.reasons(world.back_up()) == {"os": Reason.FULL_FIRST}
-    assert all_snapshots(world) == canaries.ids | world.bases
+    canaries.require_alone(*world.bases)
 
 
 def test_a_base_without_marks_stays_as_long_as_the_log_names_it(world: World) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")})
     world.back_up()
     (base,) = (ref for _, ref in world.media.view().bases().values())
+    (made,) = world.media.view().points.values()
+    canaries = Canaries(world, made.point.disks[0].disk, str(made.run))
     strip_marks(world, base.id.rpartition("/")[2])
     assert swept(world).plan.leftovers == ()
     for run in world.media.runs():
         (Path(world.media.location) / layout.intent(run)).unlink()
     assert swept(world).plan.leftovers == ()
     assert world.reasons(world.back_up()) == {"os": Reason.CBT}
-    assert all_snapshots(world) == world.bases
+    canaries.require_alone(*world.bases)
 
 
 def test_a_name_of_ours_that_nothing_else_speaks_for_is_said_and_stays(world: World) -> None:
@@ -116,12 +117,12 @@ def test_a_name_of_ours_that_nothing_else_speaks_for_is_said_and_stays(world: Wo
     assert canaries
     assert things(swept(world, {"job-1": CRASHED})) == [Thing.SNAPSHOT]
     world.control.replace_disk(world.label("os"))
-    canaries.by_our_name({}, source=run.disks[0].source)
+    canaries.add_by_name_alone()
     report = swept(world)
     assert report.removed == ()
     assert any(name_of(run) in line and "lacks its marks" in line for line in report.attention)
     world.back_up(by=Method.CRC)
-    assert all_snapshots(world) == canaries.ids
+    canaries.require_alone()
 
 
 @pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
@@ -163,4 +164,4 @@ def test_where_the_subscription_may_not_be_listed_known_disks_are_looked_at_and_
         report = swept(world, {"job-1": CRASHED})
     assert things(report) == [Thing.SNAPSHOT]
     assert any("only in resource groups of disks that the media knows" in line for line in report.attention)
-    assert all_snapshots(world) == canaries.ids
+    canaries.require_alone()

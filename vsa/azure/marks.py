@@ -79,7 +79,8 @@ class FoundSnapshot:
 class Ours:
     """What a list of managed snapshots holds of a media.
 
-    `strange` says, in words, what carries our name and marks and is of another disk than they say.
+    `strange` says, in words, what carries our name and marks and is of another disk than they say, or is not
+    where we would have made it.
     """
 
     found: list[tuple[SourceDisk, FoundSnapshot]] = field(default_factory=list)
@@ -120,8 +121,8 @@ def ours_among(listing: Iterable[Any], disks: Mapping[str, SourceDisk], media: s
         elif _claims(snapshot, media):
             source = snapshot.creation_data.source_resource_id
             ours.strange.append(
-                f"snapshot {snapshot.id} has a name and marks of this media, but it is of {source} and not "
-                "of the disk that they mean: somebody gave it both, so it stays"
+                f"snapshot {snapshot.id} has a name and marks of this media, but is not of the disk that "
+                f"they mean, or not beside it (it is of {source}): somebody gave it both, so it stays"
             )
     return ours
 
