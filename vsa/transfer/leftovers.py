@@ -21,8 +21,16 @@ from vsa.model import DiskKind, Intent, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
-from vsa.transfer.owned import excess_of, excess_things, is_over, ours_of, require_witnessed, staging_of
-from vsa.transfer.pending import Price, pending_text
+from vsa.transfer.owned import (
+    excess_of,
+    excess_things,
+    is_over,
+    ours_of,
+    require_witnessed,
+    staging_of,
+    staging_thing,
+)
+from vsa.transfer.pending import Leftover, Price, pending_text
 
 Clear = Callable[[SourceDisk, RunEnvironment], Sequence[AzureRefused]]
 """Removes something of a disk; gives what Azure refused to let go."""
@@ -70,13 +78,20 @@ def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
 def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
     """What of ended runs is still there; empty if that cannot be found out either."""
     try:
-        view, found = env.media.view(), ours_of([disk], env)
+        texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
     except VsaError:
         return ""
-    over = (item for _, item in found if is_over(item.run, view))
-    left = (rest for item in over for rest in excess_things(disk, item, view))
-    texts = [item.text(env.now(), Price()) for item in left]
     return f"; still there: {', '.join(texts)}" if texts else ""
+
+
+def _rest(disk: SourceDisk, env: RunEnvironment) -> Iterator[Leftover]:
+    view = env.media.view()
+    for _, item in ours_of([disk], env):
+        if is_over(item.run, view):
+            yield from excess_things(disk, item, view)
+    for blob in staging_of(disk, env):
+        if is_over(blob.run, view):
+            yield staging_thing(disk, blob)
 
 
 def release_job(job: str, env: RunEnvironment) -> tuple[str, ...]:

@@ -135,6 +135,11 @@ def staging_of(disk: SourceDisk, env: RunEnvironment) -> list[FoundStaging]:
     return [item for item in found if item.marked or _is_intended(item, env.media)]
 
 
+def staging_thing(disk: SourceDisk, blob: FoundStaging) -> Leftover:
+    """A staging blob as a thing that is to go."""
+    return Leftover(Thing.STAGING_BLOB, blob.url, disk, blob.run, blob.made_at, blob.size)
+
+
 def _is_intended(item: FoundStaging, media: Media) -> bool:
     intent = intent_of(item.run, media)
     return intent is not None and item.url in intent.staging_blobs

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import FoundSnapshot
-from vsa.azure.staging import FoundStaging
 from vsa.errors import MediaDamaged
 from vsa.media import layout
 from vsa.media.media import Media
@@ -25,8 +24,8 @@ from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, clear_now, release
 from vsa.transfer.looking import Disks, Look, Sight
-from vsa.transfer.owned import excess_things, intent_of, is_over, require_witnessed
-from vsa.transfer.pending import Leftover, Price, Thing
+from vsa.transfer.owned import excess_things, intent_of, is_over, require_witnessed, staging_thing
+from vsa.transfer.pending import Leftover, Price
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 _log = logging.getLogger(__name__)
@@ -200,11 +199,7 @@ def _leftovers(sight: Sight, scene: _Scene) -> Iterator[Leftover]:
             yield from excess_things(disk, item, scene.view)
     for disk, blob in sight.staged:
         if scene.may_go(blob.run, disk):
-            yield _staging_blob(disk, blob)
-
-
-def _staging_blob(disk: SourceDisk, blob: FoundStaging) -> Leftover:
-    return Leftover(Thing.STAGING_BLOB, blob.url, disk, blob.run, blob.made_at, blob.size)
+            yield staging_thing(disk, blob)
 
 
 def _doubt(disk: SourceDisk, item: FoundSnapshot, media: Media) -> str:
