@@ -40,6 +40,7 @@ from tasks.sweep import (
 )
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
+from vsa.transfer.pending import DEFAULT_PRICE, Price
 from vsa.transfer.sweep import Sweep
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
@@ -64,11 +65,16 @@ def sweep_leftovers(
         default=(),
         description="Ids of runs that you know to be dead, where nothing else tells; a dry run lists them.",
     ),
+    price_per_gib: float = Field(
+        default=DEFAULT_PRICE,
+        ge=0,
+        description="US dollars for a GiB and month of a snapshot, for the estimates in the report.",
+    ),
 ) -> State[None]:
     """Look, decide, remove, look again; what is still there makes the run complete with errors."""
     show_engine_logs(runtime.flow_run.id or str(uuid4()))
     try:
-        sweep = _open(media, subscription, write=not dry_run)
+        sweep = _open(media, subscription, Price(price_per_gib), write=not dry_run)
         check_witness(sweep.media)
         open_runs = find_open_runs(sweep)
         plan = plan_sweep(sweep, open_runs, states_of_jobs(open_runs), runs)
@@ -82,12 +88,12 @@ def sweep_leftovers(
     return Completed(message=swept.text())
 
 
-def _open(media: str, subscription: str, *, write: bool) -> Sweep:
+def _open(media: str, subscription: str, price: Price, *, write: bool) -> Sweep:
     """Load the blocks and open what they name: the only place of the flow that does."""
     connection = AzureSubscription.named(subscription).connection()
     opened = BackupMedia.named(media).open(write=write)
     get_run_logger().info("Sweeping what media %s at %s left in Azure", opened.id, opened.location)
-    return Sweep(connection, opened)
+    return Sweep(connection, opened, price=price)
 
 
 def _carry_out(sweep: Sweep, plan: SweepPlan) -> SweepReport:

@@ -17,12 +17,15 @@ from tasks.child_runs import end_children
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from vsa.model import SourceDisk
+from vsa.text import size_text
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns
+from vsa.transfer.pending import Leftover, Price, age_of, money
 from vsa.transfer.sweep import Sweep
-from vsa.transfer.sweep_report import Leftover, SweepPlan, SweepReport, age_of
+from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
 _AT_ONCE = 100
+_LEFTOVER = ("what", "name", "disk", "run", "age", "size", "a month, estimated")
 
 
 @task(name="find open runs", **REPEATED)
@@ -85,17 +88,20 @@ def markdown(swept: SweepPlan | SweepReport, name: str) -> str:
     is_dry = isinstance(swept, SweepPlan)
     plan, now = (swept, swept.planned_at) if isinstance(swept, SweepPlan) else (swept.plan, swept.ended_at)
     gone = swept.leftovers if isinstance(swept, SweepPlan) else swept.removed
+    left = () if isinstance(swept, SweepPlan) else swept.remaining
     parts = [
         f"# Sweep of {escaped(name)}{': dry run' if is_dry else ''}",
         escaped(swept.text().splitlines()[0]),
         *section("Needs attention", swept.attention),
+        *_part("Cleanup pending", _LEFTOVER, [_leftover_row(item, now, plan.price) for item in left]),
         *_part("Dead runs", ("run", "VM", "age", "known by"), [_run_row(run, now) for run in plan.dead]),
         *_part(
             "Would be removed" if is_dry else "Removed",
-            ("what", "name", "disk", "run", "age"),
-            [_leftover_row(item, now) for item in gone],
+            _LEFTOVER,
+            [_leftover_row(item, now, plan.price) for item in gone],
         ),
         *_part("Left alone", ("run", "VM", "age", "why"), [_run_row(run, now) for run in plan.left_alone]),
+        *section("Notes", plan.notes),
     ]
     return "\n\n".join(parts)
 
@@ -105,9 +111,10 @@ def _run_row(run: JudgedRun, now: dt.datetime) -> tuple[str, ...]:
     return intent.run, intent.vm_name, age_of(intent.started_at, now), run.reason
 
 
-def _leftover_row(item: Leftover, now: dt.datetime) -> tuple[str, ...]:
+def _leftover_row(item: Leftover, now: dt.datetime, price: Price) -> tuple[str, ...]:
     age = age_of(item.since, now) if item.since else "unknown"
-    return item.thing, item.name, item.disk.name, item.run, age
+    size, cost = (size_text(item.billed), money(price.of(item.billed))) if item.billed else ("", "")
+    return item.thing, item.name, item.disk.name, item.run, age, size, cost
 
 
 def _part(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

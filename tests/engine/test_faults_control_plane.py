@@ -223,6 +223,7 @@ class TestGrantsOfOthers:
         message = error(world.back_up())
         assert "ask for access to snapshot" in message
         assert "already have an active shared access signature" in message
+        assert "end access to one that nobody needs" in message
         assert world.snapshots == before
         self.revoke(world, names)
         require_normal_job(world)

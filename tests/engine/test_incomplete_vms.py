@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tests.engine.world import MIB, World, random_bytes
@@ -109,9 +110,34 @@ def test_what_cannot_be_cleaned_up_is_said_and_the_next_job_does_it(world: World
     assert report.result is Result.COMPLETED_WITH_ERRORS
     assert len(report.alarms) == 3
     assert all("cleanup pending for disk" in alarm and "ScopeLocked" in alarm for alarm in report.alarms)
+    assert all("a lock keeps it, somebody must remove the lock" in alarm for alarm in report.alarms)
+    told = (
+        r"still there: snapshot vsa-\S+ of disk \S+ \(run \w+, \d+ \w+ old, 1 MiB, below 0.01 USD a month\)$"
+    )
+    assert all(re.search(told, alarm) for alarm in report.alarms)
     assert old < world.snapshots
     assert len(world.snapshots) == 6
     require_normal_job(world)
+
+
+def test_a_lock_that_stays_keeps_neither_backups_from_being_made_nor_access_open(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    lock = {"status": 409, "code": "ScopeLocked", "times": None}
+    with world.fault("status", plane="arm", method="DELETE", path="/snapshots/", **lock):
+        for _ in range(3):
+            world.write("os", 0, random_bytes(512, "changed"))
+            report = world.back_up()
+            assert (report.result, world.reasons(report)) == (
+                Result.COMPLETED_WITH_ERRORS,
+                {"os": Reason.CBT},
+            )
+            (alarm,) = report.alarms
+            assert "somebody must remove the lock" in alarm
+            assert not any(row["grant_open"] for row in world.control.inventory()["snapshots"])
+    assert "(and 2 more refusals)" in alarm
+    world.back_up()
+    world.require_sound()
 
 
 def test_a_disk_of_a_kind_that_cannot_be_read_is_no_target_and_is_named(world: World) -> None:

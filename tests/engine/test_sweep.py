@@ -25,8 +25,9 @@ from vsa.media.media import Media
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.dead_runs import ASK_AFTER, JobState
+from vsa.transfer.pending import Thing
 from vsa.transfer.sweep import Sweep
-from vsa.transfer.sweep_report import SweepPlan, SweepReport, Thing
+from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 RUNNING = JobState("Running", is_over=False)
 CRASHED = JobState("Crashed", is_over=True)
@@ -42,9 +43,7 @@ def planned(
 def swept(world: World, *given: Any, **options: Any) -> SweepReport:
     """A whole sweep, as `flows/sweep_leftovers.py` tells it."""
     sweep, plan = planned(world, *given, **options)
-    pending = [line for run in plan.dead for line in sweep.release(run)]
-    pending += [line for disk in plan.other_disks for line in sweep.clear(disk)]
-    return sweep.report(plan, pending)
+    return sweep.carry_out(plan)
 
 
 def things(report: SweepReport) -> list[Thing]:
@@ -199,7 +198,8 @@ def test_what_azure_would_not_delete_is_said_with_its_age_and_goes_with_the_next
         report = swept(world, now=lambda: later)
     assert report.removed == ()
     assert any("cleanup pending" in line and "ScopeLocked" in line for line in report.attention)
-    assert any(re.search(r"^still there: snapshot vsa-.* \d+ days old\)$", line) for line in report.attention)
+    told = r"^still there: snapshot vsa-.* \d+ days old, 1 MiB, below 0.01 USD a month\)$"
+    assert any(re.search(told, line) for line in report.attention)
     assert world.media.view().fenced, "the run is over, whatever Azure says"
     assert things(swept(world)) == [Thing.SNAPSHOT]
     world.require_no_leftovers()

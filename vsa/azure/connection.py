@@ -14,7 +14,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.storage import StorageManagementClient
-from azure.storage.blob import BlobClient, ContainerClient
+from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 
 from vsa.azure.fresh import Fresh
 from vsa.errors import BadRequest
@@ -118,6 +118,10 @@ class AzureConnection:
 
     def container(self, url: str, key: Secret) -> ContainerClient:
         return ContainerClient.from_container_url(url, credential=key.reveal(), **self._blob_options)
+
+    def blobs(self, account_url: str, key: Secret) -> BlobServiceClient:
+        """A client for all containers of an account."""
+        return BlobServiceClient(account_url, credential=key.reveal(), **self._blob_options)
 
     @cached_property
     def _blob_options(self) -> dict[str, Any]:

@@ -27,6 +27,12 @@ from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 
+FULL = (
+    "nothing of ours is left over there. If five snapshots of the disk are being read already, which is all "
+    "that Azure allows, end access to one that nobody needs"
+)
+"""Said when Azure grants no access though what we left has been swept."""
+
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -114,7 +120,9 @@ class Grants:
     """Asks for access to snapshots and gives it back.
 
     `guard` runs before every request for access, and once more when it was granted: it raises when the run
-    has been fenced or has committed, and what was granted is given back.
+    has been fenced or has committed, and what was granted is given back. `make_room` runs once when a request
+    is refused: of a family only five snapshots may be read at a time, and access that a dead run left open
+    may be what stands in the way. What it raises is raised.
     """
 
     def __init__(
@@ -123,12 +131,14 @@ class Grants:
         *,
         guard: Callable[[], None],
         stop: Stop,
+        make_room: Callable[[], None] = lambda: None,
         seconds: int = GRANT_SECONDS,
     ) -> None:
         self._connection = connection
         self._accounts = StorageAccounts(connection)
         self._guard = guard
         self._stop = stop
+        self._make_room = make_room
         self._seconds = seconds
 
     def snapshot(self, ref: SnapshotRef) -> GrantedAccess:
@@ -155,6 +165,22 @@ class Grants:
         self._guard()
         if ref.kind is not DiskKind.MANAGED:
             return self._sign(ref.id, str(ref.moment))
+        try:
+            return self._grant(ref)
+        except (AzureNotFound, AccessDenied):
+            raise
+        except AzureRefused as error:
+            # Azure's code for a sixth grant is not documented: whatever it refuses may be one.
+            _log.warning("%s: %s; ending access that is left over, then asking again", _title(ref), error)
+        self._make_room()
+        try:
+            return self._grant(ref)
+        except (AzureNotFound, AccessDenied):
+            raise
+        except AzureRefused as error:
+            raise AzureRefused(f"{error}; {FULL}", code=error.code) from error
+
+    def _grant(self, ref: SnapshotRef) -> Secret:
         parts = ResourceId.parse(ref.id)
         body = models.GrantAccessData(access="Read", duration_in_seconds=self._seconds)
 

@@ -11,7 +11,6 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.errors import azure_errors
+from vsa.azure.marks import FoundSnapshot, Owner, ours_among, snapshot_name
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
@@ -44,45 +44,6 @@ COMPLETION_SECONDS = 5.0
 LONGEST_COMPLETION_SECONDS = 24 * 3600.0
 
 
-@dataclass(frozen=True)
-class Owner:
-    """Whose a snapshot is: written into its tags or metadata in the request that creates it.
-
-    `witness` is the media's log as the run saw it when it began, empty if that was empty.
-    """
-
-    media: str
-    run: str
-    job: str
-    disk: str
-    witness: str = ""
-
-    def tags(self) -> dict[str, str]:
-        tags = {"vsa-media": self.media, "vsa-run": self.run, "vsa-job": self.job, "vsa-disk": self.disk}
-        return tags | ({"vsa-witness": self.witness} if self.witness else {})
-
-    def metadata(self) -> dict[str, str]:
-        """The same for blob metadata, whose names must be C# identifiers."""
-        return {name.replace("-", "_"): value for name, value in self.tags().items()}
-
-
-@dataclass(frozen=True)
-class FoundSnapshot:
-    """A snapshot that carries our marks: `run` is the run that made it.
-
-    `witness`: how far the media's log was when it was made, in the words of its marks, which anybody may
-    have edited. `granted`: somebody may have access to it. `inherited`: the disk itself carries the same
-    marks, because a snapshot of ours was copied over it, so a user's own snapshots of it look like ours.
-    """
-
-    name: SnapshotName
-    run: str
-    taken_at: dt.datetime
-    witness: str = ""
-    granted: bool = False
-    inherited: bool = False
-
-
 class Snapshots(Protocol):
     """What the engine asks of either driver."""
 
@@ -90,7 +51,8 @@ class Snapshots(Protocol):
         """Snapshot the disk for this run, or adopt the one this run already made."""
 
     def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
-        """The disk's snapshots that carry this media's marks."""
+        """The disk's snapshots that carry this media's marks, and those that lost theirs: by name alone they
+        prove nothing."""
 
     def ours_of(self, disks: Sequence[SourceDisk], media: str) -> list[tuple[SourceDisk, FoundSnapshot]]:
         """The same of several disks of one resource group, in as few requests as Azure allows."""
@@ -100,11 +62,6 @@ class Snapshots(Protocol):
 
     def delete(self, name: SnapshotName) -> None:
         """Delete it; one that is gone already is deleted."""
-
-
-def snapshot_name(run: str, disk_key: str) -> str:
-    """The name of a managed disk's snapshot: a function of run and disk, at most 80 characters."""
-    return f"vsa-{run}-{disk_key}"
 
 
 class ManagedSnapshots:
@@ -174,16 +131,17 @@ class ManagedSnapshots:
         group = disks[0].resource_group
         try:
             with azure_errors(f"list snapshots of resource group {group}"):
-                snapshots = self._connection.snapshots_of_group(group).get()
+                listing = self._connection.snapshots_of_group(group).get()
         except AzureNotFound:
             return []
-        by_key: dict[Any, SourceDisk] = {disk.key: disk for disk in disks}
-        marked = ((by_key.get((snapshot.tags or {}).get("vsa-disk")), snapshot) for snapshot in snapshots)
-        return [
-            (disk, _found(snapshot, disk))
-            for disk, snapshot in marked
-            if disk and _is_ours(snapshot, disk, media)
-        ]
+        by_key = {disk.key: disk for disk in disks}
+        found = ours_among(listing, by_key, media).found
+        return [(disk, item) for disk, item in found if disk.key in by_key]
+
+    def listed(self) -> list[Any]:
+        """Every snapshot of the subscription that this identity may see, as Azure describes it."""
+        with azure_errors("list the snapshots of the subscription"):
+            return list(self._api.list())
 
     def exists(self, ref: SnapshotRef) -> bool:
         parts = ResourceId.parse(ref.id)
@@ -238,27 +196,6 @@ def _is_whole(snapshot: Any) -> bool:
         raise AzureRefused(f"snapshot {snapshot.name}: Azure ended its creation as {state}", code=state)
     copied = snapshot.completion_percent is None or snapshot.completion_percent >= 100
     return state == "Succeeded" and copied
-
-
-def _found(snapshot: Any, disk: SourceDisk) -> FoundSnapshot:
-    return FoundSnapshot(
-        name=SnapshotName(kind=disk.kind, id=snapshot.id),
-        run=snapshot.tags["vsa-run"],
-        taken_at=snapshot.time_created,
-        witness=snapshot.tags.get("vsa-witness", ""),
-        granted=text(snapshot.disk_state) not in ("", "Unattached"),
-    )
-
-
-def _is_ours(snapshot: Any, disk: SourceDisk, media: str) -> bool:
-    """Tags may be copied to anything by anybody; the name is what this project alone gives."""
-    tags = snapshot.tags or {}
-    return (
-        tags.get("vsa-media") == media
-        and tags.get("vsa-disk") == disk.key
-        and bool(tags.get("vsa-run"))
-        and snapshot.name.lower() == snapshot_name(tags["vsa-run"], disk.key)
-    )
 
 
 class BlobSnapshots:
@@ -317,6 +254,7 @@ class BlobSnapshots:
                 name=SnapshotName(kind=disk.kind, id=disk.source, moment=blob.snapshot),
                 run=run,
                 taken_at=_moment(blob.snapshot),
+                size=max(0, blob.size - VHD_FOOTER),
                 witness=(blob.metadata or {}).get("vsa_witness", ""),
                 inherited=run == base_run,
             )

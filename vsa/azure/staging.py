@@ -7,7 +7,10 @@ no change history: diffs are computed on the source's snapshots, never on a stag
 
 from __future__ import annotations
 
+import datetime as dt
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobClient, ContainerClient
@@ -16,7 +19,7 @@ from vsa.azure.accounts import StorageAccounts
 from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors, code_of
-from vsa.azure.snapshots import Owner
+from vsa.azure.marks import DISK, MEDIA, RUN, Owner, are_missing, in_metadata, run_in
 from vsa.errors import AzureNotFound, TryAgainLater
 from vsa.model import SnapshotRef, SourceDisk
 from vsa.stop import Stop, again
@@ -31,6 +34,29 @@ LONGEST_COPY_SECONDS = 24 * 3600.0
 def staging_url(disk: SourceDisk, run: str) -> str:
     """Where the staging blob of a run and disk lives: in the disk's own account, by a name of ours."""
     return BlobAddress.parse(disk.source).beside(CONTAINER, f"vsa-{run}-{disk.key}.vhd").url
+
+
+@dataclass(frozen=True)
+class FoundStaging:
+    """A staging blob by our name: `run` made it. `size` in bytes. `marked`: its marks say the same; if not,
+    they are missing, and the name alone proves nothing."""
+
+    url: str
+    run: str
+    made_at: dt.datetime | None
+    size: int
+    marked: bool = True
+
+
+def found_staging(blob: Any, container_url: str, disk_key: str, media: str) -> FoundStaging | None:
+    """What a listed blob is to this disk and media; None if it is nothing of ours."""
+    name, suffix, rest = blob.name.rpartition(".vhd")
+    run, marks = run_in(name, disk_key), blob.metadata or {}
+    expected = {in_metadata(MEDIA): media, in_metadata(RUN): run, in_metadata(DISK): disk_key}
+    marked = all(marks.get(mark) == value for mark, value in expected.items())
+    if rest or not suffix or not run or not (marked or are_missing(marks, expected)):
+        return None
+    return FoundStaging(f"{container_url}/{blob.name}", run, blob.creation_time, blob.size or 0, marked)
 
 
 class StagingBlobs:
@@ -72,8 +98,8 @@ class StagingBlobs:
             properties = self._blob(url).get_blob_properties()
         return str(properties.copy.status or "")
 
-    def runs_of(self, disk: SourceDisk, media: str) -> list[str]:
-        """The runs whose staging blobs of this disk are still there, by name and marks."""
+    def of_disk(self, disk: SourceDisk, media: str) -> list[FoundStaging]:
+        """The staging blobs of this disk by our name that are still there, marked or not."""
         address = BlobAddress.parse(disk.source).beside(CONTAINER, "")
         try:
             with azure_errors(f"list staging blobs in {address.container_url}"):
@@ -81,14 +107,8 @@ class StagingBlobs:
                 blobs = list(container.list_blobs(name_starts_with="vsa-", include=["metadata"]))
         except AzureNotFound:
             return []
-        marks = [(blob.name, blob.metadata or {}) for blob in blobs]
-        return [
-            str(mark["vsa_run"])
-            for name, mark in marks
-            if mark.get("vsa_media") == media
-            and mark.get("vsa_disk") == disk.key
-            and name == f"vsa-{mark.get('vsa_run')}-{disk.key}.vhd"
-        ]
+        found = (found_staging(blob, address.container_url, disk.key, media) for blob in blobs)
+        return [item for item in found if item]
 
     def delete(self, url: str) -> None:
         """Delete a staging blob, ending its copy if that still runs; one that is gone is deleted."""

@@ -34,6 +34,13 @@ def _list_all(connection: AzureConnection) -> list[Any]:
         return list(connection.compute.virtual_machines.list_all())
 
 
+def attached_vhds(connection: AzureConnection) -> tuple[str, ...]:
+    """The addresses of all VHDs that VMs of the subscription have as unmanaged disks."""
+    machines = _list_all(connection)
+    disks = (disk for vm in machines for disk in _attached_disks(vm.storage_profile))
+    return tuple(disk.source for disk in disks if disk.source and not disk.managed)
+
+
 def _describe(connection: AzureConnection, vm: Any) -> Vm | None:
     parts = ResourceId.parse(vm.id)
     try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TextIO, TypeAlias
 
 from vsa.cli.answers import Command, complain
+from vsa.cli.azure import add_azure_options
 from vsa.cli.exits import Exit, exit_of, exit_table
 from vsa.cli.keys import add_key_options, add_new_key_options
 from vsa.errors import VsaError
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     _add_forget(commands)
     _add_marks(commands)
     _add_prune(commands)
+    _add_sweep(commands)
     return top
 
 
@@ -233,6 +235,42 @@ def _add_prune(commands: Commands) -> None:
     _add_apply(prune)
 
 
+def _add_sweep(commands: Commands) -> None:
+    leftovers = _add_witnessed(
+        commands,
+        "leftovers",
+        "list what dead runs left in Azure, since when and at what cost; changes nothing",
+    )
+    sweep = _add_witnessed(
+        commands, "sweep", "say what a sweep would remove from Azure; with --yes, remove it"
+    )
+    sweep.add_argument(
+        "--yes", action="store_true", help="fence dead runs in the log and remove what they left"
+    )
+    for command in (leftovers, sweep):
+        command.add_argument(
+            "--run",
+            action="append",
+            default=[],
+            metavar="ID",
+            help="a run that you know to be dead; no Prefect server is asked",
+        )
+        command.add_argument(
+            "--price",
+            type=_price,
+            metavar="USD",
+            help="US dollars for a GiB and month of a snapshot, for the estimates (0.05)",
+        )
+        add_azure_options(command)
+
+
+def _price(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is no price from 0 to 1000")
+    return value
+
+
 def _add_apply(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--apply", type=_token, metavar="TOKEN", help="do it, if it still is what had this token"
@@ -312,9 +350,9 @@ def _command(name: str) -> Command:
 
         return verify
     if name in ("forget", "unforget", "pin", "prune"):
-        from vsa.cli.keeping import KEEPING  # noqa: PLC0415
-
-        return KEEPING[name]
-    from vsa.cli.reading import COMMANDS  # noqa: PLC0415
-
+        from vsa.cli.keeping import KEEPING as COMMANDS  # noqa: PLC0415
+    elif name in ("leftovers", "sweep"):
+        from vsa.cli.sweeping import SWEEPING as COMMANDS  # noqa: PLC0415
+    else:
+        from vsa.cli.reading import COMMANDS  # noqa: PLC0415
     return COMMANDS[name]

@@ -27,7 +27,9 @@ from vsa.transfer.audit import choose_audit
 from vsa.transfer.compare import AuditMismatch, Comparison
 from vsa.transfer.doomed import upon_what_stands
 from vsa.transfer.doubts import mark_doubtful
+from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.healing import Healing, unless_parent_is_damaged
+from vsa.transfer.leftovers import make_room
 from vsa.transfer.methods import Decision, Known, crc, decide
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.pump import Pump
@@ -68,7 +70,14 @@ def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> Di
     is recorded as the reason. Raises RunStopped, TryAgainLater, AzureRefused or a media error.
     """
     env = surroundings
-    grants = Grants(env.connection, guard=partial(runs.guard, order.run, env.media), stop=env.stop)
+    grants = Grants(
+        env.connection,
+        guard=partial(runs.guard, order.run, env.media),
+        make_room=partial(
+            make_room, order.disk, RunEnvironment(env.connection, env.media, env.stop, env.now)
+        ),
+        stop=env.stop,
+    )
     exists = snapshots_of(env.connection, order.disk.kind).exists
     decision = decide(
         order.snapshot,

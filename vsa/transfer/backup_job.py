@@ -42,7 +42,7 @@ from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import clear_disk, dead_jobs, intents_of_job, release, release_dead, release_job
+from vsa.transfer.leftovers import dead_jobs, intents_of_job, make_room, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
@@ -119,7 +119,7 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop)
+        return RunEnvironment(self.connection, self.media, self.stop, self.now)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""
@@ -224,7 +224,7 @@ class BackupJob:
         """Clear what dead runs left on these disks, write the intent, snapshot all disks together."""
         env = self._environment
         for disk in run.disks:
-            again(partial(clear_disk, disk, env), stop=self.stop)
+            make_room(disk, env)
         runs.begin(run, env)
         return runs.create_snapshots(run, env)
 

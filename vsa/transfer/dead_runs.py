@@ -14,8 +14,8 @@ from enum import StrEnum
 from vsa.errors import BadRequest, TryAgainLater, VsaError
 from vsa.media.media import Media
 from vsa.model import Intent
-from vsa.transfer.leftovers import is_over
 from vsa.transfer.liveness import has_ended
+from vsa.transfer.owned import is_over
 
 ASK_AFTER = dt.timedelta(days=2)
 """A run that cannot be judged is anybody's guess for so long; then somebody should look."""
@@ -84,20 +84,25 @@ def open_runs(media: Media) -> OpenRuns:
 
 
 def judge(
-    runs: OpenRuns, jobs: Mapping[str, JobState], named: Collection[str], media: Media
+    runs: OpenRuns, jobs: Mapping[str, JobState] | None, named: Collection[str], media: Media
 ) -> tuple[JudgedRun, ...]:
-    """A verdict for each open run. `jobs` has the flow runs that the server knows, by id; `named` are the
-    runs that an operator calls dead. BadRequest if the media has no such run."""
+    """A verdict for each open run. `jobs` has the flow runs that the server knows, by id, None if no server
+    was asked; `named` are the runs that an operator calls dead. BadRequest if there is no such run."""
     known = {intent.run for intent in runs.intents}
     view = media.view()
     strange = sorted(run for run in named if run not in known and not is_over(run, view))
     if strange:
         listed = ", ".join(sorted(known)) or "none"
         raise BadRequest(f"media {media.id} has no open run {', '.join(strange)}: open are {listed}")
-    return tuple(_judged(intent, jobs.get(intent.job), named=intent.run in named) for intent in runs.intents)
+    asked = "this server knows no" if jobs is not None else "no server was asked for"
+    states = jobs or {}
+    return tuple(
+        _judged(intent, states.get(intent.job), named=intent.run in named, asked=asked)
+        for intent in runs.intents
+    )
 
 
-def _judged(intent: Intent, job: JobState | None, *, named: bool) -> JudgedRun:
+def _judged(intent: Intent, job: JobState | None, *, named: bool, asked: str) -> JudgedRun:
     process = intent.process
     if has_ended(process):
         return JudgedRun(intent, Verdict.DEAD, f"its process {process.id} on {process.host} has ended")
@@ -114,7 +119,7 @@ def _judged(intent: Intent, job: JobState | None, *, named: bool) -> JudgedRun:
     return JudgedRun(
         intent,
         Verdict.UNKNOWN,
-        f"this server knows no flow run {intent.job}, and process {process.id} on {process.host} may still "
+        f"{asked} flow run {intent.job}, and process {process.id} on {process.host} may still "
         "live: if you know that it has ended, name the run",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vsa.azure.connection import AzureConnection
@@ -13,11 +15,12 @@ from vsa.stop import Stop
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """What every stage of a run needs from its surroundings."""
+    """What every stage of a run needs from its surroundings; `now` tells how old things are, no more."""
 
     connection: AzureConnection
     media: Media
     stop: Stop
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     def snapshots(self, disk: SourceDisk) -> Snapshots:
         return snapshots_of(self.connection, disk.kind)

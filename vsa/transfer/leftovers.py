@@ -1,56 +1,97 @@
 """Removing what runs leave in Azure: snapshots, access grants, staging blobs.
 
-What may stay is said by the log alone: the base that it names for a disk, and whatever belongs to a run that
-is neither committed nor fenced. Everything else that carries this media's marks goes. Any of this may be
-repeated, by a retry, by another process after a crash, or by the next job on the same disk.
+What that is, `vsa/transfer/owned.py` says. Any of this may be repeated, by a retry, by another process after
+a crash, or by the next job on the same disk.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from vsa.azure.grants import revoke
-from vsa.azure.snapshots import FoundSnapshot
+from vsa.azure.marks import FoundSnapshot
 from vsa.azure.staging import StagingBlobs, staging_url
-from vsa.errors import BadRequest, MediaDamaged, VsaError
+from vsa.errors import AzureRefused, VsaError
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
-from vsa.media.witness import Witness
 from vsa.model import DiskKind, Intent, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
+from vsa.transfer.owned import (
+    excess_of,
+    excess_things,
+    is_over,
+    ours_of,
+    require_witnessed,
+    staging_of,
+    staging_thing,
+)
+from vsa.transfer.pending import Leftover, Price, pending_text
+
+Clear = Callable[[SourceDisk, RunEnvironment], Sequence[AzureRefused]]
+"""Removes something of a disk; gives what Azure refused to let go."""
 
 _log = logging.getLogger(__name__)
 
 
-def release(run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironment) -> tuple[str, ...]:
-    """Remove what a run leaves, and return in words what could not be removed.
+def release(
+    run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironment, *, with_rest: bool = True
+) -> tuple[str, ...]:
+    """Remove what a run leaves, and return in words what could not be removed; `with_rest`: and what of it
+    is still there, its age and its cost.
 
     A run that has not committed is fenced first, so that a commit still on its way cannot name snapshots
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
     """
     pending: list[str] = []
-    clear = partial(clear_disk, env=env)
+    clear: Clear = clear_disk
     try:
         if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
-        clear = partial(_withdraw, run=run, env=env)
+        clear = partial(_withdraw, run=run)
     for disk in disks:
-        try:
-            # A stop must not keep a run from being cleaned up.
-            again(partial(clear, disk), stop=Stop())
-        except VsaError as error:
-            pending.append(f"cleanup pending for disk {disk.name}: {error}")
+        if refused := clear_now(disk, env, clear=clear):
+            pending.append(refused + (_rest_text(disk, env) if with_rest else ""))
     for message in pending:
         _log.error("%s", message)
     return tuple(pending)
+
+
+def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
+    """Clear a disk, again while that may help, and say in words what is pending; empty if nothing is.
+
+    A stop must not keep anything from being cleaned up.
+    """
+    try:
+        refusals = again(lambda: clear(disk, env), stop=Stop())
+    except VsaError as error:
+        return pending_text(disk.name, error)
+    return pending_text(disk.name, *refusals) if refusals else ""
+
+
+def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
+    """What of ended runs is still there; empty if that cannot be found out either."""
+    try:
+        texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
+    except VsaError:
+        return ""
+    return f"; still there: {', '.join(texts)}" if texts else ""
+
+
+def _rest(disk: SourceDisk, env: RunEnvironment) -> Iterator[Leftover]:
+    view = env.media.view()
+    for _, item in ours_of([disk], env):
+        if is_over(item.run, view):
+            yield from excess_things(disk, item, view)
+    for blob in staging_of(disk, env):
+        if is_over(blob.run, view):
+            yield staging_thing(disk, blob)
 
 
 def release_job(job: str, env: RunEnvironment) -> tuple[str, ...]:
@@ -101,61 +142,44 @@ def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
             yield intent
 
 
-def clear_disk(disk: SourceDisk, env: RunEnvironment) -> None:
-    """Remove from Azure what this media made of the disk and nobody needs.
+def clear_disk(disk: SourceDisk, env: RunEnvironment) -> list[AzureRefused]:
+    """Remove from Azure what this media made of the disk and nobody needs; what Azure refuses to let go is
+    returned, and keeps nothing else from going.
 
-    Untouched are: snapshots without our marks, the base that the log names, and what live runs own.
-    MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
+    Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
+    own. MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
     """
-    found = env.snapshots(disk).ours(disk, env.media.id)
+    found = [item for _, item in ours_of([disk], env)]
     for item in found:
         require_witnessed(disk, item, env.media)
-    staged = staged_runs(disk, env)
-    view = _fence_dead({*staged, *(item.run for item in found)}, env)
-    for run in staged:
-        if is_over(run, view):
-            StagingBlobs(env.connection).delete(staging_url(disk, run))
-    for item in found:
-        if is_over(item.run, view):
-            _clear_snapshot(disk, item, view, env)
+    staged = staging_of(disk, env)
+    view = _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
+    removals = [
+        partial(StagingBlobs(env.connection).delete, blob.url) for blob in staged if is_over(blob.run, view)
+    ]
+    removals += [partial(_clear_snapshot, disk, item, view, env) for item in found if is_over(item.run, view)]
+    return _refusals(removals)
 
 
-def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
-    """A log that was put back knows nothing of this snapshot, which may be the base of a lost point."""
-    try:
-        witness = Witness.parse(item.witness)
-    except BadRequest:
-        # No mark, of an older version or of a log that was empty; or somebody's own text.
-        return
-    try:
-        media.require_witness(witness)
-    except MediaDamaged as error:
-        raise MediaDamaged(
-            f"disk {disk.name}: snapshot {item.name.moment or item.name.id} knows more than the media: "
-            f"{error}. If the media was put back on purpose, delete that snapshot"
-        ) from error
+def _refusals(removals: Iterable[Callable[[], None]]) -> list[AzureRefused]:
+    """Do all of it: a lock on one thing must not keep the access to another one open."""
+    refused: list[AzureRefused] = []
+    for remove in removals:
+        try:
+            remove()
+        except AzureRefused as error:
+            refused.append(error)
+    return refused
 
 
-@dataclass(frozen=True)
-class Excess:
-    """What of a snapshot nobody needs, once its run is over: the access to it, or the whole of it."""
+def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
+    """Clear the disk before its snapshots are read; what cannot be cleared is logged, and tried again when
+    the run is released, which says so.
 
-    grant: bool = False
-    snapshot: bool = False
-
-
-def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
-    """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
-    if item.inherited and not _is_recorded(disk, item, view):
-        _log.warning(
-            "disk %s: snapshot %s carries our marks because a snapshot of ours was copied over the disk; "
-            "it may be somebody else's and stays",
-            disk.name,
-            item.name.moment,
-        )
-        return Excess()
-    base = view.base_of(disk.key)
-    return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
+    MediaDamaged as `clear_disk` has it; AzureRefused if not even a look is allowed.
+    """
+    for refusal in again(lambda: clear_disk(disk, env), stop=env.stop):
+        _log.warning("%s", pending_text(disk.name, refusal))
 
 
 def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:
@@ -167,34 +191,17 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
 
 
-def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
-    """Whether the run's recovery point names this very snapshot."""
-    made = view.points.get(view.committed.get(item.run, -1))
-    if made is None:
-        return False
-    disks = made.point.disks
-    return any(held.disk.key == disk.key and held.snapshot.is_same(item.name) for held in disks)
-
-
-def staged_runs(disk: SourceDisk, env: RunEnvironment) -> list[str]:
-    """The runs of this media whose staging blobs of the disk are still there."""
-    if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
-        return []
-    return StagingBlobs(env.connection).runs_of(disk, env.media.id)
-
-
-def _withdraw(disk: SourceDisk, *, run: str, env: RunEnvironment) -> None:
+def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> list[AzureRefused]:
     """Give back what no commit can need: the run's grants and its staging blob."""
+    removals: list[Callable[[], None]] = []
     if disk.kind is DiskKind.UNMANAGED_PREMIUM:
-        StagingBlobs(env.connection).delete(staging_url(disk, run))
-    for item in env.snapshots(disk).ours(disk, env.media.id):
-        if item.run == run and item.granted:
-            revoke(env.connection, item.name)
-
-
-def is_over(run: str, view: View) -> bool:
-    """Whether the log knows the run's end: it has committed, or it never may."""
-    return run in view.committed or run in view.fenced
+        removals.append(partial(StagingBlobs(env.connection).delete, staging_url(disk, run)))
+    removals += [
+        partial(revoke, env.connection, item.name)
+        for _, item in ours_of([disk], env)
+        if item.run == run and item.granted
+    ]
+    return _refusals(removals)
 
 
 def _fence_dead(runs: Iterable[str], env: RunEnvironment) -> View:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import AwareDatetime
 
-from vsa.azure.snapshots import Owner, snapshot_name
+from vsa.azure.marks import Owner, snapshot_name
 from vsa.azure.staging import StagingBlobs, staging_url
 from vsa.errors import RunStopped
 from vsa.media.entries import PointEntry

@@ -5,50 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from vsa.model import SourceDisk
-from vsa.text import age_text
 from vsa.transfer.dead_runs import JudgedRun
-
-
-class Thing(StrEnum):
-    """What a run can leave in Azure."""
-
-    SNAPSHOT = "snapshot"
-    GRANT = "access grant"
-    STAGING_BLOB = "staging blob"
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """One thing in Azure that nobody needs.
-
-    `name` is the snapshot's (of a VHD: its moment) or the blob's URL; `since` is when it was made, as far as
-    that is known.
-    """
-
-    thing: Thing
-    name: str
-    disk: SourceDisk
-    run: str
-    since: dt.datetime | None
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        return self.thing, self.disk.key, self.name.lower()
-
-    def text(self, now: dt.datetime) -> str:
-        of = "to snapshot " if self.thing is Thing.GRANT else ""
-        age = f", {age_of(self.since, now)} old" if self.since else ""
-        return f"{self.thing} {of}{self.name} of disk {self.disk.name} (run {self.run}{age})"
+from vsa.transfer.pending import Leftover, Price, age_of, total_text
 
 
 @dataclass(frozen=True)
 class SweepPlan:
     """What a sweep will do: fence `dead` and remove `leftovers`, of as many `disks` as it looked at.
 
-    `troubles` are what could not be looked at, and things that somebody must look at, in words.
+    `troubles` are what could not be looked at, and things that somebody must look at, in words; `notes` say
+    under what the plan was made.
     """
 
     media: str
@@ -58,7 +26,9 @@ class SweepPlan:
     left_alone: tuple[JudgedRun, ...]
     leftovers: tuple[Leftover, ...]
     disks: int
+    price: Price
     troubles: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def other_disks(self) -> tuple[SourceDisk, ...]:
@@ -85,9 +55,11 @@ class SweepPlan:
             [
                 f"{_found(self)}. Nothing was touched.",
                 *_listed("would be fenced:", (run_text(run, self.planned_at) for run in self.dead)),
-                *_listed("would be removed:", (item.text(self.planned_at) for item in self.leftovers)),
+                *_listed("would be removed:", _texts(self.leftovers, self.planned_at, self.price)),
+                *_listed("together:", _total(self.leftovers, self.planned_at, self.price)),
                 *_listed("left alone:", (run_text(run, self.planned_at) for run in self.left_alone)),
                 *_listed("needs attention:", self.attention),
+                *_listed("note:", self.notes),
             ]
         )
 
@@ -105,8 +77,9 @@ class SweepReport:
     @property
     def attention(self) -> tuple[str, ...]:
         """What a person should look at."""
-        still = (f"still there: {item.text(self.ended_at)}" for item in self.remaining)
-        return (*self.pending, *still, *self.plan.attention)
+        still = _listed("still there:", _texts(self.remaining, self.ended_at, self.plan.price))
+        total = _listed("cleanup pending:", _total(self.remaining, self.ended_at, self.plan.price))
+        return (*self.pending, *still, *total, *self.plan.attention)
 
     def text(self) -> str:
         """What was done, for people."""
@@ -114,16 +87,12 @@ class SweepReport:
             [
                 f"{_found(self.plan)}; {len(self.removed)} removed.",
                 *_listed("fenced:", (run_text(run, self.ended_at) for run in self.plan.dead)),
-                *_listed("removed:", (item.text(self.ended_at) for item in self.removed)),
+                *_listed("removed:", _texts(self.removed, self.ended_at, self.plan.price)),
                 *_listed("left alone:", (run_text(run, self.ended_at) for run in self.plan.left_alone)),
                 *_listed("needs attention:", self.attention),
+                *_listed("note:", self.plan.notes),
             ]
         )
-
-
-def age_of(moment: dt.datetime, now: dt.datetime) -> str:
-    """`47 hours`"""
-    return age_text((now - moment).total_seconds())
 
 
 def run_text(run: JudgedRun, now: dt.datetime) -> str:
@@ -138,3 +107,12 @@ def _found(plan: SweepPlan) -> str:
 
 def _listed(title: str, lines: Iterable[str]) -> Iterator[str]:
     yield from (f"{title} {line}" for line in lines)
+
+
+def _texts(items: Iterable[Leftover], now: dt.datetime, price: Price) -> Iterator[str]:
+    return (item.text(now, price) for item in items)
+
+
+def _total(items: Iterable[Leftover], now: dt.datetime, price: Price) -> list[str]:
+    text = total_text(items, now, price)
+    return [text] if text else []

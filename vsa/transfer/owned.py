@@ -1,0 +1,150 @@
+"""What in Azure is this media's, and what of it nobody needs.
+
+What may stay is said by the log alone: the base that it names for a disk, and whatever belongs to a run that
+is neither committed nor fenced. Everything else that carries this media's marks goes, and what lost its marks
+and is named by the intent or the point of its run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vsa.azure.marks import FoundSnapshot
+from vsa.azure.snapshots import snapshots_of
+from vsa.azure.staging import FoundStaging, StagingBlobs
+from vsa.errors import BadRequest, MediaDamaged
+from vsa.media import layout
+from vsa.media.media import Media
+from vsa.media.view import View
+from vsa.media.witness import Witness
+from vsa.model import DiskBackup, DiskKind, Intent, SourceDisk
+from vsa.transfer.environment import RunEnvironment
+from vsa.transfer.pending import Leftover, Thing
+
+_log = logging.getLogger(__name__)
+
+
+def ours_of(disks: Sequence[SourceDisk], env: RunEnvironment) -> list[tuple[SourceDisk, FoundSnapshot]]:
+    """The snapshots that are this media's, of disks that one request lists."""
+    found = snapshots_of(env.connection, disks[0].kind).ours_of(disks, env.media.id)
+    return [(disk, item) for disk, item in found if is_proven(disk, item, env.media)]
+
+
+def is_proven(disk: SourceDisk, item: FoundSnapshot, media: Media) -> bool:
+    """Whether a snapshot by our name is ours: by its marks or, where somebody removed them, because the
+    intent or the recovery point of its run names it and the very disk that it is of."""
+    if item.marked:
+        return True
+    recorded = _recorded(disk, item, media.view())
+    if recorded and recorded.snapshot.source_unique_id == item.source_unique_id:
+        return True
+    intent = intent_of(item.run, media)
+    if intent is None:
+        return False
+    named = f"{disk.resource_group}/{item.title}".lower() in {name.lower() for name in intent.snapshots}
+    meant = {(meant.key, meant.unique_id) for meant in intent.disks}
+    return named and (disk.key, item.source_unique_id) in meant
+
+
+def intent_of(run: str, media: Media) -> Intent | None:
+    """What a run that is named somewhere in Azure intended; None if that is no run's name, or if it has no
+    intent here that can be trusted."""
+    if not layout.is_run(run):
+        return None
+    try:
+        return media.intent(run)
+    except MediaDamaged as error:
+        _log.warning("what run %s left cannot be told by its intent: %s", run, error)
+        return None
+
+
+def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
+    """A log that was put back knows nothing of this snapshot, which may be the base of a lost point."""
+    try:
+        witness = Witness.parse(item.witness)
+    except BadRequest:
+        # No mark, of an older version or of a log that was empty; or somebody's own text.
+        return
+    try:
+        media.require_witness(witness)
+    except MediaDamaged as error:
+        raise MediaDamaged(
+            f"disk {disk.name}: snapshot {item.title} knows more than the media: "
+            f"{error}. If the media was put back on purpose, delete that snapshot"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Excess:
+    """What of a snapshot nobody needs, once its run is over: the access to it, or the whole of it."""
+
+    grant: bool = False
+    snapshot: bool = False
+
+
+def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
+    """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
+    if item.inherited and not _is_recorded(disk, item, view):
+        _log.warning(
+            "disk %s: snapshot %s carries our marks because a snapshot of ours was copied over the disk; "
+            "it may be somebody else's and stays",
+            disk.name,
+            item.name.moment,
+        )
+        return Excess()
+    base = view.base_of(disk.key)
+    return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
+
+
+def excess_things(disk: SourceDisk, item: FoundSnapshot, view: View) -> Iterator[Leftover]:
+    """The same as things that are to go, each with its size."""
+    excess = excess_of(disk, item, view)
+    if excess.grant:
+        yield Leftover(Thing.GRANT, item.title, disk, item.run, item.taken_at)
+    if excess.snapshot:
+        used = _used_by(disk, item, view)
+        yield Leftover(Thing.SNAPSHOT, item.title, disk, item.run, item.taken_at, item.size, used)
+
+
+def _used_by(disk: SourceDisk, item: FoundSnapshot, view: View) -> int | None:
+    """How many bytes a snapshot holds at most, as its recovery point saw it; None if it has none."""
+    recorded = _recorded(disk, item, view)
+    return recorded.figures.allocated if recorded else None
+
+
+def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
+    """Whether the run's recovery point names this very snapshot."""
+    return _recorded(disk, item, view) is not None
+
+
+def _recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> DiskBackup | None:
+    """The backup that was made from this very snapshot, if its recovery point has not been given up."""
+    made = view.points.get(view.committed.get(item.run, -1))
+    backups = made.point.disks if made else ()
+    return next((b for b in backups if b.disk.key == disk.key and b.snapshot.is_same(item.name)), None)
+
+
+def staging_of(disk: SourceDisk, env: RunEnvironment) -> list[FoundStaging]:
+    """The staging blobs of the disk that are this media's and still there; without their marks only those
+    that the intent of their run names."""
+    if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
+        return []
+    found = StagingBlobs(env.connection).of_disk(disk, env.media.id)
+    return [item for item in found if item.marked or _is_intended(item, env.media)]
+
+
+def staging_thing(disk: SourceDisk, blob: FoundStaging) -> Leftover:
+    """A staging blob as a thing that is to go."""
+    return Leftover(Thing.STAGING_BLOB, blob.url, disk, blob.run, blob.made_at, blob.size)
+
+
+def _is_intended(item: FoundStaging, media: Media) -> bool:
+    intent = intent_of(item.run, media)
+    return intent is not None and item.url in intent.staging_blobs
+
+
+def is_over(run: str, view: View) -> bool:
+    """Whether the log knows the run's end: it has committed, or it never may."""
+    return run in view.committed or run in view.fenced
