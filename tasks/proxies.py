@@ -91,22 +91,23 @@ class ProxyStreams:
         """Where the stream goes now.
 
         Proxies that refuse are waited for a while: after an outage of the server all of them look as if they
-        had gone, until their next heartbeat.
+        had gone, until their next heartbeat. Where all have failed the stream for good, nobody is waited for.
         """
         with self._lock:
             turn, self._moved = self._moved, self._moved + 1
         deadline = self._clock() + RETURN_SECONDS
-        considered = attempts
+        considered, lasting = attempts, [item for item in attempts if item.failure is not Failure.REFUSED]
+        nobody = next_proxy(list(self._proxies.values()), lasting, region=order.disk.region) is None
         while True:
             seen = answered(lambda: seen_by_prefect(list(self._proxies.values())), self._stop)
             found = next_proxy(seen, considered, region=order.disk.region, turn=turn)
             if found is not None:
                 return found
-            if self._clock() >= deadline or len(attempts) >= MOST_ATTEMPTS:
+            if nobody or self._clock() >= deadline or len(attempts) >= MOST_ATTEMPTS:
                 tried = "; ".join(f"{item.proxy} {item.failure}: {item.reason}" for item in attempts)
                 raise StreamFailed(f"disk {order.disk.name}: no proxy could carry its stream: {tried}")
             self._stop.wait(ASK_AGAIN_SECONDS)
-            considered = [item for item in attempts if item.failure is not Failure.REFUSED]
+            considered = lasting
 
     def _note(self, order: StreamOrder, child: UUID) -> None:
         with self._lock:
