@@ -28,6 +28,9 @@ ENTRYPOINT = "flows/stream_disk.py:stream_disk"
 PULL_STEPS = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 JOB_VARIABLES = {"working_dir": ".", "stream_output": False}
 TAGS = ("stream",)
+# Prefect's client puts names into paths as they are, and these two end a path: asked for proxy `a#2`, the
+# server would answer with what it knows of `a`.
+_BANNED = (*BANNED_CHARACTERS, "?", "#")
 
 
 def saved_proxy_blocks() -> list[BackupProxy]:
@@ -57,10 +60,10 @@ def _shared(names: Iterable[str], problem: str) -> Iterator[str]:
 
 def _refusals(block: BackupProxy) -> Iterator[str]:
     for kind, name in (("name", block.proxy_name), ("work pool", block.pool)):
-        if not name.strip() or any(character in name for character in BANNED_CHARACTERS):
+        if not name.strip() or any(character in name for character in _BANNED):
             yield (
                 f"the {kind} {name!r} of a proxy is none that Prefect takes: "
-                f"expected text without {' '.join(BANNED_CHARACTERS)}"
+                f"expected text without {' '.join(_BANNED)}"
             )
     if block.pool == CONTROL_POOL:
         yield (

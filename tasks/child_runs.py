@@ -42,6 +42,8 @@ UNFIT = "Unfit"
 LOOK_SECONDS = 1.0
 POOL_SECONDS = 15.0
 """Between looks at a pool in which a stream waits for its start."""
+CANCEL_SECONDS = 120.0
+"""After which a cancelled run that has not ended never will: its worker kills it after thirty."""
 STOP_SECONDS = 18.0
 """How long a job that ends waits for its streams: Prefect grants thirty seconds for all of its end."""
 
@@ -124,13 +126,13 @@ class ChildRuns:
         return child
 
     def _end_of(self, child: FlowRun, proxy: Proxy) -> State:
-        """The child's final state, whenever it comes."""
+        """The child's last state, whenever it comes: a final one, or a cancellation that has no end."""
         waiting = _Waiting(proxy, self._clock)
         while True:
             state = answered(lambda: _state_of(child.id), self._stop)
             if state is None:
                 raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
-            if state.is_final():
+            if state.is_final() or waiting.for_no_end(state):
                 return state
             if failed := answered(partial(waiting.in_vain, state), self._stop):
                 cancel([child.id], wait_seconds=0)
@@ -144,7 +146,7 @@ def _why_no_word(child: FlowRun, state: State, proxy: Proxy) -> StreamOutcome | 
         return ProxyLost(_attempt(proxy, Failure.DIED, f"{child.name}: {state.message}"))
     if state.type is StateType.FAILED and state.name == UNFIT:
         return ProxyLost(_attempt(proxy, Failure.NOT_STARTED, str(state.message)))
-    if state.type is StateType.CANCELLED:
+    if state.type in (StateType.CANCELLED, StateType.CANCELLING):
         return StreamFailed(f"its stream was cancelled: {child.name} on proxy {proxy.name}")
     return StreamOutcome(
         error=f"the stream left no word on the media; its run {child.name} ended as {state.name}: "
@@ -159,6 +161,19 @@ class _Waiting:
         self._proxy = proxy
         self._clock = clock
         self._since = self._looked = clock()
+        self._cancelling: float | None = None
+
+    def for_no_end(self, state: State) -> bool:
+        """Whether the run has been about to end, cancelled, for so long that nobody can be there to end it.
+
+        Prefect lets a run that is being cancelled become nothing but Cancelled, not Crashed either: it says
+        nothing more of one whose machine is gone.
+        """
+        if state.type is not StateType.CANCELLING:
+            self._cancelling = None
+            return False
+        self._cancelling = self._clock() if self._cancelling is None else self._cancelling
+        return self._clock() - self._cancelling >= CANCEL_SECONDS
 
     def in_vain(self, state: State) -> Attempt | None:
         """Why it does not; None if it does, or if the run has begun."""
@@ -174,8 +189,8 @@ class _Waiting:
         (seen,) = seen_by_prefect([self._proxy])
         if seen.refusal:
             return _attempt(self._proxy, Failure.REFUSED, seen.refusal)
-        if late and not claimed and pool_is_full(self._proxy.pool):
-            # Others' streams are before it, and the pool moves.
+        if not claimed and pool_is_full(self._proxy.pool):
+            # Others' streams are before it, and the pool moves: its time begins when there is a place free.
             self._since = now
         elif late:
             reason = f"it did not begin within {self._proxy.start_seconds} s"

@@ -91,7 +91,7 @@ class ProxyStreams:
         """Where the stream goes now.
 
         Proxies that refuse are waited for a while: after an outage of the server all of them look as if they
-        had gone, until their next heartbeat.
+        had gone, until their next heartbeat. Where all have failed the stream for good, nobody is waited for.
         """
         with self._lock:
             turn, self._moved = self._moved, self._moved + 1

@@ -11,6 +11,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State, StateType
 
 from tasks.artifacts import artifact_key
 from tasks.child_runs import end_children
@@ -135,4 +136,12 @@ def _states(ids: list[UUID]) -> Iterator[tuple[UUID, JobState]]:
             asked = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _AT_ONCE]))
             for found in client.read_flow_runs(flow_run_filter=asked, limit=_AT_ONCE):
                 if found.state is not None:
-                    yield found.id, JobState(name=str(found.state.name), is_over=found.state.is_final())
+                    yield found.id, JobState(name=str(found.state.name), is_over=_is_over(found.state))
+
+
+def _is_over(state: State) -> bool:
+    """Also one that is being cancelled: Prefect lets it end only if its worker says so, and that may be gone.
+
+    One that lives stops, as it was told to; the fence is for good measure.
+    """
+    return state.is_final() or state.type is StateType.CANCELLING

@@ -117,3 +117,26 @@ def test_a_job_that_finds_nothing_dead_leaves_live_runs_alone(world: World) -> N
     assert run.id not in world.media.view().fenced
     assert job.release(run) == ()
     world.require_no_leftovers()
+
+
+def test_a_job_that_died_releases_its_open_runs_before_it_looks_at_all_that_ever_were(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's hooks have little time, and a media sees hundreds of runs a night."""
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(3):
+        world.back_up()
+    job = world.job()
+    run = begun(job)
+    read: list[str] = []
+    left: list[int] = []
+
+    def intent(name: str, read_it: Any = world.media.intent) -> Any:
+        read.append(name)
+        left.append(len(world.snapshots))
+        return read_it(name)
+
+    monkeypatch.setattr(world.media, "intent", intent)
+    assert job.release_all() == ()
+    assert read[0] == run.id
+    assert left == [2, 1, 1, 1], "the base alone is left when the others are looked at"

@@ -29,7 +29,7 @@ class RunningJob:
         self._site = site
         self._before = {run.id for run in _jobs_of(site)}
         self._ended: State[Any] | BaseException | None = None
-        run = partial(site.back_up, in_process=False, **options)
+        run = partial(site.back_up, **{"in_process": False, **options})
         # The thread needs the context: it says which server the test talks to.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=self._run, args=(partial(context.run, run),), daemon=True)

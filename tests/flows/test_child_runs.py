@@ -126,6 +126,16 @@ class TestWaiting:
         assert self.after(39, Scheduled()) == ""
         assert self.after(1, Scheduled()) == "not started: it did not begin within 40 s"
 
+    def test_a_place_that_has_just_become_free_is_not_held_against_the_proxy(self) -> None:
+        self.station.change_pool(concurrency_limit=1)
+        other = self.station.run()
+        self.station.tells(other, Running())
+        assert self.after(POOL_SECONDS, Scheduled()) == ""
+        assert self.after(POOL_SECONDS, Scheduled()) == ""
+        self.station.tells(other, Completed())
+        assert self.after(10, Scheduled()) == "", "its worker looks every ten seconds"
+        assert self.after(30, Scheduled()) == "not started: it did not begin within 40 s"
+
     def test_a_full_pool_whose_worker_is_gone_is_waited_for_no_longer(self) -> None:
         self.station.change_pool(concurrency_limit=1)
         self.station.tells(self.station.run(), Pending())
@@ -360,6 +370,20 @@ def test_a_child_that_somebody_cancels_fails_its_stream(carried: Begin, stations
     with pytest.raises(StreamFailed, match=rf"its stream was cancelled: .* on proxy {name}"):
         stream.result()
     assert stations[1].runs() == []
+
+
+def test_a_child_whose_machine_died_while_it_was_cancelled_does_not_hold_its_stream_for_ever(
+    carried: Begin, stations: list[Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_runs, "CANCEL_SECONDS", 1.0)
+    stream = carried()
+    child = stations[0].takes()
+    stations[0].tells(child, Running())
+    stations[0].tells(child, Cancelling())
+    stations[0].tells(child, Crashed(message="its heartbeat stopped"))
+    assert stations[0].state_of(child) == "Cancelling", "Prefect takes nothing but Cancelled"
+    with pytest.raises(StreamFailed, match="its stream was cancelled"):
+        stream.result()
 
 
 def test_a_proxy_that_is_refused_when_its_turn_comes_is_asked_for_nothing(

@@ -240,6 +240,8 @@ def test_three_at_once_make_everything_once(client: SyncPrefectClient) -> None:
         ([{"proxy_name": "control"}], "proxy control has the work pool control"),
         ([{"proxy_name": "Prefect-1"}], "Prefect keeps such names to itself"),
         ([{"proxy_name": "east/1"}], "name 'east/1' of a proxy is none that Prefect takes"),
+        ([{"proxy_name": "east#1"}], "name 'east#1' of a proxy is none that Prefect takes"),
+        ([{"proxy_name": "a", "work_pool": "b?"}], "work pool 'b[?]' of a proxy is none that Prefect takes"),
         ([{"proxy_name": "a", "work_pool": " "}], "work pool ' ' of a proxy is none that Prefect takes"),
     ],
 )

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.states import Crashed, Running, Scheduled
+from prefect.states import Cancelling, Crashed, Running, Scheduled
 
 from blocks.subclient import BackupSubclient
 from flows.sweep_leftovers import main, sweep_leftovers
@@ -99,6 +99,20 @@ def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of
     wait_for("the log", lambda: sum(deleted in line for line in messages_of(flow_run_of(state))) == 2)
     with pytest.raises(RunStopped, match="was fenced"):
         job.create_snapshots(run)
+
+
+def test_a_job_whose_machine_died_while_it_was_cancelled_is_over(site: Site) -> None:
+    """Its flow run stays as it is: neither its worker ends it nor the missing heartbeat."""
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks()
+    _, run, flow_run_id = begun(site)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run_id, Cancelling())
+        client.set_flow_run_state(flow_run_id, Crashed(message="its heartbeat stopped"))
+        assert client.read_flow_run(flow_run_id).state_name == "Cancelling"
+    state = sweep_leftovers(site.name, site.name, return_state=True)
+    assert state.name == "Completed", state.message
+    assert (site.snapshots, site.media.view().fenced) == ([], {run.id})
 
 
 @only_in_ci

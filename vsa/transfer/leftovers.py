@@ -98,14 +98,21 @@ def release_job(job: str, env: RunEnvironment) -> tuple[str, ...]:
     """Release every run of a job that has ended: what hooks do after a cancellation or a crash."""
     return tuple(
         pending
-        for intent in intents_of_job(job, env.media)
+        for intent in _of_job(job, env.media)
         for pending in release(intent.run, intent.disks, "the job was cancelled or crashed", env)
     )
 
 
 def intents_of_job(job: str, media: Media) -> list[Intent]:
     """What the runs of a job wrote before they began. Reads every intent: for the rare case alone."""
-    return [intent for intent in _intents(media.runs(), media) if intent.job == job]
+    return list(_of_job(job, media))
+
+
+def _of_job(job: str, media: Media) -> Iterator[Intent]:
+    """The open ones first, which leave the most: the others are all runs that the media ever saw."""
+    view = media.view()
+    begun = sorted(media.runs(), key=lambda run: is_over(run, view))
+    return (intent for intent in _intents(begun, media) if intent.job == job)
 
 
 def release_dead(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
