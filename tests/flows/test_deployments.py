@@ -27,6 +27,7 @@ from tests.azsim_process import AzsimProcess
 from tests.engine.world import MIB
 from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, wait_for
 from tests.flows.site import Site, managed
+from tests.soak import only_in_ci
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,7 @@ def test_a_deployed_backup_is_run_by_a_worker(deployed: PrefectServer, worker: P
     site.require_restorable(site.points_of("web")[0])
 
 
+@only_in_ci
 def test_runs_that_are_cancelled_or_die_under_a_worker_are_cleaned_up(
     deployed: PrefectServer, worker: Path, sites: list[Site]
 ) -> None:
