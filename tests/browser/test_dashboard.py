@@ -171,13 +171,13 @@ def its_streams_run_on_both_proxies(seen: Seen, job: str) -> None:
 
 
 def await_end(page: Page, job: str) -> None:
-    """Look at the job now and then until its page says that it is completed."""
+    """Load the job's page now and then until it says that the job is completed."""
     deadline = time.monotonic() + _JOB_SECONDS
-    state = page.locator(".state-badge").first
-    while state.inner_text() != "Completed":
-        assert time.monotonic() < deadline, f"the job is {state.inner_text()}"
-        page.wait_for_timeout(2000)
+    completed = page.locator(".state-badge", has_text=re.compile("^Completed$")).first
+    while not completed.is_visible():
+        assert time.monotonic() < deadline, f"not completed: {page.locator('.state-badge').all_inner_texts()}"
         page.goto(job)
+        page.wait_for_timeout(8000)
 
 
 def its_report_is_there(seen: Seen, job: str) -> None:
