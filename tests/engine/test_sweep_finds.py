@@ -62,7 +62,7 @@ def test_a_run_that_only_azure_knows_is_said_and_goes_when_an_operator_names_it(
     forget_intent(world, run)
     before = all_snapshots(world)
     report = swept(world)
-    assert (report.removed, all_snapshots(world)) == ((), before)
+    assert (report.plan.leftovers, all_snapshots(world)) == ((), before)
     assert any(f"knows nothing of its run {run.id}" in line for line in report.attention)
     report = swept(world, named=[run.id])
     assert [item.name for item in report.removed] == [name_of(run)]
@@ -95,6 +95,16 @@ def test_a_snapshot_without_marks_that_an_intent_names_is_removed_by_sweep_and_b
     world.media.append(DoomEntry(runs=(again.id,), reason="its process has ended"))
     assert world.reasons(world.back_up()) == {"os": Reason.FULL_FIRST}
     canaries.require_alone(*world.bases)
+
+
+def test_what_another_media_claims_stays_though_an_intent_of_ours_names_it(world: World) -> None:
+    run, canaries = left_by_a_run(world)
+    assert canaries
+    api = world.connection.compute.snapshots
+    api.begin_update(world.group, name_of(run), {"tags": {"vsa-media": "another-media"}}).result()
+    before = all_snapshots(world)
+    assert swept(world, {"job-1": CRASHED}).removed == ()
+    assert all_snapshots(world) == before
 
 
 def test_a_base_without_marks_stays_as_long_as_the_log_names_it(world: World) -> None:
