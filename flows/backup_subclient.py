@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from typing import Any, Literal
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect import allow_failure, flow, runtime, unmapped
 from prefect.client.schemas.objects import FlowRun, State
@@ -27,7 +27,7 @@ from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
 from prefect.logging.loggers import flow_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -49,6 +49,7 @@ from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
 from tasks.transfer import InProcess, Streams, transfer_disk
+from tasks.watch import Watch, is_being_cancelled
 from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
@@ -107,11 +108,13 @@ def backup_subclient(
     ),
 ) -> State[JobEntry]:
     """Run one backup job and say how it ended: completed, completed with errors, or failed."""
+    own = str(runtime.flow_run.id or uuid4())
     try:
-        in_process = in_process or not has_server()
+        watched = (UUID(own),) if has_server() else ()
+        in_process = in_process or not watched
         job = _open_job(
             subclient,
-            runtime.flow_run.id or str(uuid4()),
+            own,
             proxies=saved_proxies() if in_process else seen_by_prefect(saved_proxies()),
             method=method,
             full=full,
@@ -124,8 +127,12 @@ def backup_subclient(
         job.clean_scratch()
         return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
-    with _stopped_after(stop_after_minutes, job.stop):
-        return _final_state(_Story(job, subclient, in_process=in_process).run())
+    # Nobody but the server tells a job that was started by hand that somebody has cancelled it.
+    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, job.stop):
+        report = _Story(job, subclient, in_process=in_process).run()
+    if any(map(is_being_cancelled, watched)):
+        return Cancelled(message=_message(report), data=report)
+    return _final_state(report)
 
 
 class _Story:
@@ -356,12 +363,15 @@ def _stopped_after(minutes: int | None, stop: Stop) -> Iterator[None]:
         timer.cancel()
 
 
-def _final_state(report: JobEntry) -> State[JobEntry]:
+def _message(report: JobEntry) -> str:
     done = sum(outcome.point is not None for outcome in report.vms)
     lines = [f"{done} of {len(report.vms)} VMs have a recovery point."]
     lines += [f"{outcome.name}: {outcome.error}" for outcome in report.vms if outcome.error]
-    lines += report.alarms
-    message = "\n".join(lines)
+    return "\n".join([*lines, *report.alarms])
+
+
+def _final_state(report: JobEntry) -> State[JobEntry]:
+    message = _message(report)
     if report.result is Result.COMPLETED:
         return Completed(message=message, data=report)
     if report.result is Result.COMPLETED_WITH_ERRORS:

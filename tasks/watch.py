@@ -1,4 +1,4 @@
-"""A child run that looks after itself: it stops when its own run or its job's is over, told or not.
+"""A run that looks after itself: it stops when its own run is over, a child also with its job's, told or not.
 
 A job that is killed tells its children nothing, and a worker that has died delivers no cancellation. A child
 that went on would read snapshots that are being deleted, and keep granting itself access to them.
@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from vsa.stop import Stop
 
 EVERY_SECONDS = 3.0
+LAST_LOOK_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class Watch:
     ) -> None:
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join()
+            # It may be waiting for a server that does not answer; nobody needs what it would say now.
+            self._thread.join(LAST_LOOK_SECONDS)
 
     def _look(self) -> None:
         while not self._ended.wait(self._every_seconds):
@@ -83,3 +85,13 @@ def _is_over(flow_run: UUID) -> bool:
         except ObjectNotFound:
             return True
     return state is not None and (state.is_final() or state.type is StateType.CANCELLING)
+
+
+def is_being_cancelled(flow_run: UUID) -> bool:
+    """Whether somebody has cancelled the run, as far as the server says. Nothing else can it become then."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(flow_run).state
+        except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
+            return False
+    return state is not None and state.type is StateType.CANCELLING
