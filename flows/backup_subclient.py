@@ -21,7 +21,7 @@ from threading import Timer
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from prefect import allow_failure, flow, runtime, unmapped
+from prefect import flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
@@ -34,9 +34,8 @@ from pydantic import Field
 from blocks.proxy import saved_proxies
 from blocks.subclient import BackupSubclient
 from tasks.child_runs import end_children, has_server
-from tasks.cleanup import complete_job, release_bases, release_dead_runs, release_run
+from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
-from tasks.commit import commit_point
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.logs import show_engine_logs
@@ -44,22 +43,20 @@ from tasks.pools import seen_by_prefect
 from tasks.proxies import ProxyStreams
 from tasks.report import show_report
 from tasks.scratch import make_scratch, remove_scratch
-from tasks.snapshots import create_snapshots
-from tasks.staging import copy_to_staging
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
-from tasks.transfer import InProcess, Streams, transfer_disk
+from tasks.transfer import InProcess, Streams
+from tasks.vm_run import VmRun, reason_of
 from tasks.watch import Watch, is_being_cancelled
 from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
-from vsa.media.entries import JobEntry, ReleasedBase, Result, VmOutcome
-from vsa.model import DiskBackup, DiskKind, Exclusion, Method, SnapshotRef
+from vsa.media.entries import JobEntry, ReleasedBase, Result
+from vsa.model import Exclusion, Method
 from vsa.stop import Stop
-from vsa.transfer.backup_job import BackupJob, Carry, Discovery, VmDisks
+from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
 from vsa.transfer.proxies import Proxy
 from vsa.transfer.report import vm_outcome
-from vsa.transfer.runs import Run
 
 # Tasks that wait for others hold a thread; the streams themselves are limited by each proxy's own slots.
 THREADS = 256
@@ -146,7 +143,7 @@ class _Story:
         self._discovery: Discovery | None = None
         self._disks: list[VmDisks] = []
         self._excluded: list[Exclusion] = []
-        self._runs: list[_VmRun] = []
+        self._runs: list[VmRun] = []
         self._proxies: dict[str, str] = {}
         self._alarms: list[str] = []
 
@@ -182,9 +179,9 @@ class _Story:
         ready = [item for item in self._disks if not item.error]
         self._proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
 
-        self._runs = [_VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
+        self._runs = [VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
         # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else.
-        for vm_run, _ in some_at_a_time(_VmRun.begin, self._runs, at_once=AT_ONCE):
+        for vm_run, _ in some_at_a_time(VmRun.begin, self._runs, at_once=AT_ONCE):
             vm_run.transfer_and_commit()
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
 
@@ -215,114 +212,10 @@ class _Story:
         return ()
 
 
-class _VmRun:
-    """One VM's run through the tasks."""
-
-    def __init__(self, job: BackupJob, run: Run, proxies: dict[str, str], carry: Carry) -> None:
-        self._job = job
-        self.run = run
-        self._proxies = proxies
-        self._carry = carry
-        self._is_begun = False
-        self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
-        self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
-        self._committed: PrefectFuture[int] | None = None
-        self.released: PrefectFuture[tuple[str, ...]] | None = None
-
-    def begin(self) -> PrefectFuture[tuple[SnapshotRef, ...]]:
-        """Submit the VM's snapshots."""
-        # Said first: a job that is cut short in the next line must release what the task may still make.
-        self._is_begun = True
-        self.snapshots = create_snapshots.submit(self._job, self.run)
-        return self.snapshots
-
-    def transfer_and_commit(self) -> None:
-        """Submit the VM's streams, its commit when they are done, and its release after that."""
-        assert self.snapshots is not None
-        # A future that nobody waited for asks the server for its state, which learns of it some time later.
-        self.snapshots.wait()
-        if not self.snapshots.state.is_completed():
-            self.released = release_run.submit(self._job, self.run)
-            return
-        job, run = self._job, self.run
-        snapshots = self.snapshots.result()
-        staged = [
-            allow_failure(copy_to_staging.submit(job, run, disk, snapshot))
-            if disk.kind is DiskKind.UNMANAGED_PREMIUM
-            else None
-            for disk, snapshot in zip(run.disks, snapshots, strict=True)
-        ]
-        self._transfers = transfer_disk.map(
-            unmapped(job),
-            unmapped(run),
-            list(run.disks),
-            snapshot=list(snapshots),
-            proxy=[self._proxies[disk.key] for disk in run.disks],
-            carry=unmapped(self._carry),
-            staging=staged,
-        )
-        outcomes: Any = [allow_failure(future) for future in self._transfers]
-        self._committed = commit_point.submit(job, run, outcomes, self._carry)
-        committed: Any = allow_failure(self._committed)
-        self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
-
-    def wait(self) -> None:
-        """Return once nothing of the run is under way but its release."""
-        begun: list[PrefectFuture[Any] | None] = [self.snapshots, *self._transfers, self._committed]
-        wait([future for future in begun if future is not None])
-
-    def end(self) -> tuple[str, ...]:
-        """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
-        if not self._is_begun:
-            return ()
-        if self.released is not None:
-            self.released.wait()
-            if self.released.state.is_completed():
-                return self.released.result()
-        state = release_run(self._job, self.run, return_state=True)
-        if state.is_completed():
-            return state.result()
-        return (f"cleanup pending for VM {self.run.vm.name}: {state.message}",)
-
-    @property
-    def backups(self) -> list[DiskBackup]:
-        return [f.result() for f in self._transfers if f.state.is_completed()]
-
-    def outcome(self) -> VmOutcome:
-        done = self.backups
-        keys = {backup.disk.key for backup in done}
-        committed = self._committed is not None and self._committed.state.is_completed()
-        return vm_outcome(
-            self.run.vm,
-            run=self.run.id,
-            point=self._committed.result() if committed and self._committed else None,
-            error=self._error(),
-            backups=done,
-            missing=[disk for disk in self.run.disks if disk.key not in keys],
-        )
-
-    def _error(self) -> str:
-        if not self._is_begun:
-            return "the job ended before its turn came"
-        for future in (self._committed, self.snapshots):
-            if future is not None and not future.state.is_completed():
-                return _reason(future)
-        failed = [_reason(f) for f in self._transfers if not f.state.is_completed()]
-        return "; ".join(failed)
-
-
 def _disks_or_error(vm: Any, future: PrefectFuture[VmDisks]) -> VmDisks:
     if future.state.is_completed():
         return future.result()
-    return VmDisks(vm=vm, error=_reason(future))
-
-
-def _reason(future: PrefectFuture[Any]) -> str:
-    """Why a task did not complete, in the words of its error."""
-    if not future.state.is_final():
-        return f"it did not finish: {future.state.name}"
-    error = future.state.result(raise_on_failure=False)
-    return str(error) if isinstance(error, Exception) else str(future.state.message)
+    return VmDisks(vm=vm, error=reason_of(future))
 
 
 def _open_job(

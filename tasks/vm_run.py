@@ -1,0 +1,124 @@
+"""One VM's run through the stages of a job: submitted as far as they can be, released whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import allow_failure, unmapped
+from prefect.futures import PrefectFuture, wait
+
+from tasks.cleanup import release_run
+from tasks.commit import commit_point
+from tasks.snapshots import create_snapshots
+from tasks.staging import copy_to_staging
+from tasks.transfer import transfer_disk
+from vsa.media.entries import VmOutcome
+from vsa.model import DiskBackup, DiskKind, SnapshotRef
+from vsa.transfer.backup_job import BackupJob, Carry
+from vsa.transfer.report import vm_outcome
+from vsa.transfer.runs import Run
+
+
+class VmRun:
+    """One VM's run through the tasks."""
+
+    def __init__(self, job: BackupJob, run: Run, proxies: dict[str, str], carry: Carry) -> None:
+        self._job = job
+        self.run = run
+        self._proxies = proxies
+        self._carry = carry
+        self._is_begun = False
+        self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
+        self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
+        self._committed: PrefectFuture[int] | None = None
+        self.released: PrefectFuture[tuple[str, ...]] | None = None
+
+    def begin(self) -> PrefectFuture[tuple[SnapshotRef, ...]]:
+        """Submit the VM's snapshots."""
+        # Said first: a job that is cut short in the next line must release what the task may still make.
+        self._is_begun = True
+        self.snapshots = create_snapshots.submit(self._job, self.run)
+        return self.snapshots
+
+    def transfer_and_commit(self) -> None:
+        """Submit the VM's streams, its commit when they are done, and its release after that."""
+        assert self.snapshots is not None
+        # A future that nobody waited for asks the server for its state, which learns of it some time later.
+        self.snapshots.wait()
+        if not self.snapshots.state.is_completed():
+            self.released = release_run.submit(self._job, self.run)
+            return
+        job, run = self._job, self.run
+        snapshots = self.snapshots.result()
+        staged = [
+            allow_failure(copy_to_staging.submit(job, run, disk, snapshot))
+            if disk.kind is DiskKind.UNMANAGED_PREMIUM
+            else None
+            for disk, snapshot in zip(run.disks, snapshots, strict=True)
+        ]
+        self._transfers = transfer_disk.map(
+            unmapped(job),
+            unmapped(run),
+            list(run.disks),
+            snapshot=list(snapshots),
+            proxy=[self._proxies[disk.key] for disk in run.disks],
+            carry=unmapped(self._carry),
+            staging=staged,
+        )
+        outcomes: Any = [allow_failure(future) for future in self._transfers]
+        self._committed = commit_point.submit(job, run, outcomes, self._carry)
+        committed: Any = allow_failure(self._committed)
+        self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
+
+    def wait(self) -> None:
+        """Return once nothing of the run is under way but its release."""
+        begun: list[PrefectFuture[Any] | None] = [self.snapshots, *self._transfers, self._committed]
+        wait([future for future in begun if future is not None])
+
+    def end(self) -> tuple[str, ...]:
+        """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
+        if not self._is_begun:
+            return ()
+        if self.released is not None:
+            self.released.wait()
+            if self.released.state.is_completed():
+                return self.released.result()
+        state = release_run(self._job, self.run, return_state=True)
+        if state.is_completed():
+            return state.result()
+        return (f"cleanup pending for VM {self.run.vm.name}: {state.message}",)
+
+    @property
+    def backups(self) -> list[DiskBackup]:
+        return [f.result() for f in self._transfers if f.state.is_completed()]
+
+    def outcome(self) -> VmOutcome:
+        done = self.backups
+        keys = {backup.disk.key for backup in done}
+        committed = self._committed is not None and self._committed.state.is_completed()
+        return vm_outcome(
+            self.run.vm,
+            run=self.run.id,
+            point=self._committed.result() if committed and self._committed else None,
+            error=self._error(),
+            backups=done,
+            missing=[disk for disk in self.run.disks if disk.key not in keys],
+        )
+
+    def _error(self) -> str:
+        if not self._is_begun:
+            return "the job ended before its turn came"
+        for future in (self._committed, self.snapshots):
+            if future is not None and not future.state.is_completed():
+                return reason_of(future)
+        failed = [reason_of(f) for f in self._transfers if not f.state.is_completed()]
+        return "; ".join(failed)
+
+
+def reason_of(future: PrefectFuture[Any]) -> str:
+    """Why a task did not complete, in the words of its error."""
+    if not future.state.is_final():
+        return f"it did not finish: {future.state.name}"
+    error = future.state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, Exception) else str(future.state.message)
