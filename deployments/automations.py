@@ -24,6 +24,7 @@ from prefect.flows import Flow
 import flows as flow_files
 from deployments.pools import HEARTBEAT_SECONDS
 from flows.stream_disk import stream_disk
+from tasks import ending
 from tasks.child_runs import UNFIT
 from vsa.errors import BadRequest
 
@@ -35,8 +36,7 @@ WITHIN_SECONDS = 180
 """Six heartbeats. To a server that was away for longer all runs are dead: an upgrade of it must fit in."""
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
-_COMPLETED_WITH_ERRORS = "Completed with errors"
-_ENDS = ("Completed", _COMPLETED_WITH_ERRORS, "Failed", UNFIT, "TimedOut", "Cancelled", "Crashed")
+_ENDS = ("Completed", ending.WITH_ERRORS, "Failed", UNFIT, "TimedOut", "Cancelled", "Crashed")
 _FLOW_RUNS = "prefect.flow-run.*"
 # What the event says of the state, not what the run says later.
 _STATE = "{{ event.resource['prefect.state-name'] }}"
@@ -111,7 +111,7 @@ def notification_of_failures(flows: Sequence[str], block: UUID) -> AutomationCor
 def notification_of_errors(flows: Sequence[str], block: UUID) -> AutomationCore:
     """Tell of every run that completed with errors: some of what it was to do is not done."""
     trigger = EventTrigger(
-        expect={f"prefect.flow-run.{_COMPLETED_WITH_ERRORS}"},
+        expect={f"prefect.flow-run.{ending.WITH_ERRORS}"},
         match=ResourceSpecification({"prefect.resource.id": [_FLOW_RUNS]}),
         match_related=_of_flows([name for name in flows if name != stream_disk.name]),
         posture=Posture.Reactive,

@@ -38,6 +38,7 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
+from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.pools import seen_by_prefect
 from tasks.proxies import ProxyStreams
@@ -268,7 +269,7 @@ def _final_state(report: JobEntry) -> State[JobEntry]:
     if report.result is Result.COMPLETED:
         return Completed(message=message, data=report)
     if report.result is Result.COMPLETED_WITH_ERRORS:
-        return Completed(name="Completed with errors", message=message, data=report)
+        return Completed(name=WITH_ERRORS, message=message, data=report)
     return Failed(message=message, data=report)
 
 
@@ -293,10 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         in_process=options.in_process,
         return_state=True,
     )
-    sys.stdout.write(f"{state.name}: {state.message}\n")
-    if not state.is_completed():
-        return 1
-    return 3 if state.name == "Completed with errors" else 0
+    return tell(state)
 
 
 def _preview(subclient: str) -> int:

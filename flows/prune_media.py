@@ -23,6 +23,7 @@ from pydantic import Field
 
 from blocks.backup_media import BackupMedia
 from blocks.subclient import retention_policies
+from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.prune import forget_points, plan_retention, prune
 from vsa.cli.plans import prune_text, report_text
@@ -67,7 +68,7 @@ def prune_media(
     said = prune_text(done) if isinstance(done, PrunePlan) else report_text(done)
     message = "\n".join([*refused, said])
     if refused or not (isinstance(done, PrunePlan) or done.is_complete):
-        return Completed(name="Completed with errors", message=message)
+        return Completed(name=WITH_ERRORS, message=message)
     return Completed(message=message)
 
 
@@ -87,10 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     options = parser.parse_args(arguments)
     state = prune_media(options.media, dry_run=options.dry_run, return_state=True)
-    sys.stdout.write(f"{state.name}: {state.message}\n")
-    if not state.is_completed():
-        return 1
-    return 3 if state.name == "Completed with errors" else 0
+    return tell(state)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from blocks.backup_media import BackupMedia
+from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.restore import RestoreOutcome, RestorePlan, plan_of, remarks, restore_one, show_restore
 from tasks.witness import check_witness
@@ -124,7 +125,7 @@ def _final_state(plan: RestorePlan, outcomes: Sequence[RestoreOutcome]) -> State
     if not images:
         return Failed(message=message)
     if len(images) < len(outcomes) or any(image.lost for image in images):
-        return Completed(name="Completed with errors", message=message)
+        return Completed(name=WITH_ERRORS, message=message)
     return Completed(message=message)
 
 
@@ -149,10 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         salvage=options.salvage,
         return_state=True,
     )
-    sys.stdout.write(f"{state.name}: {state.message}\n")
-    if not state.is_completed():
-        return 1
-    return 3 if state.name == "Completed with errors" else 0
+    return tell(state)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
+from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.sweep import (
     clear_disk,
@@ -84,7 +85,7 @@ def sweep_leftovers(
         return Failed(message=str(error))
     show_sweep(swept, media, return_state=True)
     if swept.attention:
-        return Completed(name="Completed with errors", message=swept.text())
+        return Completed(name=WITH_ERRORS, message=swept.text())
     return Completed(message=swept.text())
 
 
@@ -132,10 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs=tuple(options.run),
         return_state=True,
     )
-    sys.stdout.write(f"{state.name}: {state.message}\n")
-    if not state.is_completed():
-        return 1
-    return 3 if state.name == "Completed with errors" else 0
+    return tell(state)
 
 
 if __name__ == "__main__":
