@@ -26,9 +26,9 @@ from deployments.pools import HEARTBEAT_SECONDS
 from flows.stream_disk import stream_disk
 from tasks import ending
 from tasks.child_runs import UNFIT
+from tasks.pools import LOST_HEARTBEAT
 from vsa.errors import BadRequest
 
-LOST_HEARTBEAT = "azure-vsa: runs whose heartbeat stopped"
 FAILED = "azure-vsa: failed runs"
 WITH_ERRORS = "azure-vsa: runs completed with errors"
 

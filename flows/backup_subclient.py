@@ -40,7 +40,8 @@ from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
-from tasks.pools import seen_by_prefect
+from tasks.outage import answered
+from tasks.pools import seen_by_prefect, warn_unless_deaths_are_noticed
 from tasks.proxies import ProxyStreams
 from tasks.report import show_report
 from tasks.scratch import make_scratch, remove_scratch
@@ -173,6 +174,7 @@ class _Story:
         self._excluded += targets.excluded
         if not self._in_process:
             self._streams = ProxyStreams(job, self._subclient, targets.proxies)
+            answered(warn_unless_deaths_are_noticed, job.stop)
 
         looked_at = some_at_a_time(lambda vm: identify_disks.submit(job, vm), targets.vms, at_once=AT_ONCE)
         identified = {vm.key: future for vm, future in looked_at}
@@ -181,7 +183,8 @@ class _Story:
         self._proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
 
         self._runs = [VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
-        # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else.
+        # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else, as long as
+        # AT_ONCE of them do not wait together.
         for vm_run, _ in some_at_a_time(VmRun.begin, self._runs, at_once=AT_ONCE):
             vm_run.transfer_and_commit()
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])

@@ -15,7 +15,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from tasks.logs import show_engine_logs
 from tasks.pools import STREAM_FLOW
 from tasks.scratch import make_scratch, remove_scratch
 from tasks.stream import carry_out, leave_word
-from tasks.watch import Watch
+from tasks.watch import Watch, is_held_for_dead
 from vsa.errors import MediaUnusable, VsaError
 from vsa.model import DiskBackup
 from vsa.progress import SILENT
@@ -75,7 +75,7 @@ def _carried(subclient: str, streams: list[StreamOrder], attempt: UUID) -> State
             return Failed(name=UNFIT, message=str(error))
         stack.enter_context(Watch((attempt, UUID(streams[0].job)), stop))
         if stop.is_set:
-            return _stopped()
+            return _stopped(attempt)
         return _carry_out(streams, surroundings, attempt)
 
 
@@ -101,7 +101,7 @@ def _words_of(
     for order, future in zip(streams, futures, strict=True):
         future.wait()
         if surroundings.stop.is_set:
-            return _stopped()
+            return _stopped(attempt)
         outcome = future.state.result(raise_on_failure=False)
         leave_word(order, surroundings.media, outcome, attempt)
         if isinstance(outcome, Exception):
@@ -111,7 +111,10 @@ def _words_of(
     return Completed(message=f"{len(streams)} of {len(streams)} disks are on the media.")
 
 
-def _stopped() -> State[None]:
+def _stopped(own: UUID) -> State[None]:
+    """A run that was held for dead stays so, and its disks move on: they are not what somebody cancelled."""
+    if is_held_for_dead(own):
+        return Crashed(message="held for dead, since it was not heard of for too long")
     return Cancelled(message="the job is over, or this run was cancelled")
 
 

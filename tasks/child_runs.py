@@ -255,10 +255,10 @@ def children_of(job: UUID) -> list[UUID]:
             found += [run.id for run in page]
 
 
-def end_children(job: UUID) -> bool:
+def end_children(job: UUID, *, wait_seconds: float = STOP_SECONDS) -> bool:
     """Cancel the job's child runs that are still under way, and wait; whether all of them have ended."""
     try:
-        return cancel(children_of(job))
+        return cancel(children_of(job), wait_seconds=wait_seconds)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         _log.warning("the job's child runs are not known: %s", type(error).__name__)
         return False

@@ -7,6 +7,7 @@ proxy may therefore be taken for usable for a minute and a half too long: its st
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import count
@@ -21,6 +22,8 @@ from vsa.text import age_text
 from vsa.transfer.proxies import Proxy
 
 STREAM_FLOW = "stream-disk"
+LOST_HEARTBEAT = "azure-vsa: runs whose heartbeat stopped"
+"""The automation that says of runs on a machine that died that they have crashed."""
 
 # Prefect 3.8's own rule, in the server's settings `services.foreman`: a worker is offline after three
 # intervals without a heartbeat, of 30 s if it did not say how long they are.
@@ -28,6 +31,7 @@ _MISSED_HEARTBEATS = 3
 _HEARTBEAT_SECONDS = 30
 
 _PAGE = 100
+_log = logging.getLogger(__name__)
 _REGISTER = "run python -m deployments.register"
 
 
@@ -40,6 +44,19 @@ def seen_by_prefect(proxies: Sequence[Proxy]) -> list[Proxy]:
     with get_client(sync_client=True) as client:
         now = _time_of_server(client)
         return [proxy if proxy.refusal else _seen(client, proxy, now) for proxy in proxies]
+
+
+def warn_unless_deaths_are_noticed() -> None:
+    """Say so if nothing tells when a proxy's machine dies: a job would wait for its streams without end."""
+    with get_client(sync_client=True) as client:
+        found = client.read_automations_by_name(LOST_HEARTBEAT)
+    if not any(automation.enabled for automation in found):
+        _log.warning(
+            "the automation %r is missing or disabled: if a proxy's machine dies, its streams are waited for until "
+            "somebody cancels them; %s",
+            LOST_HEARTBEAT,
+            _REGISTER,
+        )
 
 
 def is_usable(proxy: Proxy) -> bool:

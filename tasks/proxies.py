@@ -22,6 +22,7 @@ from vsa.transfer.proxies import Attempt, Failure, Proxy, next_proxy
 RETURN_SECONDS = 60.0
 """How long a stream waits for a proxy that refuses now: twice the time between two heartbeats of a worker."""
 ASK_AGAIN_SECONDS = 3.0
+LAST_SECONDS = 3.0
 MOST_ATTEMPTS = 8
 """After which a stream waits for nobody any more: proxies that come and go may do so for ever."""
 
@@ -85,7 +86,8 @@ class ProxyStreams:
 
     def end(self) -> None:
         """Once all streams have come back: end the runs that were given up, and live."""
-        end_children(UUID(self._job))
+        # Each stream has waited for its own; of the thirty seconds that Prefect grants, some must be left.
+        end_children(UUID(self._job), wait_seconds=LAST_SECONDS)
 
     def _next(self, order: StreamOrder, attempts: Sequence[Attempt]) -> Proxy:
         """Where the stream goes now.

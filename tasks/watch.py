@@ -89,9 +89,19 @@ def _is_over(flow_run: UUID) -> bool:
 
 def is_being_cancelled(flow_run: UUID) -> bool:
     """Whether somebody has cancelled the run, as far as the server says. Nothing else can it become then."""
+    return _type_of(flow_run) is StateType.CANCELLING
+
+
+def is_held_for_dead(flow_run: UUID) -> bool:
+    """Whether the server says of a run that it has crashed; who asks for itself knows better."""
+    return _type_of(flow_run) is StateType.CRASHED
+
+
+def _type_of(flow_run: UUID) -> StateType | None:
+    """None also if the server does not say."""
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(flow_run).state
         except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
-            return False
-    return state is not None and state.type is StateType.CANCELLING
+            return None
+    return state.type if state is not None else None

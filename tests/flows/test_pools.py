@@ -17,7 +17,14 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import Worker, WorkerStatus
 from prefect.states import Pending, Running, Scheduled
 
-from tasks.pools import is_usable, pool_is_full, seen_by_prefect
+from deployments.register import register_automations
+from tasks.pools import (
+    LOST_HEARTBEAT,
+    is_usable,
+    pool_is_full,
+    seen_by_prefect,
+    warn_unless_deaths_are_noticed,
+)
 from tests.flows.prefect_server import ROOT, PrefectServer, wait_for
 from tests.flows.station import Station
 from tests.soak import only_in_ci
@@ -242,3 +249,19 @@ def test_a_killed_worker_is_refused_once_its_heartbeats_are_missed(
         process.wait()
     assert "has no worker online: ProcessWorker " in station.refusal
     assert station.refusal.endswith(" UTC, expected every 4 s")
+
+
+def test_a_job_says_if_nobody_would_notice_that_a_machine_died(caplog: pytest.LogCaptureFixture) -> None:
+    with get_client(sync_client=True) as client:
+        for _ in register_automations(client):
+            pass
+        warn_unless_deaths_are_noticed()
+        assert caplog.messages == []
+        (automation,) = client.read_automations_by_name(LOST_HEARTBEAT)
+        client.pause_automation(automation.id)
+        try:
+            warn_unless_deaths_are_noticed()
+        finally:
+            client.resume_automation(automation.id)
+    (said,) = [message for message in caplog.messages if LOST_HEARTBEAT in message]
+    assert "python -m deployments.register" in said

@@ -30,7 +30,6 @@ from blocks.proxy import BackupProxy
 from blocks.saved import saved_names
 from deployments.automations import (
     FAILED,
-    LOST_HEARTBEAT,
     WITH_ERRORS,
     crash_of_silent_runs,
     flow_names,
@@ -40,6 +39,7 @@ from deployments.register import main, register, register_automations, register_
 from deployments.streams import JOB_VARIABLES, PULL_STEPS, require_own_names
 from flows.backup_subclient import backup_subclient
 from flows.prune_media import prune_media
+from tasks.pools import LOST_HEARTBEAT
 from tests.engine.world import MIB
 from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, wait_for
 from tests.flows.receiver import Receiver, receiving
