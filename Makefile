@@ -65,7 +65,7 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py \
   tests/flows/test_sweep_leftovers.py tests/flows/test_pools.py tests/flows/test_secrets.py \
-  tests/flows/test_deployments.py tests/demo/test_server.py tests/browser/test_dashboard.py
+  tests/flows/test_deployments.py tests/flows/test_child_runs.py tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## what CI adds to the tests: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --timeout 1800 --durations 20 $(PROCESS_TESTS)

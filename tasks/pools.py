@@ -52,7 +52,7 @@ def warn_unless_deaths_are_noticed() -> None:
         found = client.read_automations_by_name(LOST_HEARTBEAT)
     if not any(automation.enabled for automation in found):
         _log.warning(
-            "the automation %r is missing or disabled: if a proxy's machine dies, its streams are waited for until "
+            "the automation %r is missing or disabled: if a proxy dies, its streams are waited for until "
             "somebody cancels them; %s",
             LOST_HEARTBEAT,
             _REGISTER,
