@@ -17,11 +17,13 @@ help: ## list these verbs
 
 setup: $(STAMP) ## make .venv with every locked dependency
 
+# The lock is complete, so nothing is resolved: pip would look up `sqlalchemy[asyncio]` apart from `sqlalchemy`, find
+# another version than the one locked, and give up.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "azure-vsa needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
