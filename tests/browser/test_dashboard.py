@@ -194,7 +194,7 @@ def await_end(page: Page, job: str) -> None:
 
 def its_report_is_there(seen: Seen, job: str) -> None:
     page = seen.page
-    seen.shows(job, page.get_by_text(re.compile("Job .* backs up to media")))
+    seen.shows(job, page.get_by_text(re.compile("submitting flow run")).first)
     seen.shows(job, page.get_by_text("backup-production", exact=True).first, tab="Artifacts")
     page.get_by_text("backup-production", exact=True).first.click()
     page.wait_for_url("**/artifacts/**")
