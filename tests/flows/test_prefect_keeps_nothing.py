@@ -22,7 +22,13 @@ def test_no_parameter_and_no_result_is_stored(site: Site, prefect_server: Prefec
     state = site.back_up(method="crc")
 
     flow_run = flow_run_of(state)
-    assert flow_run.parameters == {"subclient": site.name, "method": "crc", "full": False}
+    assert flow_run.parameters == {
+        "subclient": site.name,
+        "method": "crc",
+        "full": False,
+        "stop_after_minutes": None,
+        "in_process": True,
+    }
     assert isinstance(state.result(), JobEntry)
     assert _stored(flow_run.state) is None
     runs = task_runs_of(flow_run, expected=13)
