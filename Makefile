@@ -56,7 +56,7 @@ test: check ## everything that needs no real cloud, in under ten minutes
 
 # Tests that play rounds: few in `make test`, more of some in CI, all in the soak (tests/soak.py).
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
-  tests/flows/test_register.py tests/flows/test_postgresql.py
+  tests/flows/test_postgresql.py
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
@@ -67,7 +67,8 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py \
   tests/flows/test_sweep_leftovers.py tests/flows/test_pools.py tests/flows/test_secrets.py \
-  tests/flows/test_deployments.py tests/flows/test_child_runs.py tests/demo/test_server.py tests/browser/test_dashboard.py
+  tests/flows/test_deployments.py tests/flows/test_child_runs.py tests/flows/test_cancelled_by_hand.py \
+  tests/flows/test_watching.py tests/flows/test_register.py tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## what CI adds to the tests: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --timeout 1800 --durations 20 $(PROCESS_TESTS)

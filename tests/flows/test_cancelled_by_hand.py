@@ -9,8 +9,10 @@ from tests.flows.prefect_server import wait_for
 from tests.flows.running_job import RunningJob
 from tests.flows.site import Site
 from tests.flows.slow import read_slowly, slow_disk
+from tests.soak import only_in_ci
 
 
+@only_in_ci
 @pytest.mark.timeout(300)
 def test_it_stops_leaves_nothing_and_is_cancelled(site: Site) -> None:
     site.add_vm("web", [slow_disk("web-os")], scattered=96)

@@ -26,7 +26,9 @@ from tasks.watch import Watch
 from tests.flows.prefect_server import PrefectServer, wait_for
 from tests.flows.site import Site
 from tests.flows.station import Station
-from tests.soak import DEPTH
+from tests.soak import only_in_ci
+
+pytestmark = only_in_ci
 from tests.tasks.orders import an_order, its_outcome
 from vsa.errors import RunStopped, StreamFailed
 from vsa.media.outcomes import StreamOutcome, keep_outcome
@@ -262,8 +264,6 @@ def carried(
     site: Site, run: FlowRun, stations: list[Station], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Carried]]:
     """Begins to carry one stream, to the first station first."""
-    if DEPTH < 1:
-        pytest.skip("takes a minute in all; AZURE_VSA_SOAK=ci plays it")
     begun: list[Carried] = []
     monkeypatch.setattr(child_runs, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(proxies, "ASK_AGAIN_SECONDS", 0.1)

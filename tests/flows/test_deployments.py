@@ -223,6 +223,7 @@ def ended(flow_run: FlowRun, log: Path) -> str:
         raise AssertionError(f"{error}; the worker said:\n{log.read_text()[-3000:]}") from None
 
 
+@only_in_ci
 def test_a_deployed_backup_is_run_by_a_worker(deployed: PrefectServer, worker: Path, site: Site) -> None:
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.save_blocks()

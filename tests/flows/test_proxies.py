@@ -27,7 +27,7 @@ from tests.flows.site import Site, managed
 from tests.flows.slow import read_slowly, slow_disk
 from tests.soak import only_in_ci
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [only_in_ci, pytest.mark.timeout(900)]
 
 
 def test_six_disks_alternate_between_the_pools_of_two_proxies(fleet: Fleet, site: Site) -> None:

@@ -32,6 +32,7 @@ from tests.engine.world import MIB
 from tests.flows.prefect_server import flow_run_of, logs_of, wait_for
 from tests.flows.site import Site, managed
 from tests.flows.test_report_and_progress import disk, report, vm
+from tests.soak import only_in_ci
 from vsa.model import DiskKind, DiskRole, SourceDisk
 from vsa.ranges import ByteRange
 from vsa.stop import Stop
@@ -90,6 +91,7 @@ def reported() -> None:
     show_report(entry, {"key-of-disk-0": "proxy-a"}, streams=streams, location="/backup")
 
 
+@only_in_ci
 def test_a_job_of_500_vms_has_a_summary_and_a_table_of_all_disks_whose_versions_are_its_jobs() -> None:
     runs = [flow_run_of(reported(return_state=True)) for _ in range(2)]
     for run in runs:
