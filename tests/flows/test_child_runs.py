@@ -27,8 +27,6 @@ from tests.flows.prefect_server import PrefectServer, wait_for
 from tests.flows.site import Site
 from tests.flows.station import Station
 from tests.soak import only_in_ci
-
-pytestmark = only_in_ci
 from tests.tasks.orders import an_order, its_outcome
 from vsa.errors import RunStopped, StreamFailed
 from vsa.media.outcomes import StreamOutcome, keep_outcome
@@ -36,6 +34,8 @@ from vsa.model import DiskBackup
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
+
+pytestmark = only_in_ci
 
 SECONDS = 60.0
 NOBODY = "http://127.0.0.1:9/api"

@@ -45,9 +45,9 @@ from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, wait_fo
 from tests.flows.receiver import Receiver, receiving
 from tests.flows.site import Site, managed
 from tests.soak import only_in_ci
+from vsa.errors import BadRequest
 
 pytestmark = only_in_ci
-from vsa.errors import BadRequest
 
 AUTOMATIONS = (LOST_HEARTBEAT, FAILED, WITH_ERRORS)
 
