@@ -42,10 +42,11 @@ class VmRun:
         return self.snapshots
 
     def transfer_and_commit(self) -> None:
-        """Submit the VM's streams, its commit when they are done, and its release after that."""
+        """Submit the VM's streams, its commit when they are done, and its release after that.
+
+        Its snapshots must have been waited for, as `some_at_a_time` does.
+        """
         assert self.snapshots is not None
-        # A future that nobody waited for asks the server for its state, which learns of it some time later.
-        self.snapshots.wait()
         if not self.snapshots.state.is_completed():
             self.released = release_run.submit(self._job, self.run)
             return
