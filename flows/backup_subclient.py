@@ -33,12 +33,12 @@ from pydantic import Field
 
 from blocks.proxy import saved_proxies
 from blocks.subclient import BackupSubclient
-from tasks.child_runs import end_children, has_server
 from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.ending import WITH_ERRORS, tell
+from tasks.flow_runs import end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
 from tasks.pools import seen_by_prefect, warn_unless_deaths_are_noticed
@@ -49,7 +49,7 @@ from tasks.streams import assign_streams
 from tasks.targets import identify_targets
 from tasks.transfer import InProcess, Streams
 from tasks.vm_run import VmRun, reason_of
-from tasks.watch import Watch, is_being_cancelled
+from tasks.watch import Watch
 from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError

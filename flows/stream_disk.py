@@ -20,12 +20,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from blocks.subclient import BackupSubclient
-from tasks.child_runs import UNFIT, say_cancelled
+from tasks.child_runs import UNFIT
+from tasks.flow_runs import is_held_for_dead, say_cancelled
 from tasks.logs import show_engine_logs
 from tasks.pools import STREAM_FLOW
 from tasks.scratch import make_scratch, remove_scratch
 from tasks.stream import carry_out, leave_word
-from tasks.watch import Watch, is_held_for_dead
+from tasks.watch import Watch
 from vsa.errors import MediaUnusable, VsaError
 from vsa.model import DiskBackup
 from vsa.progress import SILENT

@@ -1,7 +1,6 @@
-"""Streams as child runs of a job: started in a proxy's work pool, watched to their end, cancelled with it.
+"""Streams as child runs of a job: started in a proxy's work pool, and watched to their end.
 
-Prefect raises nothing when a child fails, does not end a run that no worker takes, and tells children of a
-cancelled job only once the job has ended: all three are seen to here.
+Prefect raises nothing when a child fails, and does not end a run that no worker takes: both are seen to here.
 """
 
 from __future__ import annotations
@@ -14,22 +13,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
-from prefect.client.base import ServerType
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelled, Cancelling
 
+from tasks.flow_runs import cancel, state_of
 from tasks.outage import answered
-from tasks.pools import STREAM_FLOW, pool_is_full, seen_by_prefect
+from tasks.pools import STREAM_FLOW, seen_by_prefect, waits_its_turn
 from vsa.errors import StreamFailed, VsaError
 from vsa.media.media import Media
 from vsa.media.outcomes import StreamOutcome, kept_outcome
@@ -44,10 +34,7 @@ POOL_SECONDS = 15.0
 """Between looks at a pool in which a stream waits for its start."""
 CANCEL_SECONDS = 120.0
 """After which a cancelled run that has not ended never will: its worker kills it after thirty."""
-STOP_SECONDS = 18.0
-"""How long a job that ends waits for its streams: Prefect grants thirty seconds for all of its end."""
 
-_OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 # Linking a child to its job counts the job's links in a plain dictionary: one at a time.
 _linking = threading.Lock()
 _log = logging.getLogger(__name__)
@@ -129,7 +116,7 @@ class ChildRuns:
         """The child's last state, whenever it comes: a final one, or a cancellation that has no end."""
         waiting = _Waiting(proxy, self._clock)
         while True:
-            state = answered(lambda: _state_of(child.id), self._stop)
+            state = answered(lambda: state_of(child.id), self._stop)
             if state is None:
                 raise ProxyLost(_attempt(proxy, Failure.DIED, f"its run {child.name} was deleted"))
             if state.is_final() or waiting.for_no_end(state):
@@ -189,8 +176,8 @@ class _Waiting:
         (seen,) = seen_by_prefect([self._proxy])
         if seen.refusal:
             return _attempt(self._proxy, Failure.REFUSED, seen.refusal)
-        if not claimed and pool_is_full(self._proxy.pool):
-            # Others' streams are before it, and the pool moves: its time begins when there is a place free.
+        if not claimed and waits_its_turn(self._proxy, state):
+            # Others' streams are before it, and they move: its time begins when there is a place free.
             self._since = now
         elif late:
             reason = f"it did not begin within {self._proxy.start_seconds} s"
@@ -224,102 +211,3 @@ def run_name(orders: Sequence[StreamOrder]) -> str:
     first = orders[0]
     more = f" and {len(orders) - 1} more" if len(orders) > 1 else ""
     return f"{first.disk.name} of {first.vm}{more} via {first.proxy}"
-
-
-def _state_of(flow_run: UUID) -> State | None:
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_flow_run(flow_run).state
-        except ObjectNotFound:
-            return None
-
-
-def has_server() -> bool:
-    """Whether there is a Prefect server that workers can reach, and not one inside of this process."""
-    with get_client(sync_client=True) as client:
-        return client.server_type is not ServerType.EPHEMERAL
-
-
-def children_of(job: UUID) -> list[UUID]:
-    """The job's child runs that have not ended, oldest first, as far as the server knows."""
-    asked = FlowRunFilter(
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[job]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
-    )
-    found: list[UUID] = []
-    with get_client(sync_client=True) as client:
-        while True:
-            page = client.read_flow_runs(flow_run_filter=asked, offset=len(found))
-            if not page:
-                return found
-            found += [run.id for run in page]
-
-
-def end_children(job: UUID, *, wait_seconds: float = STOP_SECONDS) -> bool:
-    """Cancel the job's child runs that are still under way, and wait; whether all of them have ended."""
-    try:
-        return cancel(children_of(job), wait_seconds=wait_seconds)
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        _log.warning("the job's child runs are not known: %s", type(error).__name__)
-        return False
-
-
-def cancel(flow_runs: Sequence[UUID], *, wait_seconds: float = STOP_SECONDS) -> bool:
-    """Cancel these runs and wait so long for their end; whether all of them have ended.
-
-    One that has not begun by then has ended for us: it looks at its state before it does anything.
-
-    It does what it can: a server that does not answer must not keep a job from its cleanup.
-    """
-    left = set(flow_runs)
-    deadline = time.monotonic() + wait_seconds
-    asked = False
-    while left:
-        try:
-            with get_client(sync_client=True) as client:
-                if not asked:
-                    for flow_run in left:
-                        _ask_to_end(client, flow_run)
-                    asked = True
-                left = {flow_run for flow_run in left if not _has_ended(client, flow_run)}
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-            _log.warning("child runs could not be cancelled yet: %s", type(error).__name__)
-        if not left or time.monotonic() >= deadline:
-            break
-        time.sleep(LOOK_SECONDS / 2)
-    if left and wait_seconds:
-        _log.error(
-            "streams that have not ended %.0f s after they were cancelled: %s", wait_seconds, _ids(left)
-        )
-    return not left
-
-
-def _ask_to_end(client: SyncPrefectClient, flow_run: UUID) -> None:
-    if not _has_ended(client, flow_run):
-        client.set_flow_run_state(flow_run, Cancelling(message="the job has ended or does not need it"))
-
-
-def say_cancelled(flow_run: UUID) -> None:
-    """Say of a run that is being cancelled that it has ended; of any other, say nothing."""
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run).state
-            if state is not None and state.type is StateType.CANCELLING:
-                client.set_flow_run_state(flow_run, Cancelled(message="all its streams have stopped"))
-    except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound) as error:
-        _log.warning("the end of run %s could not be told: %s", flow_run, type(error).__name__)
-
-
-def _has_ended(client: SyncPrefectClient, flow_run: UUID) -> bool:
-    try:
-        found = client.read_flow_run(flow_run)
-    except ObjectNotFound:
-        return True
-    state = found.state
-    if state is None:
-        return False
-    return state.is_final() or (state.type is StateType.CANCELLING and found.start_time is None)
-
-
-def _ids(flow_runs: set[UUID]) -> str:
-    return ", ".join(sorted(map(str, flow_runs)))

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from prefect import task
 
-from tasks.child_runs import end_children
+from tasks.flow_runs import end_children
 from tasks.policy import STAGE
 from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome
 from vsa.model import Exclusion

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from itertools import count
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import Worker, WorkerStatus, WorkPool
+from prefect.client.schemas.objects import State, Worker, WorkerStatus, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
@@ -22,6 +22,8 @@ from vsa.text import age_text
 from vsa.transfer.proxies import Proxy
 
 STREAM_FLOW = "stream-disk"
+AWAITING_SLOT = "AwaitingConcurrencySlot"
+"""Prefect's name for the state of a run that its deployment's limit holds back; the type is Scheduled."""
 LOST_HEARTBEAT = "azure-vsa: runs whose heartbeat stopped"
 """The automation that says of runs on a machine that died that they have crashed."""
 
@@ -59,23 +61,27 @@ def warn_unless_deaths_are_noticed() -> None:
         )
 
 
-def is_usable(proxy: Proxy) -> bool:
-    """Whether the proxy can serve now, whatever was found of it before."""
-    (seen,) = seen_by_prefect([proxy.model_copy(update={"refusal": ""})])
-    return not seen.refusal
+def waits_its_turn(proxy: Proxy, state: State) -> bool:
+    """Whether a run of the proxy's streams that is in this state has not begun because others are before it.
 
-
-def pool_is_full(pool: str) -> bool:
-    """Whether as many flow runs are pending or running in the work pool as its limit allows.
-
-    A stream that waits there has not failed: its turn has not come. A pool that is gone is not full.
+    As many runs are pending or running then as a limit allows: of the work pool, of the work queue, or of the
+    deployment. Such a stream has not failed. What is gone holds nobody up.
     """
+    if state.name == AWAITING_SLOT:
+        return True
     with get_client(sync_client=True) as client:
         try:
-            found = client.read_work_pool(pool)
-        except ObjectNotFound:
+            pool = client.read_work_pool(proxy.pool)
+            deployment = client.read_deployment_by_name(f"{STREAM_FLOW}/{proxy.name}")
+            queue = client.read_work_queue(deployment.work_queue_id) if deployment.work_queue_id else None
+        # A proxy's name with a slash in it cannot be the name of a deployment.
+        except (ObjectNotFound, ValueError):
             return False
-    return found.concurrency_limit is not None and (found.active_slots or 0) >= found.concurrency_limit
+    return any(_is_full(place.concurrency_limit, place.active_slots) for place in (pool, queue) if place)
+
+
+def _is_full(limit: int | None, taken: int | None) -> bool:
+    return limit is not None and (taken or 0) >= limit
 
 
 def _seen(client: SyncPrefectClient, proxy: Proxy, now: dt.datetime) -> Proxy:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
-from tasks.child_runs import ChildRuns, ProxyLost, end_children
+from tasks.child_runs import ChildRuns, ProxyLost
+from tasks.flow_runs import end_children
 from tasks.lanes import Lane
 from tasks.outage import answered
 from tasks.pools import seen_by_prefect

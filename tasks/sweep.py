@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType
 
 from tasks.artifacts import artifact_key
-from tasks.child_runs import end_children
+from tasks.flow_runs import end_children
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from vsa.model import SourceDisk

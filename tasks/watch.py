@@ -14,11 +14,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-
+from tasks.flow_runs import NO_ANSWER, is_over
 from vsa.stop import Stop
 
 EVERY_SECONDS = 3.0
@@ -67,8 +63,8 @@ class Watch:
         """Whether one of the runs is over; then the stop is asked for."""
         for flow_run in self._flow_runs:
             try:
-                over = _is_over(flow_run)
-            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                over = is_over(flow_run)
+            except NO_ANSWER as error:
                 _log.debug("no word of run %s: %s", flow_run, type(error).__name__)
                 continue
             if over:
@@ -76,32 +72,3 @@ class Watch:
                 self._stop.set()
                 return True
         return False
-
-
-def _is_over(flow_run: UUID) -> bool:
-    with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(flow_run).state
-        except ObjectNotFound:
-            return True
-    return state is not None and (state.is_final() or state.type is StateType.CANCELLING)
-
-
-def is_being_cancelled(flow_run: UUID) -> bool:
-    """Whether somebody has cancelled the run, as far as the server says. Nothing else can it become then."""
-    return _type_of(flow_run) is StateType.CANCELLING
-
-
-def is_held_for_dead(flow_run: UUID) -> bool:
-    """Whether the server says of a run that it has crashed; who asks for itself knows better."""
-    return _type_of(flow_run) is StateType.CRASHED
-
-
-def _type_of(flow_run: UUID) -> StateType | None:
-    """None also if the server does not say."""
-    with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(flow_run).state
-        except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
-            return None
-    return state.type if state is not None else None

@@ -20,7 +20,8 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pe
 from blocks.subclient import BackupSubclient
 from flows.stream_disk import stream_disk
 from tasks import child_runs, proxies
-from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting, cancel, say_cancelled
+from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting
+from tasks.flow_runs import cancel, say_cancelled
 from tasks.proxies import ProxyStreams
 from tasks.watch import Watch
 from tests.flows.prefect_server import PrefectServer, wait_for

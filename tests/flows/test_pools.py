@@ -20,9 +20,8 @@ from prefect.states import Pending, Running, Scheduled
 from deployments.register import register_automations
 from tasks.pools import (
     LOST_HEARTBEAT,
-    is_usable,
-    pool_is_full,
     seen_by_prefect,
+    waits_its_turn,
     warn_unless_deaths_are_noticed,
 )
 from tests.flows.prefect_server import ROOT, PrefectServer, wait_for
@@ -63,7 +62,6 @@ def station(a_station: Callable[[], Station]) -> Station:
 
 def test_a_proxy_with_pool_worker_and_deployment_is_usable(station: Station) -> None:
     assert station.refusal == ""
-    assert is_usable(station.proxy)
 
 
 def test_a_proxy_that_was_never_registered_is_refused_with_the_command_that_does(
@@ -73,16 +71,14 @@ def test_a_proxy_that_was_never_registered_is_refused_with_the_command_that_does
     assert seen.refusal == "there is no work pool nobody: run python -m deployments.register"
 
 
-def test_a_refusal_that_is_known_stays_and_is_asked_anew(station: Station) -> None:
+def test_a_refusal_that_is_known_stays(station: Station) -> None:
     known = station.proxy.model_copy(update={"refusal": "it is paused"})
     assert seen_by_prefect([known]) == [known]
-    assert is_usable(known)
 
 
 def test_a_paused_pool_is_refused_until_it_is_resumed(station: Station) -> None:
     station.change_pool(is_paused=True)
     station.beat()
-    assert not is_usable(station.proxy)
     assert station.refusal == (
         f"work pool {station.proxy.pool} is paused: prefect work-pool resume {station.proxy.pool}"
     )
@@ -204,23 +200,55 @@ def copy_worker(
             )
 
 
-def test_a_pool_is_full_when_its_limit_is_pending_or_running(
+def test_a_run_waits_its_turn_while_the_pool_or_the_queue_has_its_limit_pending_or_running(
     client: SyncPrefectClient, station: Station
 ) -> None:
-    pool = station.proxy.pool
-    assert not pool_is_full(pool)
+    runs = [station.run() for _ in range(3)]
+    queue = client.read_deployment(station.deployment).work_queue_id
+    assert queue is not None
+
+    def waits() -> bool:
+        state = client.read_flow_run(runs[2].id).state
+        assert state is not None
+        return waits_its_turn(station.proxy, state)
+
+    assert not waits()
     station.change_pool(concurrency_limit=2)
-    runs = [client.create_flow_run_from_deployment(station.deployment, state=Scheduled()) for _ in range(3)]
-    assert not pool_is_full(pool)
+    assert not waits()
     client.set_flow_run_state(runs[0].id, Pending(), force=True)
-    assert not pool_is_full(pool)
+    assert not waits()
     client.set_flow_run_state(runs[1].id, Running(), force=True)
-    assert pool_is_full(pool)
+    assert waits()
     station.change_pool(concurrency_limit=3)
-    assert not pool_is_full(pool)
-    assert not pool_is_full("no-such-pool")
+    assert not waits()
+    client.update_work_queue(queue, concurrency_limit=2)
+    assert waits()
+    client.update_work_queue(queue, concurrency_limit=3)
+    assert not waits()
     for run in runs:
         client.delete_flow_run(run.id)
+
+
+def test_a_run_waits_its_turn_that_the_limit_of_its_deployment_holds_back(
+    client: SyncPrefectClient, station: Station
+) -> None:
+    client.update_deployment(station.deployment, DeploymentUpdate(concurrency_limit=1))
+    first, second = station.run(), station.run()
+    for run in (first, second):
+        client.set_flow_run_state(run.id, Pending())
+    held_back = client.read_flow_run(second.id).state
+    assert held_back is not None
+    assert held_back.is_scheduled()
+    assert waits_its_turn(station.proxy, held_back)
+    for run in (first, second):
+        client.delete_flow_run(run.id)
+
+
+def test_nothing_waits_its_turn_in_a_pool_or_deployment_that_is_gone(
+    a_station: Callable[[], Station],
+) -> None:
+    assert not waits_its_turn(Proxy(name="Nobody", pool="nobody"), Scheduled())
+    assert not waits_its_turn(a_station().proxy, Scheduled())
 
 
 @only_in_ci
@@ -239,11 +267,11 @@ def test_a_killed_worker_is_refused_once_its_heartbeats_are_missed(
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for("the worker to be online", lambda: is_usable(station.proxy), seconds=120)
+        wait_for("the worker to be online", lambda: not station.refusal, seconds=120)
         first = station.worker().last_heartbeat_time
         wait_for("another heartbeat", lambda: station.worker().last_heartbeat_time != first)
         os.kill(process.pid, signal.SIGKILL)
-        wait_for("the worker to be refused", lambda: not is_usable(station.proxy))
+        wait_for("the worker to be refused", lambda: station.refusal)
     finally:
         process.kill()
         process.wait()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from prefect.client.orchestration import get_client
 
 from blocks.proxy import BackupProxy
 from deployments.register import register
+from tasks.proxies import RETURN_SECONDS
 from tests.azsim_process import AzsimProcess
 from tests.flows.fleet import (
     SILENT_SECONDS,
@@ -88,6 +90,7 @@ def test_without_a_worker_a_job_fails_at_once_and_touches_nothing(
     site.add_vm("web", [managed("web-os")])
     site.save_blocks(proxies=names)
     asked = len(simulation.control.requests())
+    began = time.monotonic()
     try:
         state = site.back_up(in_process=False)
     finally:
@@ -95,6 +98,7 @@ def test_without_a_worker_a_job_fails_at_once_and_touches_nothing(
             BackupProxy.delete(name)
 
     assert state.name == "Failed"
+    assert time.monotonic() - began < RETURN_SECONDS / 2, "nobody is waited for"
     for name in names:
         assert f"{name}: work pool {name} has never had a worker" in str(state.message)
     changed = [
