@@ -28,7 +28,7 @@ SMALL_EXTENT = 4 * KIB
 HISTORIES = examples(
     3,
     10,
-    150,
+    40,
     # A history takes seconds; shrinking one takes hours, and those that are drawn can be read.
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -127,7 +127,9 @@ _SHARED = pytest.StashKey[PrefectServer]()
 def shared_server(config: pytest.Config, factory: pytest.TempPathFactory) -> PrefectServer:
     """The one server of a test run, also for folders whose fixtures do not know of each other."""
     if _SHARED not in config.stash:
-        server = PrefectServer(factory.mktemp("prefect"))
+        # By itself it plans the runs of schedules once a minute: long for a test that waits for them.
+        settings = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10"}
+        server = PrefectServer(factory.mktemp("prefect"), settings=settings)
         config.add_cleanup(server.stop)
         config.stash[_SHARED] = server.start()
     return config.stash[_SHARED]

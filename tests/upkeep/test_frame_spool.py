@@ -45,12 +45,13 @@ def test_memory_does_not_grow_with_the_frames(tmp_path):
     spool = FrameSpool(tmp_path / "spool", bucket_bytes=MIB, buffer_bytes=MIB)
     rng = np.random.default_rng(7)
     tracemalloc.start()
-    for _ in range(20):
+    for _ in range(60):
         frames = np.zeros(20_000, FRAME)
         frames["digest"] = np.frombuffer(rng.bytes(20_000 * 32), "V32")
         spool.add(frames)
     found = sum(len(piece) for piece in spool.sorted())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found == 400_000
-    assert peak < 9 * MIB, f"{peak} bytes for {400_000 * FRAME.itemsize} of frames"
+    assert found == 1_200_000
+    # Whatever other threads of this process keep is counted as well: hence a bound with room.
+    assert peak < 20 * MIB, f"{peak} bytes for {found * FRAME.itemsize} of frames"
