@@ -140,7 +140,7 @@ def say_cancelled(flow_run: UUID) -> None:
             state = client.read_flow_run(flow_run).state
             if state is not None and state.type is StateType.CANCELLING:
                 client.set_flow_run_state(flow_run, Cancelled(message="all its streams have stopped"))
-    except NO_ANSWER as error:
+    except (*NO_ANSWER, ObjectNotFound) as error:
         _log.warning("the end of run %s could not be told: %s", flow_run, type(error).__name__)
 
 

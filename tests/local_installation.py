@@ -56,6 +56,11 @@ class LocalInstallation:
         os.kill(self.process_id, signal.SIGINT)
         self._process.await_end(seconds=seconds)
 
+    def kill(self) -> None:
+        """Kill the command itself, and nothing that it has started."""
+        os.kill(self.process_id, signal.SIGKILL)
+        self._process.collect()
+
     def end(self) -> None:
         """Nothing of it stays, whatever the test did."""
         self._process.stop(seconds=20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -80,7 +79,7 @@ def test_one_command_starts_everything_and_ctrl_c_ends_it_in_the_middle_of_a_job
     installation.start()
     assert snapshots(installation) == [], said
     everything = installation.processes()
-    os.kill(installation.process_id, signal.SIGKILL)
+    installation.kill()
     left = living(everything)
     assert left, "servers and workers outlive their installation when that is killed"
     try:

@@ -271,12 +271,12 @@ def test_a_killed_worker_is_refused_once_its_heartbeats_are_missed(
         first = station.worker().last_heartbeat_time
         wait_for("another heartbeat", lambda: station.worker().last_heartbeat_time != first)
         os.kill(process.pid, signal.SIGKILL)
-        wait_for("the worker to be refused", lambda: station.refusal)
+        refusal = wait_for("the worker to be refused", lambda: station.refusal)
     finally:
         process.kill()
         process.wait()
-    assert "has no worker online: ProcessWorker " in station.refusal
-    assert station.refusal.endswith(" UTC, expected every 4 s")
+    assert "has no worker online: ProcessWorker " in refusal
+    assert refusal.endswith(" UTC, expected every 4 s")
 
 
 def test_a_job_says_if_nobody_would_notice_that_a_machine_died(caplog: pytest.LogCaptureFixture) -> None:

@@ -42,7 +42,7 @@ def test_a_job_outlives_an_outage_of_its_server(
     state = job.ended()
 
     assert state.name == "Completed", state.message
-    assert began == 2
+    assert began < len(job.children)
     assert set(pools_of(job.children)) >= {"db-os", "web-os"}
     for vm in ("db", "web", "zoo"):
         (slot,) = site.points_of(vm)
