@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from demo.prefect_processes import PrefectApi
 from tests.browser.chromium import chromium, leaves_the_machine, missing
 from tests.local_installation import LocalInstallation
 from tests.soak import only_in_ci
@@ -36,6 +37,8 @@ _JOB_SECONDS = 400.0
 _SUBMISSIONS = 10
 _LOADS = 8
 _LOAD_MS = 20_000
+_BELOW_THE_GRAPH = (760, 650)
+_FAR = 3000
 _LARGEST_PICTURE = 200 * 1024
 # One request too many for the engine's own patience, so that Prefect repeats the task.
 _REFUSALS = 1 + len(DEFAULT_DELAYS)
@@ -50,7 +53,11 @@ class Seen(NamedTuple):
     page: Page
     asked: list[str]
     pictures: Path
-    dashboard: str
+    api: PrefectApi
+
+    @property
+    def dashboard(self) -> str:
+        return self.api.url.removesuffix("/api")
 
     def shows(self, address: str, what: Locator, *, tab: str = "") -> None:
         """Load the page until this is in it: a request that a busy server refused leaves a hole in a page."""
@@ -72,6 +79,16 @@ class Seen(NamedTuple):
 
     def tab(self, name: str) -> None:
         self.page.locator(".p-tab", has_text=re.compile(f"^{name}")).click(timeout=_LOAD_MS)
+
+    def artifact(self, run: str, key: str) -> None:
+        """Open an artifact from its flow run's page."""
+        named = self.page.get_by_text(key, exact=True).first
+        self.shows(run, named, tab="Artifacts")
+        # The list drops what is not in view, and this tab begins at the window's end.
+        self.page.mouse.move(*_BELOW_THE_GRAPH)
+        self.page.mouse.wheel(0, _FAR)
+        named.click()
+        self.page.wait_for_url("**/artifacts/**")
 
     def deployment(self, flow: str, name: str) -> Locator:
         """The row of the list of deployments."""
@@ -98,7 +115,7 @@ def seen(installation: LocalInstallation, tmp_path: Path) -> Iterator[Seen]:
         page.add_locator_handler(
             page.locator(".p-toast").first, lambda toast: toast.get_by_role("button").first.click()
         )
-        yield Seen(page, asked, pictures, installation.here.dashboard)
+        yield Seen(page, asked, pictures, installation.here.api)
 
 
 def refuse_a_stream(installation: LocalInstallation, disk: str) -> None:
@@ -174,7 +191,7 @@ def field(page: Page, name: str) -> Locator:
 
 def its_streams_run_on_both_proxies(seen: Seen, job: str) -> None:
     page = seen.page
-    await_end(page, job)
+    await_end(seen, job)
     streams = page.get_by_role("link", name=_STREAM)
     seen.shows(job, streams.nth(5), tab="Subflow Runs")
     # Which proxy has which is no matter here: a stream that did not begin in time has moved.
@@ -182,27 +199,22 @@ def its_streams_run_on_both_proxies(seen: Seen, job: str) -> None:
     seen.picture("job")
 
 
-def await_end(page: Page, job: str) -> None:
-    """Load the job's page now and then until it says that the job is completed."""
+def await_end(seen: Seen, job: str) -> None:
+    """Until the job is completed; the page is left meanwhile, for to draw it takes more than the job does."""
+    seen.page.goto("about:blank")
     deadline = time.monotonic() + _JOB_SECONDS
-    completed = page.locator(".state-badge", has_text=re.compile("^Completed$")).first
-    while not completed.is_visible():
-        assert time.monotonic() < deadline, f"not completed: {page.locator('.state-badge').all_inner_texts()}"
-        page.goto(job)
-        page.wait_for_timeout(8000)
+    while (found := seen.api.ask("GET", f"/flow_runs/{job.rsplit('/', 1)[1]}"))["state_type"] != "COMPLETED":
+        assert time.monotonic() < deadline, f"not completed: {found['state']}"
+        time.sleep(2)
 
 
 def its_report_is_there(seen: Seen, job: str) -> None:
     page = seen.page
     seen.shows(job, page.get_by_text(re.compile("submitting flow run")).first)
-    seen.shows(job, page.get_by_text("backup-production", exact=True).first, tab="Artifacts")
-    page.get_by_text("backup-production", exact=True).first.click()
-    page.wait_for_url("**/artifacts/**")
+    seen.artifact(job, "backup-production")
     seen.shows(page.url, page.get_by_text("3 of 3 VMs have a recovery point").first)
     seen.picture("report")
-    seen.shows(job, page.get_by_text("backup-production-disks", exact=True).first, tab="Artifacts")
-    page.get_by_text("backup-production-disks", exact=True).first.click()
-    page.wait_for_url("**/artifacts/**")
+    seen.artifact(job, "backup-production-disks")
     seen.shows(page.url, page.get_by_text("shop-01-data").first)
     expect(page.get_by_text("FULL_FIRST").first).to_be_visible()
     seen.picture("report-disks")
