@@ -70,7 +70,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/flows/test_deployments.py tests/flows/test_child_runs.py tests/flows/test_cancelled_by_hand.py \
   tests/flows/test_watching.py tests/flows/test_register.py tests/demo/test_server.py tests/browser/test_dashboard.py
 
-processes: setup ## beside CI: jobs whose proxies, server or process die, freeze or are stopped
+processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --timeout 1800 --durations 20 $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
