@@ -74,9 +74,9 @@ def cut(*, when: When = "before") -> Interference:
 
 
 def kill(*, process: int, when: When = "before") -> Interference:
-    """Kill a process of this machine, the one that asks, by SIGKILL; without or with the effect of its request.
+    """Kill who asks, a process of this machine, by SIGKILL; its request takes effect before that or never.
 
-    One that has ended already is killed. ValueError for a number that means more than one process.
+    One that has ended is killed already. ValueError for a number that means more than one process.
     """
     if type(process) is not int or process < 2:
         raise ValueError(f"process is {process!r}, expected the id of one process")
