@@ -57,6 +57,10 @@ class Canaries:
         """Name and marks of the run, of the bystander."""
         self._place(self._name, self._bystander, self._tags)
 
+    def add_of_another_media(self) -> None:
+        """The very name that the run gave, once nothing else has it, with the marks of another media."""
+        self._place(self._name, self._source, self._marks(run=self._tags["vsa-run"], media="another-media"))
+
     def open_one(self) -> None:
         """Let others read one of them for as long as Azure allows."""
         self._place("being-read", self._bystander, self._tags)
@@ -145,12 +149,13 @@ class VhdCanaries:
 
 
 def place_canaries(world: World) -> Canaries | VhdCanaries:
-    """Canaries beside the first disk of the latest point, in the name of its run, which is over; of a managed
-    disk one that is being read, too."""
-    made = world.media.view().points[max(world.points)]
+    """Canaries beside the first disk of the first point, in the name of its run, which is over and has left
+    nothing; of a managed disk one that is being read, too."""
+    made = world.media.view().points[min(world.points)]
     disk = made.point.disks[0].disk
     if disk.kind is not DiskKind.MANAGED:
         return VhdCanaries(world, disk, made.run)
     canaries = Canaries(world, disk, made.run)
+    canaries.add_of_another_media()
     canaries.open_one()
     return canaries

@@ -39,7 +39,7 @@ class First(Enum):
 
 
 class Questions:
-    """Asked of a world of one VM that has been backed up; places its canaries."""
+    """Asked of a world of one VM that has been backed up twice; places its canaries."""
 
     def __init__(self, world: World) -> None:
         self._world = world

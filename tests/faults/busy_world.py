@@ -1,4 +1,4 @@
-"""A VM with two small disks that is at work and has been backed up once, for the faults of a job."""
+"""A VM with two small disks that is at work and has been backed up, for the faults of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class BusyWorld:
         self.world = World(control, folder)
         disks = {"os": random_bytes(3 * MIB, "os"), "data": random_bytes(MIB, "data")}
         self.world.add_vm(disks, kind=kind)
-        self.world.back_up()
+        for _ in range(2):
+            self.world.back_up()
         self.questions = Questions(self.world)
 
     def work(self, seed: object) -> dict[str, dict[str, bytes]]:

@@ -66,7 +66,7 @@ def test_killed_in_any_call(worlds: Iterator[BusyWorld]) -> None:
 def test_any_call_fails(worlds: Iterator[BusyWorld], error: VsaError, moment: Moment) -> None:
     name, calls = f"{error} {moment}", range(calls_of_a_job(next(worlds)))
     order = seeded(f"{name}: what comes first")
-    for number, busy in zip(chosen(name, calls, by_default=2, in_ci=20), worlds, strict=False):
+    for number, busy in zip(chosen(name, calls, by_default=1, in_ci=20), worlds, strict=False):
         held, world = busy.work(number), busy.world
         store = FaultyStore(FolderStore(world.folder / "media"), fail_call(number, moment, error))
         try:
