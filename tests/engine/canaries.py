@@ -82,7 +82,7 @@ class Canaries:
         made: Any = api.begin_create_or_update(group or self._world.group, name, body).result()
         identity = made.id.lower()
         (self._far if group else self.ids).add(identity)
-        self._world.theirs.add(identity)
+        self._world.strangers.add(identity)
         self._as_placed[identity] = self._rows()[identity]
 
     def _rows(self) -> dict[str, dict[str, Any]]:
@@ -127,14 +127,14 @@ class VhdCanaries:
     def _snap(self, name: str, metadata: dict[str, str]) -> None:
         self._world.control.advance_clock(BETWEEN_JOBS)
         made = self._blobs.get_blob_client(self._vhd.container, name).create_snapshot(metadata=metadata)
-        self._world.theirs.add(made["snapshot"])
+        self._world.strangers.add(made["snapshot"])
 
     def _make(self, container: str, name: str, metadata: dict[str, str]) -> None:
         self._blobs.get_blob_client(container, name).create_page_blob(SECTOR, metadata=metadata)
-        self._world.theirs.add(name)
+        self._world.strangers.add(name)
 
     def _rows(self) -> list[dict[str, Any]]:
-        theirs = self._world.theirs
+        theirs = self._world.strangers
         return [
             row
             for row in self._world.control.inventory()["blobs"]

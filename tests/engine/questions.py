@@ -96,5 +96,5 @@ class Questions:
     def _require_allowed_set(self) -> None:
         world = self._world
         world.require_no_leftovers()
-        assert world.all_snapshots - world.theirs == world.bases
+        assert world.all_snapshots - world.strangers == world.bases
         self._canaries.require_untouched()

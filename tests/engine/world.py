@@ -80,7 +80,7 @@ class World:
     vms: list[str] = field(default_factory=list)
     points: dict[int, dict[str, bytes]] = field(default_factory=dict)
     """For each point's slot, what every disk of its VM held."""
-    theirs: set[str] = field(default_factory=set)
+    strangers: set[str] = field(default_factory=set)
     """What others made that looks like ours: ids of snapshots, moments of blob snapshots, names of blobs."""
     jobs: int = 0
 
@@ -328,7 +328,7 @@ class World:
         assert snapshots == bases, f"left: {snapshots - bases}, lost: {bases - snapshots}"
         inventory = self.control.inventory()
         for row in [*inventory["snapshots"], *inventory["disks"]]:
-            ours = self._is_mine(row["id"]) and row["id"].lower() not in self.theirs
+            ours = self._is_mine(row["id"]) and row["id"].lower() not in self.strangers
             assert not (row["grant_open"] and ours), f"a grant is open: {row['id']}"
         assert self.staging_blobs == []
 
@@ -351,7 +351,7 @@ class World:
             for row in inventory["blobs"]
             if row["snapshot"] and row["metadata"].get("vsa_media") == self.media.id
         }
-        return (managed | blobs) - self.theirs
+        return (managed | blobs) - self.strangers
 
     @property
     def all_snapshots(self) -> set[str]:
@@ -364,7 +364,7 @@ class World:
     @property
     def staging_blobs(self) -> list[str]:
         names = [row["name"] for row in self.control.inventory()["blobs"] if self._is_staged(row)]
-        return [name for name in names if name not in self.theirs]
+        return [name for name in names if name not in self.strangers]
 
     def _is_here(self, blob: dict[str, Any]) -> bool:
         return blob["account"] in (self.account(STANDARD_VHD), self.account(PREMIUM_VHD))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,9 @@ from vsa.transfer.backup_job import BackupJob
 
 WISH = 2
 """Seconds that a throttled caller is told to wait, more than it would by itself. Signing in really waits."""
+
+
+CALM_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,18 @@ def die(world: World, scene: Scene, fault: Fault, call: int) -> bool:
     die_in = partial(run_until_killed, world.control.state, call, fault.options)
     process = in_another_process(world, die_in, by=scene.by)
     process.join()
+    await_calm(world)
     world.control.clear_faults()
     assert process.exitcode in (-signal.SIGKILL, 0), process.exitcode
     return process.exitcode != 0
+
+
+def await_calm(world: World) -> None:
+    """Let Azure serve what other threads of a dead process had asked of it."""
+    served = 0
+    while (last := last_request(world)) != served:
+        served = last
+        time.sleep(CALM_SECONDS)
 
 
 def run_until_killed(azsim: Path, call: int, options: dict[str, Any], job: BackupJob) -> None:
