@@ -29,7 +29,7 @@ class Control:
 
     def __init__(self, state: Path | str, *, timeout: float = 600.0) -> None:
         self._connection: http.client.HTTPSConnection | None = None
-        self._state = Path(state)
+        self.state = Path(state)
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connected_to: dict[str, str] = {}
@@ -37,10 +37,10 @@ class Control:
     @property
     def endpoint(self) -> dict[str, str]:
         """base_url, ca_file, tenant, client_id, client_secret_file and subscription."""
-        path = self._state / "endpoint.json"
+        path = self.state / "endpoint.json"
         if not path.exists():
             raise ControlError(
-                f"no {path}: start the simulation with `python -m azsim serve --state {self._state}`"
+                f"no {path}: start the simulation with `python -m azsim serve --state {self.state}`"
             )
         return cast(dict[str, str], json.loads(path.read_text()))
 
@@ -186,7 +186,7 @@ class Control:
 
     def _call(self, operation: str, /, **arguments: Any) -> Any:
         endpoint = self.endpoint
-        headers = {"x-azsim-key": (self._state / "control.key").read_text()}
+        headers = {"x-azsim-key": (self.state / "control.key").read_text()}
         body = json.dumps(arguments)
         try:
             with self._lock:

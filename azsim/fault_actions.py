@@ -7,7 +7,10 @@ and loses the answer, the case that retries must survive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
@@ -70,14 +73,36 @@ def cut(*, when: When = "before") -> Interference:
     return interfere
 
 
+def kill(*, process: int, when: When = "before") -> Interference:
+    """Kill who asks, a process of this machine, by SIGKILL; its request takes effect before that or never.
+
+    One that has ended is killed already. ValueError for a number that means more than one process.
+    """
+    if type(process) is not int or process < 2:
+        raise ValueError(f"process is {process!r}, expected the id of one process")
+
+    async def interfere(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        if when == "after":
+            await app(scope, receive, _discard)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        scope["extensions"][ABORT]()
+        await _disconnected(receive)
+
+    return interfere
+
+
 def truncate(*, bytes: int) -> Interference:
-    """Send the whole header and `bytes` of the body, then end the connection."""
+    """Send the whole header and `bytes` of the body, then end the connection; below 0, so many of its last
+    bytes are missing. An empty body stays whole."""
 
     async def interfere(app: App, scope: Scope, receive: Receive, send: Send) -> None:
         left = bytes
 
         async def send_part(message: Message) -> None:
             nonlocal left
+            if message["type"] == "http.response.start" and bytes < 0:
+                left = max(0, _length(message) + bytes)
             if message["type"] == "http.response.body":
                 part = message.get("body", b"")[:left]
                 left -= len(part)
@@ -148,6 +173,7 @@ def expire_access() -> Interference:
 ACTIONS: dict[str, Callable[..., Interference]] = {
     "status": answer_status,
     "cut": cut,
+    "kill": kill,
     "truncate": truncate,
     "corrupt": corrupt,
     "delay": delay,
@@ -155,6 +181,11 @@ ACTIONS: dict[str, Callable[..., Interference]] = {
     "advance_clock": advance_clock,
     "expire_access": expire_access,
 }
+
+
+def _length(start: Message) -> int:
+    """The length of the body that an answer announces."""
+    return next((int(value) for name, value in start["headers"] if name.lower() == b"content-length"), 0)
 
 
 async def _discard(_message: Message) -> None:

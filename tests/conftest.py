@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.soak import SEED
 
+# Their asserts, too, say what they found.
+pytest.register_assert_rewrite("tests.engine", "tests.faults")
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +126,57 @@ def test_a_truncated_body_is_shorter_than_its_header_says(azure: Azure, url: str
     assert fetch(azure, url, 0, 65535)[2] == b"a" * 65536
 
 
+def test_a_body_can_lack_its_last_bytes_alone(azure: Azure, url: str) -> None:
+    azure.control.add_fault("truncate", plane="blob", method="GET", bytes=-1)
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        fetch(azure, url, 0, 65535)
+    assert (caught.value.partial, caught.value.expected) == (b"a" * 65535, 1)
+
+
+def test_an_answer_of_the_control_plane_can_be_torn(
+    once: Azure, group: str, has_disk: Callable[..., m.Disk]
+) -> None:
+    disk = has_disk()
+    for count in (0, 40, -1):
+        once.control.add_fault("truncate", plane="arm", method="GET", path="/disks/", bytes=count)
+        with pytest.raises(CONNECTION_LOST):
+            once.compute.disks.get(group, disk.name)
+    assert once.compute.disks.get(group, disk.name).name == disk.name
+
+
+DELETE_AND_WAIT = """
+import http.client, ssl, sys
+host, path, token, ca = sys.argv[1:]
+connection = http.client.HTTPSConnection(host, context=ssl.create_default_context(cafile=ca))
+connection.request("DELETE", path, headers={"authorization": f"Bearer {token}"})
+connection.getresponse()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_asks_can_be_killed_without_or_with_the_effect(
+    azsim_process: AzsimProcess, azure: Azure, group: str, has_disk: Callable[..., m.Disk], when: str
+) -> None:
+    disk = has_disk()
+    base = azsim_process.endpoint["base_url"]
+    token = azure.credential.get_token(f"{base}/.default").token
+    path = f"{disk.id}?api-version=2024-03-02"
+    # It waits for its first line of input, so that the rule can name it before it asks.
+    script = f"import sys; sys.stdin.readline()\n{DELETE_AND_WAIT}"
+    command = [sys.executable, "-c", script, urlsplit(base).netloc, path, token, azure.ca]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as process:
+        azure.control.add_fault(
+            "kill", method="DELETE", path=f"/disks/{disk.name}", process=process.pid, when=when
+        )
+        process.communicate("go\n", timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    if when == "before":
+        assert azure.compute.disks.get(group, disk.name).id == disk.id
+    else:
+        with pytest.raises(ResourceNotFoundError):
+            azure.compute.disks.get(group, disk.name)
+
+
 def test_a_corrupt_byte_is_just_one(azure: Azure, url: str) -> None:
     azure.control.add_fault("corrupt", plane="blob", method="GET", position=70)
     status, _, body = fetch(azure, url, 0, 511)
@@ -194,6 +248,8 @@ def test_a_rule_by_chance_repeats_with_its_seed(azure: Azure, url: str) -> None:
         ({"action": "explode"}, "action is 'explode'"),
         ({"action": "cut", "plane": "moon"}, "plane is 'moon'"),
         ({"action": "truncate"}, "bytes"),
+        ({"action": "kill", "process": -1}, "the id of one process"),
+        ({"action": "kill", "process": 1}, "the id of one process"),
         ({"action": "cut", "path": "("}, "fault rule 'cut'"),
     ],
 )

@@ -13,6 +13,7 @@ from tests.processes import PROCESSES
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 from vsa.media.store import Store
+from vsa.model import Method
 from vsa.subclient import Subclient
 from vsa.transfer.backup_job import BackupJob
 
@@ -33,6 +34,7 @@ class Order:
     media: str
     vms: tuple[str, ...]
     around: Callable[[Store], Store]
+    by: Method | None
 
     def carry_out(self) -> None:
         job = self.kind_of_job(
@@ -42,6 +44,7 @@ class Order:
             media=Media(self.around(FolderStore(Path(self.media))), write=True),
             proxies=PROXIES,
             scratch=self.scratch,
+            method=self.by,
         )
         self.act(job)
 
@@ -52,10 +55,11 @@ def in_another_process(
     *,
     kind_of_job: type[BackupJob] = BackupJob,
     around: Callable[[Store], Store] = as_it_is,
+    by: Method | None = None,
 ) -> BaseProcess:
     """Start a process that makes the world's next job and acts on it; all types are found by their names.
 
-    `around` wraps the store of the world's media.
+    `around` wraps the store of the world's media; `by` overrides the subclient's method.
     """
     identity, scratch = world.begin_job()
     order = Order(
@@ -67,6 +71,7 @@ def in_another_process(
         media=world.media.location,
         vms=tuple(world.vms),
         around=around,
+        by=by,
     )
     process = PROCESSES.Process(target=order.carry_out)
     process.start()

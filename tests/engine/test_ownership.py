@@ -28,12 +28,7 @@ from vsa.stop import Stop
 
 def all_snapshots(world: World) -> set[str]:
     """Every snapshot of this world's disks, whoever made it."""
-    inventory = world.control.inventory()
-    group = f"/{world.group}/"
-    managed = {row["id"].lower() for row in inventory["snapshots"] if group in row["id"].lower()}
-    accounts = {world.account(kind) for kind in (STANDARD_VHD, PREMIUM_VHD)}
-    blobs = {row["snapshot"] for row in inventory["blobs"] if row["snapshot"] and row["account"] in accounts}
-    return managed | blobs
+    return world.all_snapshots
 
 
 def snapshot_by_others(world: World, name: str, tags: dict[str, str]) -> None:

@@ -80,6 +80,8 @@ class World:
     vms: list[str] = field(default_factory=list)
     points: dict[int, dict[str, bytes]] = field(default_factory=dict)
     """For each point's slot, what every disk of its VM held."""
+    strangers: set[str] = field(default_factory=set)
+    """What others made that looks like ours: ids of snapshots, moments of blob snapshots, names of blobs."""
     jobs: int = 0
 
     def __post_init__(self) -> None:
@@ -322,10 +324,12 @@ class World:
 
     def require_no_leftovers(self) -> None:
         """The snapshots of our disks are those that the log names as bases; no grant, no staging blob."""
-        assert self.snapshots == self.bases
+        snapshots, bases = self.snapshots, self.bases
+        assert snapshots == bases, f"left: {snapshots - bases}, lost: {bases - snapshots}"
         inventory = self.control.inventory()
         for row in [*inventory["snapshots"], *inventory["disks"]]:
-            assert not (row["grant_open"] and self._is_mine(row["id"])), f"a grant is open: {row['id']}"
+            ours = self._is_mine(row["id"]) and row["id"].lower() not in self.strangers
+            assert not (row["grant_open"] and ours), f"a grant is open: {row['id']}"
         assert self.staging_blobs == []
 
     @property
@@ -335,7 +339,7 @@ class World:
 
     @property
     def snapshots(self) -> set[str]:
-        """Everything in Azure that carries this media's mark, by the same names."""
+        """Everything in Azure that carries this media's mark and is not others', by the same names."""
         inventory = self.control.inventory()
         managed = {
             row["id"].lower()
@@ -347,10 +351,23 @@ class World:
             for row in inventory["blobs"]
             if row["snapshot"] and row["metadata"].get("vsa_media") == self.media.id
         }
+        return (managed | blobs) - self.strangers
+
+    @property
+    def all_snapshots(self) -> set[str]:
+        """Every snapshot of this world's disks, whoever made it, by the same names."""
+        inventory = self.control.inventory()
+        managed = {row["id"].lower() for row in inventory["snapshots"] if self._is_mine(row["id"])}
+        blobs = {row["snapshot"] for row in inventory["blobs"] if row["snapshot"] and self._is_here(row)}
         return managed | blobs
 
     @property
     def staging_blobs(self) -> list[str]:
-        accounts = {self.account(STANDARD_VHD), self.account(PREMIUM_VHD)}
-        blobs = self.control.inventory()["blobs"]
-        return [row["name"] for row in blobs if row["account"] in accounts and row["container"] != "vhds"]
+        names = [row["name"] for row in self.control.inventory()["blobs"] if self._is_staged(row)]
+        return [name for name in names if name not in self.strangers]
+
+    def _is_here(self, blob: dict[str, Any]) -> bool:
+        return blob["account"] in (self.account(STANDARD_VHD), self.account(PREMIUM_VHD))
+
+    def _is_staged(self, blob: dict[str, Any]) -> bool:
+        return self._is_here(blob) and blob["container"] != "vhds"

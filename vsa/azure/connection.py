@@ -43,7 +43,8 @@ class StorageAccount:
 class AzureConnection:
     """One subscription and one identity. Without a client secret the identity comes from the machine.
 
-    The SDK's clients repeat nothing: `vsa.stop.again` does, which hears a stop and honours Retry-After.
+    The SDK's clients repeat nothing: `vsa.stop.again` does, which hears a stop and honours Retry-After. But
+    signing in repeats by itself, deaf to a stop: its errors do not tell what may pass, or when.
 
     `base_url`, `authority` and `ca_file` are for sovereign clouds, private endpoints and simulations;
     left empty they are those of the public cloud.

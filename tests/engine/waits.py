@@ -1,0 +1,29 @@
+"""The engine's waits in virtual time: the clock of the simulated Azure is advanced, and nothing sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from azsim.control import Control
+from vsa.stop import Stop
+
+
+@contextmanager
+def virtual_waits(control: Control) -> Iterator[list[float]]:
+    """For the length of a block, of this process alone; gives the seconds of every wait, in their order.
+
+    What the SDK waits for by itself is real: between polls, and where signing in is throttled.
+    """
+    waits: list[float] = []
+
+    def wait(stop: Stop, seconds: float) -> None:
+        waits.append(seconds)
+        stop.check()
+        control.advance_clock(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stop, "wait", wait)
+        yield waits
