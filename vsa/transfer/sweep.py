@@ -141,9 +141,7 @@ class Sweep:
         sight = self._look.at(touched.values())
         scene = self._scene(self.media.view(), plan.dead, plan.left_alone)
         left = {item.identity for item in _leftovers(sight, scene)}
-        remaining = tuple(
-            item for item in plan.leftovers if item.identity in left or item.disk.key in sight.unseen
-        )
+        remaining = tuple(item for item in plan.leftovers if item.identity in left or sight.is_unseen(item))
         return SweepReport(
             plan=plan,
             ended_at=self.now(),
