@@ -53,6 +53,7 @@ from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 from vsa.transfer.report import job_result
+from vsa.transfer.signs import SignsOfLife
 
 Carry = Callable[[StreamOrder], DiskBackup]
 """Has a stream carried out, here or elsewhere."""
@@ -123,6 +124,7 @@ class BackupJob:
         self.now = now
         self.random = random
         self.started_at = now()
+        self.signs = SignsOfLife(media, now=now)
         self._first_slot = media.view().head
         self._sharing = media.sharing(Offer(subclient.deduplication))
         self._slots = {
@@ -234,11 +236,13 @@ class BackupJob:
     # Stage 7
 
     def create_snapshots(self, run: runs.Run) -> tuple[SnapshotRef, ...]:
-        """Clear what dead runs left on these disks, write the intent, snapshot all disks together."""
+        """Clear what dead runs left on these disks, write the intent and a first sign of life, snapshot all
+        disks together."""
         env = self._environment
         for disk in run.disks:
             make_room(disk, env)
         runs.begin(run, env)
+        self.signs.begin(run.id)
         return runs.create_snapshots(run, env)
 
     def stage(self, run: runs.Run, disk: SourceDisk, snapshot: SnapshotRef) -> str | None:
@@ -350,7 +354,10 @@ class BackupJob:
 
     def release(self, run: runs.Run) -> tuple[str, ...]:
         """Remove the run's snapshots, grants and staging blobs but for the bases; returns what is pending."""
-        return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
+        try:
+            return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
+        finally:
+            self.signs.end(run.id)
 
     def release_all(self) -> tuple[str, ...]:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
