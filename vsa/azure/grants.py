@@ -17,6 +17,7 @@ from azure.mgmt.compute import models
 
 from vsa.azure.accounts import StorageAccounts
 from vsa.azure.blob_address import BlobAddress
+from vsa.azure.budget import cleaning
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.operations import finished
@@ -213,7 +214,8 @@ def revoke(connection: AzureConnection, ref: SnapshotName) -> None:
 
     A stop does not keep this from happening: it is part of cleaning up.
     """
-    again(lambda: end_access(connection, ref), stop=Stop())
+    with cleaning():
+        again(lambda: end_access(connection, ref), stop=Stop())
 
 
 def end_access(connection: AzureConnection, ref: SnapshotName) -> None:

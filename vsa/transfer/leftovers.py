@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from vsa.azure.budget import cleaning
 from vsa.azure.grants import end_access
 from vsa.azure.marks import FoundSnapshot
 from vsa.azure.snapshots import snapshots_of
@@ -105,7 +106,8 @@ def _tried(clear: Callable[[], Kept], *, stop: Stop) -> Kept:
                 raise error
 
     try:
-        again(once, stop=stop)
+        with cleaning():
+            again(once, stop=stop)
     except TryAgainLater:
         if not kept.errors:
             raise
@@ -125,7 +127,8 @@ def release_base(base: SnapshotName, disk: str, env: RunEnvironment) -> str:
 def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
     """What of ended runs is still there; empty if that cannot be found out either."""
     try:
-        texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
+        with cleaning():
+            texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
     except VsaError:
         return ""
     return f"; still there: {', '.join(texts)}" if texts else ""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from vsa.azure.budget import cleaning
 from vsa.azure.disks import is_of_subscription
 from vsa.azure.marks import FoundSnapshot, ours_among
 from vsa.azure.snapshots import ManagedSnapshots, snapshots_of
@@ -71,16 +72,18 @@ class Look:
     def everywhere(self, intents: Collection[Intent]) -> Sight:
         """At the whole subscription; `intents` are those of the open runs."""
         sight = Sight()
-        known = self._here(known_disks(self._media, intents), sight)
-        sight.disks.update(known)
-        self._at_managed(known, sight)
-        self._at_vhds(known, sight)
+        with cleaning():
+            known = self._here(known_disks(self._media, intents), sight)
+            sight.disks.update(known)
+            self._at_managed(known, sight)
+            self._at_vhds(known, sight)
         return sight
 
     def at(self, disks: Iterable[SourceDisk]) -> Sight:
         """At these disks alone, as the jobs do."""
         sight = Sight()
-        self._at(disks, sight)
+        with cleaning():
+            self._at(disks, sight)
         return sight
 
     def _here(self, disks: Disks, sight: Sight) -> Disks:
