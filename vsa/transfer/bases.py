@@ -46,6 +46,12 @@ def bases_to_release(
             yield ReleasedBase(base=base, reason=reason)
 
 
+def base_disk(view: View, disk_key: str) -> SourceDisk:
+    """The disk as the point that named its base saw it."""
+    slot, _ = view.bases()[disk_key]
+    return next(item.disk for item in view.points[slot].point.disks if item.disk.key == disk_key)
+
+
 def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Estate) -> str:
     """Why the subclient will not compare with the base again; empty if it may."""
     identified = estate.identified.get(client)
