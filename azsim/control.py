@@ -91,6 +91,22 @@ class Control:
     def set_disk_properties(self, disk: str, **properties: Any) -> None:
         self._call("set_disk_properties", disk=disk, properties=properties)
 
+    def move_disk(self, disk: str, resource_group: str) -> Result:
+        """Another resource group: another id and the same unique id. Returns the new id."""
+        return self._result("move_disk", disk=disk, resource_group=resource_group)
+
+    def take_snapshots(self, disk: str, count: int) -> None:
+        """Leave incremental snapshots of a managed disk, as if somebody had taken them over days."""
+        self._call("take_snapshots", disk=disk, count=count)
+
+    def close_account(self, account: str, *, closed: bool = True) -> None:
+        """Close a storage account's firewall to everybody, or open it."""
+        self._call("close_account", account=account, closed=closed)
+
+    def regenerate_keys(self, account: str) -> None:
+        """Replace both keys of a storage account, and with them end every SAS that they signed."""
+        self._call("regenerate_keys", account=account)
+
     def delete_snapshot(self, snapshot: str) -> None:
         self._call("delete_snapshot", snapshot=snapshot)
 
