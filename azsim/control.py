@@ -116,6 +116,10 @@ class Control:
     def move_vm(self, vm: str, *, resource_group: str | None = None, name: str | None = None) -> Result:
         return self._result("move_vm", vm=vm, resource_group=resource_group, name=name)
 
+    def recreate_vm(self, vm: str, *, name: str) -> Result:
+        """Delete a VM and make another of its disks; returns both `vmId`s."""
+        return self._result("recreate_vm", vm=vm, name=name)
+
     def power(self, vm: str, state: str) -> None:
         self._call("power", vm=vm, state=state)
 

@@ -58,6 +58,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "delete_snapshot": estate.delete_snapshot,
     "delete_vm": estate.delete_vm,
     "move_vm": estate.move_vm,
+    "recreate_vm": estate.recreate_vm,
     "power": estate.power,
     "tag": estate.tag,
     "close_access": estate.close_access,

@@ -158,6 +158,25 @@ def move_vm(
     return {"id": str(target)}
 
 
+def recreate_vm(simulation: Simulation, vm: str, name: str) -> dict[str, str]:
+    """What people do to rename a VM, which Azure cannot: delete it and make another of the same disks."""
+    with simulation.lock:
+        machine = find_vm(simulation, vm)
+        target = dataclasses.replace(machine.id, name=name)
+        if simulation.resources.find(target) is not None:
+            raise ValueError(f"VM {target} exists already")
+        simulation.machines.remove(machine)
+        after = simulation.machines.create(
+            target,
+            location=machine.location,
+            size=machine.properties["hardwareProfile"]["vmSize"],
+            storage_profile=machine.properties["storageProfile"],
+            tags=machine.wire.get("tags"),
+            power=machine.sim["power"],
+        )
+    return {"before": machine.properties["vmId"], "after": after.properties["vmId"]}
+
+
 def power(simulation: Simulation, vm: str, state: str) -> None:
     """Make a VM running, stopped or deallocated."""
     with simulation.lock:
