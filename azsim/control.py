@@ -95,9 +95,14 @@ class Control:
         """Another resource group: another id and the same unique id. Returns the new id."""
         return self._result("move_disk", disk=disk, resource_group=resource_group)
 
-    def take_snapshots(self, disk: str, count: int) -> None:
-        """Leave incremental snapshots of a managed disk, as if somebody had taken them over days."""
-        self._call("take_snapshots", disk=disk, count=count)
+    def take_snapshots(self, disk: str, count: int, *, resource_group: str) -> list[str]:
+        """Leave incremental snapshots of a managed disk, as if somebody had taken them over days; their ids."""
+        arguments = {"disk": disk, "count": count, "resource_group": resource_group}
+        return cast(list[str], self._call("take_snapshots", **arguments))
+
+    def delete_snapshots(self, *, resource_group: str) -> None:
+        """Delete all snapshots of a resource group that nobody reads."""
+        self._call("delete_snapshots", resource_group=resource_group)
 
     def close_account(self, account: str, *, closed: bool = True) -> None:
         """Close a storage account's firewall to everybody, or open it."""

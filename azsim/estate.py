@@ -103,11 +103,20 @@ def move_disk(simulation: Simulation, disk: str, resource_group: str) -> dict[st
     return {"id": str(target)}
 
 
-def take_snapshots(simulation: Simulation, disk: str, count: int) -> None:
-    """Leave so many incremental snapshots of a managed disk in its resource group, as if somebody had taken
-    them over days."""
+def take_snapshots(simulation: Simulation, disk: str, count: int, resource_group: str) -> list[str]:
+    """Leave so many incremental snapshots of a managed disk in a resource group, as if somebody had taken them
+    over days; returns their ids."""
     with simulation.lock:
-        simulation.snapshots.take_over_days(find_resource(simulation, DISK, disk), count)
+        resource = find_resource(simulation, DISK, disk)
+        simulation.resources.ensure_group(simulation.subscription, resource_group, resource.location)
+        return simulation.snapshots.take_over_days(resource, count, resource_group)
+
+
+def delete_snapshots(simulation: Simulation, resource_group: str) -> None:
+    """Delete all snapshots of a resource group that nobody reads."""
+    with simulation.lock:
+        for snapshot in list(simulation.resources.all(SNAPSHOT, simulation.subscription, resource_group)):
+            simulation.snapshots.remove(snapshot)
 
 
 def close_account(simulation: Simulation, account: str, closed: bool) -> None:

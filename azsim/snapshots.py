@@ -78,12 +78,16 @@ class Snapshots:
         self._pages.delete(snapshot.sim["version"])
         self._resources.delete(snapshot.id)
 
-    def take_over_days(self, disk: Resource, count: int) -> None:
+    def take_over_days(self, disk: Resource, count: int, group: str) -> list[str]:
         """So many incremental snapshots of a disk, without regard to how fast Azure would have taken them."""
-        for number in range(count):
-            name = ResourceId(disk.id.subscription, disk.id.group, SNAPSHOT, f"{disk.id.name}-{number}")
+        names = [
+            ResourceId(disk.id.subscription, group, SNAPSHOT, f"{disk.id.name}-{number}")
+            for number in range(count)
+        ]
+        for name in names:
             call = Call("PUT", name, {"properties": {}}, {})
             self._resources.put(self._taken(call, disk, incremental=True))
+        return [str(name) for name in names]
 
     def shown(self, snapshot: Resource) -> Wire:
         return self._shown(snapshot, {})
