@@ -96,7 +96,7 @@ class Control:
         return self._result("move_disk", disk=disk, resource_group=resource_group)
 
     def take_snapshots(self, disk: str, count: int, *, resource_group: str) -> list[str]:
-        """Leave incremental snapshots of a managed disk, as if somebody had taken them over days; their ids."""
+        """Leave incremental snapshots of a managed disk, as if taken over days; returns their ids."""
         arguments = {"disk": disk, "count": count, "resource_group": resource_group}
         return cast(list[str], self._call("take_snapshots", **arguments))
 

@@ -104,8 +104,8 @@ def move_disk(simulation: Simulation, disk: str, resource_group: str) -> dict[st
 
 
 def take_snapshots(simulation: Simulation, disk: str, count: int, resource_group: str) -> list[str]:
-    """Leave so many incremental snapshots of a managed disk in a resource group, as if somebody had taken them
-    over days; returns their ids."""
+    """Leave so many incremental snapshots of a managed disk in a resource group, as if somebody had taken
+    them over days; returns their ids."""
     with simulation.lock:
         resource = find_resource(simulation, DISK, disk)
         simulation.resources.ensure_group(simulation.subscription, resource_group, resource.location)

@@ -288,7 +288,9 @@ def test_a_disk_that_moves_to_another_group_is_the_same_disk_under_another_id(
     assert all(f"/{group}-elsewhere/".lower() in disk.lower() for disk in named)
 
 
-def test_a_vm_that_was_made_again_of_its_disks_is_another_one(azure: Azure, group: str, has_vm: MakesVm) -> None:
+def test_a_vm_that_was_made_again_of_its_disks_is_another_one(
+    azure: Azure, group: str, has_vm: MakesVm
+) -> None:
     vm = has_vm(data_disks=1, tags={"tier": "gold"})
     ids = azure.control.recreate_vm(str(vm.id), name=f"{vm.name}-again")
     with pytest.raises(ResourceNotFoundError):

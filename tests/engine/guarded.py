@@ -1,4 +1,4 @@
-"""A VM that was backed up once and stands among snapshots of others; what must hold whatever happens to it."""
+"""A VM that was backed up once, among snapshots of others; what must hold whatever happens to it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ class Guarded:
 
     def __init__(self, world: World, kind: str = MANAGED, *, size: int = MIB, alone: bool = True) -> None:
         self.world = world
-        self.vm = world.add_vm(
-            {"os": random_bytes(MIB, "os"), "data": random_bytes(size, "data")}, kind=kind
-        )
+        self.vm = world.add_vm({"os": random_bytes(MIB, "os"), "data": random_bytes(size, "data")}, kind=kind)
         if not alone:
             world.add_vm({"stays": random_bytes(MIB, "stays")}, kind=kind)
         assert world.back_up().result is Result.COMPLETED
         self._managed = [Canaries(world, self.disk("data"), RUN)] if kind == MANAGED else []
-        self._blobs = set() if kind == MANAGED else self._blob_canaries()
-        world.strangers |= self._blobs.union(*(canaries.everywhere for canaries in self._managed))
+        self.blobs = set() if kind == MANAGED else self._blob_canaries()
+        world.strangers |= self.blobs.union(*(canaries.everywhere for canaries in self._managed))
         world.write("os", 0, random_bytes(512, "changed"))
         world.write("data", size // 2, random_bytes(512, "changed"))
 
@@ -51,15 +49,15 @@ class Guarded:
         for canaries in self._managed:
             beside = f"/{self.world.group}/"
             canaries.require_alone(*(base for base in self.world.bases if beside in base))
-        if self._blobs:
+        if self.blobs:
             accounts = {self.world.account(kind) for kind in (STANDARD_VHD, PREMIUM_VHD)}
             blobs = self.world.control.inventory()["blobs"]
             there = {row["snapshot"] for row in blobs if row["snapshot"] and row["account"] in accounts}
-            assert there == self._blobs | self.world.bases
+            assert there == self.blobs | self.world.bases
 
     def require_good(self, reasons: Mapping[str, Reason] | None = None, **options: object) -> JobEntry:
-        """The next job is an ordinary one and reads its disks for these `reasons`, by default all by CBT; every
-        point ever made restores, and nothing is left."""
+        """The next job is an ordinary one and reads its disks for these `reasons`, by default all by CBT;
+        every point ever made restores, and nothing is left."""
         report = self.world.back_up(**options)
         assert report.result is Result.COMPLETED, report
         expected = dict.fromkeys(self.world.disks(report), Reason.CBT) | dict(reasons or {})

@@ -1,6 +1,6 @@
-"""Bases, snapshots, keys, networks, regions and rights that go while a job needs them, and clocks that are wrong.
+"""Bases, snapshots, keys, networks, regions and rights that go while a job needs them; clocks that are wrong.
 
-Whatever goes comes back in the end, as after somebody has done what the error says: then the next job is normal.
+Whatever goes comes back in the end, as after somebody has done what the error says: the next job is normal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine.guarded import Guarded, lost
 from tests.engine.test_faults_data_plane import LIST, READ, SIZE, diff_of
-from tests.engine.world import KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
+from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.soak import only_in_ci
 from vsa.media.entries import JobEntry, Result
 from vsa.model import Reason
@@ -25,6 +25,14 @@ KNOWN_RUN = "d" * 16
 SIGNED = {"plane": "blob", "header": "authorization"}
 """Requests that are signed with an account's key."""
 
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "snapshot": {"plane": "arm", "method": "PUT", "path": "/snapshots/"},
+    "grant": {"plane": "arm", "method": "POST", "path": "begingetaccess"},
+    "read": READ,
+    "revoke": {"plane": "arm", "method": "POST", "path": "endgetaccess", "skip": 2},
+}
+WITHOUT_RIGHTS: dict[str, Any] = {"status": 403, "code": "AuthorizationFailed"}
+
 
 class Known(BackupJob):
     """Its run has an id that tests know beforehand."""
@@ -34,7 +42,9 @@ class Known(BackupJob):
 
 
 @contextmanager
-def from_then_on(world: World, trigger: dict[str, Any], match: dict[str, Any], **status: Any) -> Iterator[None]:
+def from_then_on(
+    world: World, trigger: dict[str, Any], match: dict[str, Any], **status: Any
+) -> Iterator[None]:
     """Once a request of the first kind has come, every one of the second kind that comes later is refused."""
     rule = {"action": "status", "match": match, "times": None, **status}
     with world.fault("run", **trigger, operation="add_fault", arguments=rule):
@@ -96,7 +106,9 @@ class TestKeysAndClocks:
             guarded.require_good()
 
     @pytest.mark.parametrize("kind", VHDS)
-    def test_a_service_whose_clock_is_a_day_ahead_of_ours_is_read_at_once(self, world: World, kind: str) -> None:
+    def test_a_service_whose_clock_is_a_day_ahead_of_ours_is_read_at_once(
+        self, world: World, kind: str
+    ) -> None:
         guarded = Guarded(world, kind)
         world.control.advance_clock(86_400)
         since = world.control.requests()[-1]["number"]
@@ -105,8 +117,8 @@ class TestKeysAndClocks:
         assert refused == []
 
     def test_a_machine_whose_clock_is_wrong_is_told_so(self, world: World) -> None:
-        """The blob service takes no request that was signed more than fifteen minutes ago (REST "Authorize with
-        Shared Key")."""
+        """The blob service takes no request that was signed more than fifteen minutes ago (REST "Authorize
+        with Shared Key")."""
         guarded = Guarded(world, STANDARD_VHD)
         with world.fault("status", **SIGNED, times=None, status=403, code="AuthenticationFailed"):
             message = world.back_up().vms[0].error
@@ -123,7 +135,9 @@ class TestNetworks:
     ) -> None:
         guarded = Guarded(world, kind)
         account = world.account(kind)
-        trigger = {"snapshot": {"plane": "blob", "method": "PUT", "query": "comp=snapshot"}, "read": READ}[moment]
+        trigger = {"snapshot": {"plane": "blob", "method": "PUT", "query": "comp=snapshot"}, "read": READ}[
+            moment
+        ]
         close = {"operation": "close_account", "arguments": {"account": account, "closed": True}}
         with world.fault("run", **trigger, **close):
             report = world.back_up()
@@ -149,20 +163,12 @@ class TestNetworks:
 
 
 class TestRights:
-    TRIGGERS: dict[str, dict[str, Any]] = {
-        "snapshot": {"plane": "arm", "method": "PUT", "path": "/snapshots/"},
-        "grant": {"plane": "arm", "method": "POST", "path": "begingetaccess"},
-        "read": READ,
-        "revoke": {"plane": "arm", "method": "POST", "path": "endgetaccess", "skip": 2},
-    }
-    GONE = {"status": 403, "code": "AuthorizationFailed"}
-
     @pytest.mark.parametrize(
         "moment", ["snapshot", pytest.param("grant", marks=only_in_ci), "read", "revoke"]
     )
     def test_all_rights_are_gone_from_one_request_on(self, world: World, moment: str) -> None:
         guarded = Guarded(world)
-        with from_then_on(world, self.TRIGGERS[moment], {"plane": "arm"}, **self.GONE):
+        with from_then_on(world, TRIGGERS[moment], {"plane": "arm"}, **WITHOUT_RIGHTS):
             report = world.back_up()
             if moment == "revoke":
                 assert report.vms[0].point is not None
@@ -177,7 +183,7 @@ class TestRights:
     def test_the_right_to_list_an_accounts_keys_goes_in_mid_job(self, world: World, kind: str) -> None:
         guarded = Guarded(world, kind)
         trigger = {"plane": "blob", "method": "PUT", "query": "comp=snapshot"}
-        with from_then_on(world, trigger, {"plane": "arm", "path": "/listKeys$"}, **self.GONE):
+        with from_then_on(world, trigger, {"plane": "arm", "path": "/listKeys$"}, **WITHOUT_RIGHTS):
             report = world.back_up()
             message = lost(report, guarded.vm)
             assert f"list keys of storage account {world.account(kind)}" in message

@@ -111,7 +111,9 @@ def test_a_disk_that_grows_before_its_snapshot_is_backed_up_at_its_new_size(
     assert world.reasons(report)["data"] is Reason.CBT
     point = report.vms[0].point or -1
     world.points[point] = world.held()[guarded.vm]
-    assert {backup.disk.name: backup.disk.size for backup in world.media.view().points[point].point.disks} == {
+    assert {
+        backup.disk.name: backup.disk.size for backup in world.media.view().points[point].point.disks
+    } == {
         world.named("os"): MIB,
         world.named("data"): 2 * MIB,
     }
@@ -125,7 +127,9 @@ def test_a_disk_that_grows_after_its_snapshot_is_backed_up_as_it_was(world: Worl
     guarded.require_good()
 
 
-def test_a_disk_replaced_before_its_snapshot_is_not_taken_for_the_one_that_was_looked_at(world: World) -> None:
+def test_a_disk_replaced_before_its_snapshot_is_not_taken_for_the_one_that_was_looked_at(
+    world: World,
+) -> None:
     guarded = Guarded(world)
     before = world.bases
     message = lost(REPLACE.strike(guarded, "snapshot"), guarded.vm)
@@ -160,7 +164,9 @@ def test_a_disk_attached_in_mid_job_is_in_the_next_point(world: World) -> None:
 
 
 @pytest.mark.parametrize("moment", ["snapshot", pytest.param("grant", marks=only_in_ci)])
-def test_a_disk_moved_to_another_group_in_mid_job_is_a_new_disk_to_the_next(world: World, moment: str) -> None:
+def test_a_disk_moved_to_another_group_in_mid_job_is_a_new_disk_to_the_next(
+    world: World, moment: str
+) -> None:
     guarded = Guarded(world)
     report = MOVE_DISK.strike(guarded, moment)
     if moment == "snapshot":
