@@ -58,7 +58,7 @@ test: check ## everything that needs no real cloud, in under ten minutes
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
   tests/faults/test_azure_calls_of_a_job.py \
   tests/engine/test_changes_in_mid_job.py tests/engine/test_access_in_mid_job.py \
-  tests/engine/test_quotas.py \
+  tests/engine/test_quotas.py tests/engine/test_bases_of_nobody.py \
   tests/flows/test_postgresql.py
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
 

@@ -207,11 +207,11 @@ class _Story:
 
     def _release_bases(self) -> Sequence[ReleasedBase]:
         """What was released; a release that fails is an alarm, and the next job's to repeat."""
-        if self._discovery is None:
-            return ()
         state = release_bases(self._job, self._discovery, self._disks, return_state=True)
         if state.is_completed():
-            return state.result()
+            releases = state.result()
+            self._alarms += releases.pending
+            return releases.bases
         self._alarms.append(f"bases that are no longer needed are still there: {state.message}")
         return ()
 

@@ -22,8 +22,9 @@ def run_job(job: BackupJob) -> JobEntry:
     outcomes = [run_vm(job, item, proxies, alarms) for item in ready]
     outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
     alarms += [*job.doubts(), *job.harms(disks)]
-    released = job.release_bases(discovery, disks)
-    return job.complete(outcomes, excluded=targets.excluded, released=released, alarms=alarms)
+    releases = job.release_bases(discovery, disks)
+    alarms += releases.pending
+    return job.complete(outcomes, excluded=targets.excluded, released=releases.bases, alarms=alarms)
 
 
 def _identified(job: BackupJob, vm: Vm) -> VmDisks:

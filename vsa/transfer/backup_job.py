@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -20,7 +20,7 @@ from vsa.azure.disks import identify_disk
 from vsa.azure.grants import revoke
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.vms import list_vms
-from vsa.errors import AzureNotFound, BadRequest, NoPoint
+from vsa.errors import AzureNotFound, BadRequest, NoPoint, VsaError
 from vsa.media.entries import (
     ClientState,
     JobEntry,
@@ -30,6 +30,7 @@ from vsa.media.entries import (
 )
 from vsa.media.index import Offer
 from vsa.media.media import Media
+from vsa.media.view import View
 from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
 from vsa.stop import Stop, again
@@ -37,7 +38,7 @@ from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Streaming, stream
-from vsa.transfer.bases import Estate, bases_to_release
+from vsa.transfer.bases import Estate, bases_to_release, old_bases
 from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
@@ -45,6 +46,7 @@ from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import dead_jobs, intents_of_job, make_room, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
+from vsa.transfer.pending import pending_text
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 from vsa.transfer.report import job_result
 
@@ -77,6 +79,13 @@ class VmDisks(Noun):
     disks: tuple[SourceDisk, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
     error: str = ""
+
+
+class Releases(Noun):
+    """Stage 8: the bases that were let go, and in words those that are still there."""
+
+    bases: tuple[ReleasedBase, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 class BackupJob:
@@ -343,20 +352,51 @@ class BackupJob:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
         return release_job(self.id, self._environment)
 
-    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> tuple[ReleasedBase, ...]:
-        """Delete the bases that no later job of this subclient will start from."""
+    def release_bases(self, discovery: Discovery | None, identified: Sequence[VmDisks]) -> Releases:
+        """Delete the bases that no later job of this subclient will start from.
+
+        What keeps one keeps no other. Without a discovery those alone go that are too old to start from.
+        """
+        view, done, pending = self.media.view(), [], []
+        for item in self._to_release(view, discovery, identified):
+            refused = self._release_base(view, item)
+            if refused:
+                _log.error("%s", refused)
+                pending.append(refused)
+            else:
+                done.append(item)
+                _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
+        return Releases(bases=tuple(done), pending=tuple(pending))
+
+    def _to_release(
+        self, view: View, discovery: Discovery | None, identified: Sequence[VmDisks]
+    ) -> Iterable[ReleasedBase]:
+        subscription, now = self.connection.subscription_id, self.now()
+        if discovery is None:
+            return old_bases(view, self.subclient, subscription, now=now)
         estate = Estate(
-            subscription_id=self.connection.subscription_id,
+            subscription_id=subscription,
             listed=discovery.listed,
             selected=discovery.selected,
             identified={item.vm.key: item.disks for item in identified if not item.error},
         )
-        released = tuple(bases_to_release(self.media.view(), self.subclient, estate, now=self.now()))
-        for item in released:
-            _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
-            revoke(self.connection, item.base)
-            snapshots_of(self.connection, item.base.kind).delete(item.base)
-        return released
+        return bases_to_release(view, self.subclient, estate, now=now)
+
+    def _release_base(self, view: View, item: ReleasedBase) -> str:
+        """Why the base is still there; empty if it is gone."""
+        base = item.base
+        snapshots = snapshots_of(self.connection, base.kind)
+        # A stop does not keep this from happening: it is part of cleaning up.
+        stop = Stop()
+        try:
+            revoke(self.connection, base)
+            again(lambda: snapshots.delete(base), stop=stop)
+        except VsaError as error:
+            slot, _ = view.bases()[base.disk_key]
+            disks = view.points[slot].point.disks
+            name = next(backup.disk.name for backup in disks if backup.disk.key == base.disk_key)
+            return f"{pending_text(name, error)}; its base is no longer needed: {item.reason}"
+        return ""
 
     def clean_scratch(self) -> None:
         """Remove the job's scratch space on the proxy, the last of its mount point."""
