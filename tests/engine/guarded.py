@@ -25,7 +25,7 @@ class Guarded:
         self.blobs = set() if kind == MANAGED else self._blob_canaries()
         world.strangers |= self.blobs.union(*(canaries.everywhere for canaries in self._managed))
         world.write("os", 0, random_bytes(512, "changed"))
-        world.write("data", size // 2, random_bytes(512, "changed"))
+        world.write("data", size // 1024 * 512, random_bytes(512, "changed"))
 
     def disk(self, name: str) -> SourceDisk:
         """The disk as its first point has it."""
