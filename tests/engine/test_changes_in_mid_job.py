@@ -221,3 +221,32 @@ def test_a_vm_deleted_with_its_disks_before_its_snapshots_costs_its_own_point_al
     assert "ResourceNotFound" in lost(report, guarded.vm)
     guarded.require_untouched()
     assert released(guarded.require_good()) == {GONE}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("networkAccessPolicy", "DenyAll", "network access policy is DenyAll"),
+        pytest.param(
+            "dataAccessAuthMode",
+            "AzureActiveDirectory",
+            "data access authentication mode is AzureActiveDirectory",
+            marks=only_in_ci,
+        ),
+    ],
+)
+def test_a_disk_that_is_closed_to_export_when_it_is_looked_at_is_left_out_by_reason(
+    world: World, name: str, value: str, reason: str
+) -> None:
+    guarded = Guarded(world)
+    close = Change("set_disk_properties", lambda guarded: data(guarded) | {"properties": {name: value}})
+    report = close.strike(guarded, "look")
+    assert report.result is Result.COMPLETED
+    (left_out,) = world.media.view().points[report.vms[0].point or -1].point.excluded
+    assert left_out.name == world.named("data")
+    assert reason in left_out.reason
+    assert released(report) == {NOT_A_TARGET}
+    world.require_sound()
+    guarded.require_untouched()
+    world.control.set_disk_properties(world.label("data"), **{name: None})
+    guarded.require_good({"data": Reason.CRC_NO_BASE})
