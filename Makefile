@@ -60,6 +60,7 @@ ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep
   tests/engine/test_changes_in_mid_job.py tests/engine/test_access_in_mid_job.py \
   tests/engine/test_quotas.py tests/engine/test_bases_of_nobody.py \
   tests/engine/test_disks_of_every_sort.py tests/engine/test_jobs_at_once.py \
+  tests/engine/test_changing_estate.py \
   tests/flows/test_postgresql.py
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
 

@@ -6,6 +6,7 @@ snapshot is asked for, or after it, when the snapshot outlives whatever happens 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from tests.engine.guarded import Guarded, lost
-from tests.engine.world import MIB, World, random_bytes
+from tests.engine.world import MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.soak import only_in_ci
 from vsa.media.entries import ClientState, JobEntry, Result
-from vsa.model import Reason
+from vsa.model import Reason, SnapshotRef
+from vsa.transfer.backup_job import BackupJob
+from vsa.transfer.runs import Run
 
 NOT_A_TARGET = "the disk is no longer a target of the subclient"
 GONE = "its VM is gone"
@@ -91,6 +94,17 @@ DELETE_ALL = Change(
     lambda guarded: {"vm": guarded.vm, "with_disks": True},
     lambda guarded: guarded.world.expect_gone(guarded.vm),
 )
+
+
+def before_snapshots(act: Callable[[], None]) -> type[BackupJob]:
+    """A job in which something happens between the look at its disks and their snapshots."""
+
+    class Interrupted(BackupJob):
+        def create_snapshots(self, run: Run) -> tuple[SnapshotRef, ...]:
+            act()
+            return super().create_snapshots(run)
+
+    return Interrupted
 
 
 def released(report: JobEntry) -> set[str]:
@@ -250,3 +264,32 @@ def test_a_disk_that_is_closed_to_export_when_it_is_looked_at_is_left_out_by_rea
     guarded.require_untouched()
     world.control.set_disk_properties(world.label("data"), **{name: None})
     guarded.require_good({"data": Reason.CRC_NO_BASE})
+
+
+@only_in_ci
+@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+def test_a_vhd_that_grows_before_its_snapshot_is_backed_up_at_its_new_size(world: World, kind: str) -> None:
+    guarded = Guarded(world, kind)
+    report = world.back_up(kind_of_job=before_snapshots(lambda: world.grow("data", 2 * MIB)))
+    require_completed(report)
+    assert world.reasons(report)["data"] is Reason.CBT
+    world.points[report.vms[0].point or -1] = world.held()[guarded.vm]
+    guarded.require_good()
+
+
+@only_in_ci
+def test_a_vhd_that_is_copied_over_before_its_snapshot_is_what_it_has_become(world: World) -> None:
+    """Azure compares no snapshots across that, which is found out when it is asked for the changes. In a
+    premium account nothing is copied over what has snapshots."""
+    guarded = Guarded(world, STANDARD_VHD)
+
+    def copy_over() -> None:
+        world.vhd("data").start_copy_from_url(world.url("os"))
+        while world.vhd("data").get_blob_properties().copy.status == "pending":
+            time.sleep(0.01)
+
+    report = world.back_up(kind_of_job=before_snapshots(copy_over))
+    require_completed(report)
+    assert world.reasons(report) == {"os": Reason.CBT, "data": Reason.CRC_DIFF_REFUSED}
+    world.points[report.vms[0].point or -1] = world.held()[guarded.vm]
+    guarded.require_good({"data": Reason.FULL_LINEAGE})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from azsim.control import Control
 from tests.engine.guarded import Guarded
 from tests.engine.story import run_job
-from tests.engine.world import MANAGED, PREMIUM_VHD, STANDARD_VHD, World
+from tests.engine.world import MANAGED, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.soak import only_in_ci
 from vsa.azure import snapshots
 from vsa.media.entries import JobEntry, Result
@@ -63,3 +65,25 @@ def test_all_of_them_commit_and_the_next_job_is_normal(
         }
     assert len({report.vms[0].point for report in reports}) == count
     guarded.require_good()
+
+
+@only_in_ci
+@pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD])
+def test_two_medias_back_up_a_vm_at_once_and_each_keeps_its_own_base(
+    world: World, control: Control, tmp_path: Path, kind: str
+) -> None:
+    guarded = Guarded(world, kind)
+    other = World(control, tmp_path / "other")
+    other.share(world)
+    other.back_up()
+    world.write("os", 0, random_bytes(512, "both"))
+    held = world.held()
+    jobs = [world.job(), other.job(between=0)]
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(run_job, jobs))
+    for each, report in zip((world, other), reports, strict=True):
+        assert report.result is Result.COMPLETED, report
+        assert set(each.reasons(report).values()) == {Reason.CBT}
+        each.points[report.vms[0].point or -1] = held[guarded.vm]
+        each.require_sound()
+    assert len(world.bases | other.bases) == 4
