@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.engine.guarded import Guarded, lost
-from tests.engine.test_faults_data_plane import LIST, READ, SIZE, diff_of
+from tests.engine.test_faults_data_plane import FIVE_HOURS, LIST, READ, SIZE, diff_of
 from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.soak import only_in_ci
 from vsa.media.entries import JobEntry, Result
@@ -106,11 +106,11 @@ class TestKeysAndClocks:
             guarded.require_good()
 
     @pytest.mark.parametrize("kind", VHDS)
-    def test_a_service_whose_clock_is_a_day_ahead_of_ours_is_read_at_once(
+    def test_a_service_whose_clock_is_hours_ahead_of_ours_is_read_at_once(
         self, world: World, kind: str
     ) -> None:
         guarded = Guarded(world, kind)
-        world.control.advance_clock(86_400)
+        world.control.advance_clock(FIVE_HOURS)
         since = world.control.requests()[-1]["number"]
         guarded.require_good()
         refused = [row for row in world.control.requests(since=since) if row["status"] == 403]
