@@ -13,7 +13,10 @@ RUN = "c" * 16
 
 
 class Guarded:
-    """The VM `vm` of a world, with an OS disk and a data disk; both have changed since their backup."""
+    """The VM `vm` of a world, with an OS disk and a data disk; both have changed since their backup.
+
+    `blobs` are the snapshots of VHDs that others have made.
+    """
 
     def __init__(self, world: World, kind: str = MANAGED, *, size: int = MIB, alone: bool = True) -> None:
         self.world = world

@@ -58,14 +58,23 @@ def test_a_lock_on_one_base_keeps_no_other_and_goes_when_the_lock_does(world: Wo
 
 def test_a_base_whose_subclient_runs_no_more_is_told_by_the_sweep(world: World) -> None:
     guarded = Guarded(world)
-    for days, told in ((UNATTENDED.days - 1, 0), (UNATTENDED.days + 1, 2)):
-        sweep = Sweep(world.connection, world.media, now=lambda days=days: after(world, days))
-        plan = sweep.plan(sweep.open_runs(), {}, ())
-        found = [text for text in plan.attention if text.startswith("base snapshot")]
-        assert len(found) == told
-        assert all("no job of subclient tests has ended in 60 days" in text for text in found)
-        assert plan.leftovers == ()
-    guarded.require_good()
+    assert told(world, UNATTENDED.days - 1) == []
+    found = told(world, UNATTENDED.days + 1)
+    assert len(found) == 2
+    assert all("no job of subclient tests has ended in 60 days" in text for text in found)
+    _, base = world.media.view().bases()[guarded.disk("os").key]
+    world.control.delete_snapshot(base.id)
+    assert len(told(world, UNATTENDED.days + 1)) == 1
+    guarded.require_good({"os": Reason.CRC_BASE_GONE})
+
+
+def told(world: World, days: float) -> list[str]:
+    """What a sweep so many days later says of bases; it must find nothing to remove."""
+    now = after(world, days)
+    sweep = Sweep(world.connection, world.media, now=lambda: now)
+    plan = sweep.plan(sweep.open_runs(), {}, ())
+    assert plan.leftovers == ()
+    return [text for text in plan.attention if text.startswith("base snapshot")]
 
 
 class TestTwoSubclients:

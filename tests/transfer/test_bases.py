@@ -121,9 +121,10 @@ def test_a_base_is_told_once_no_subclient_with_its_disk_runs_any_more(
     reports: list[JobEntry], told: bool
 ) -> None:
     view = a_view(a_point(DISK, vm=VM, subclient="all", base=a_snapshot(DISK)), *reports)
-    assert len(list(unattended_bases(view, {DISK.key}, now=NOW + LONG))) == told
-    assert list(unattended_bases(view, {DISK.key}, now=NOW + UNATTENDED)) == []
-    assert list(unattended_bases(view, {DATA.key}, now=NOW + LONG)) == []
+    seen = [a_snapshot(DISK)]
+    assert len(list(unattended_bases(view, seen, now=NOW + LONG))) == told
+    assert list(unattended_bases(view, seen, now=NOW + UNATTENDED)) == []
+    assert list(unattended_bases(view, [], now=NOW + LONG)) == []
 
 
 def test_a_disk_that_another_subclient_backs_up_keeps_its_base() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vsa.media.entries import JobEntry, ReleasedBase
 from vsa.media.view import View
-from vsa.model import Method, SnapshotRef, SourceDisk, Vm
+from vsa.model import Method, SnapshotName, SnapshotRef, SourceDisk, Vm
 from vsa.subclient import Subclient
 from vsa.transfer.pending import age_of
 
@@ -84,31 +84,35 @@ def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Es
     return ""
 
 
-def unattended_bases(view: View, disks: Collection[str], *, now: dt.datetime) -> Iterator[str]:
-    """In words, those bases of the disks (by key) for which no subclient with the disk has run a job in long.
+def unattended_bases(view: View, seen: Iterable[SnapshotName], *, now: dt.datetime) -> Iterator[str]:
+    """In words, those bases among the snapshots seen for which no subclient with the disk ran a job in long.
 
     It was deleted or renamed, or its schedule is off: nobody would ever let them go.
     """
-    since = now - UNATTENDED
-    at_work = {job.subclient for job in _newest_jobs(view).values() if job.ended_at > since}
+    since, newest = now - UNATTENDED, _newest_jobs(view)
+    at_work = {name for name, job in newest.items() if job.ended_at > since}
+    there = {_identity(name) for name in seen}
+    users: dict[str, set[str]] = {}
+    for name, job in newest.items():
+        for key in _disks_of(job):
+            users.setdefault(key, set()).add(name)
     for slot, base in view.bases().values():
+        if _identity(base) not in there or base.taken_at >= since:
+            continue
         point = view.points[slot].point
-        users = {point.subclient, *_subclients_of(view, base.disk_key)}
-        if base.disk_key in disks and base.taken_at < since and not users & at_work:
-            name = next(backup.disk.name for backup in point.disks if backup.disk.key == base.disk_key)
+        asked = {point.subclient} | users.get(base.disk_key, set())
+        if not asked & at_work:
+            disk = next(backup.disk for backup in point.disks if backup.disk.key == base.disk_key)
             age, title = age_of(base.taken_at, now), base.moment or base.id
             yield (
-                f"base snapshot {title} of disk {name} is {age} old, and no job of subclient "
-                f"{' or '.join(sorted(users))} has ended in {UNATTENDED.days} days: run one, or delete the "
+                f"base snapshot {title} of disk {disk.name} is {age} old, and no job of subclient "
+                f"{' or '.join(sorted(asked))} has ended in {UNATTENDED.days} days: run one, or delete the "
                 "snapshot, which no recovery point needs; the disk's next backup is then by CRC"
             )
 
 
-def _subclients_of(view: View, disk_key: str) -> Iterator[str]:
-    """The subclients whose newest job found the disk to back up."""
-    for name, job in _newest_jobs(view).items():
-        if any(disk.key == disk_key for vm in job.vms for disk in vm.disks):
-            yield name
+def _identity(name: SnapshotName) -> tuple[str, str | None]:
+    return name.id.lower(), name.moment
 
 
 def _newest_jobs(view: View) -> dict[str, JobEntry]:
@@ -119,4 +123,9 @@ def _disks_of_other_subclients(view: View, name: str) -> frozenset[str]:
     """The disks that the newest job of any other subclient found to back up."""
     newest = _newest_jobs(view)
     newest.pop(name, None)
-    return frozenset(disk.key for job in newest.values() for vm in job.vms for disk in vm.disks)
+    return frozenset(key for job in newest.values() for key in _disks_of(job))
+
+
+def _disks_of(job: JobEntry) -> Iterator[str]:
+    """Keys of the disks that a job found to back up."""
+    return (disk.key for vm in job.vms for disk in vm.disks)

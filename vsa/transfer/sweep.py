@@ -111,7 +111,7 @@ class Sweep:
                 *sight.troubles,
                 *dict.fromkeys(sight.unseen.values()),
                 *_remarks(sight, scene),
-                *unattended_bases(view, sight.disks.keys(), now=self.now()),
+                *unattended_bases(view, (item.name for _, item in sight.snapshots), now=self.now()),
             ),
             notes=(
                 *([NO_SERVER] if jobs is None else []),
