@@ -72,7 +72,9 @@ class TestSnapshotsThatGo:
         assert "is gone" in world.disks(report)["os"].detail
         guarded.require_good()
 
-    @pytest.mark.parametrize("request_of", [LIST, READ], ids=["list", "read"])
+    @pytest.mark.parametrize(
+        "request_of", [pytest.param(LIST, marks=only_in_ci, id="list"), pytest.param(READ, id="read")]
+    )
     def test_a_jobs_own_snapshot_that_goes_while_it_is_read_costs_the_point(
         self, world: World, request_of: dict[str, str]
     ) -> None:
@@ -106,6 +108,7 @@ class TestKeysAndClocks:
             guarded.require_good()
 
     @pytest.mark.parametrize("kind", VHDS)
+    @only_in_ci
     def test_a_service_whose_clock_is_hours_ahead_of_ours_is_read_at_once(
         self, world: World, kind: str
     ) -> None:
@@ -129,7 +132,7 @@ class TestKeysAndClocks:
 
 class TestNetworks:
     @pytest.mark.parametrize("kind", VHDS)
-    @pytest.mark.parametrize("moment", ["snapshot", "read"])
+    @pytest.mark.parametrize("moment", [pytest.param("snapshot", marks=only_in_ci), "read"])
     def test_a_firewall_that_closes_in_mid_job_is_named_and_all_is_cleared_once_it_is_open(
         self, world: World, kind: str, moment: str
     ) -> None:
@@ -164,7 +167,8 @@ class TestNetworks:
 
 class TestRights:
     @pytest.mark.parametrize(
-        "moment", ["snapshot", pytest.param("grant", marks=only_in_ci), "read", "revoke"]
+        "moment",
+        [*(pytest.param(moment, marks=only_in_ci) for moment in ("snapshot", "grant")), "read", "revoke"],
     )
     def test_all_rights_are_gone_from_one_request_on(self, world: World, moment: str) -> None:
         guarded = Guarded(world)
@@ -180,6 +184,7 @@ class TestRights:
         guarded.require_good()
 
     @pytest.mark.parametrize("kind", VHDS)
+    @only_in_ci
     def test_the_right_to_list_an_accounts_keys_goes_in_mid_job(self, world: World, kind: str) -> None:
         guarded = Guarded(world, kind)
         trigger = {"plane": "blob", "method": "PUT", "query": "comp=snapshot"}

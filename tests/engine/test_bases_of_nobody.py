@@ -100,6 +100,7 @@ class TestTwoSubclients:
         assert len(guarded.require_good(name="two", vms=(stays,)).released) == 2
         assert len(world.bases) == 1
 
+    @only_in_ci
     def test_one_by_crc_leaves_the_base_to_the_other(self, world: World) -> None:
         guarded = Guarded(world)
         crc = dict.fromkeys(["os", "data"], Reason.CRC_REQUESTED)

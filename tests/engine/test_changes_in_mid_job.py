@@ -153,6 +153,7 @@ def test_a_disk_replaced_before_its_snapshot_is_not_taken_for_the_one_that_was_l
     guarded.require_good({"data": Reason.FULL_LINEAGE})
 
 
+@only_in_ci
 def test_a_disk_replaced_after_its_snapshot_is_backed_up_as_it_was(world: World) -> None:
     guarded = Guarded(world)
     require_completed(REPLACE.strike(guarded, "grant"))
@@ -171,6 +172,7 @@ def test_a_disk_detached_in_mid_job_is_in_this_point_and_its_base_goes_with_the_
     assert released(report) == {NOT_A_TARGET}
 
 
+@only_in_ci
 def test_a_disk_attached_in_mid_job_is_in_the_next_point(world: World) -> None:
     guarded = Guarded(world)
     require_completed(ATTACH.strike(guarded, "snapshot"))
@@ -192,7 +194,8 @@ def test_a_disk_moved_to_another_group_in_mid_job_is_a_new_disk_to_the_next(
     guarded.require_good()
 
 
-@pytest.mark.parametrize("moment", [pytest.param("look", marks=only_in_ci), "snapshot"])
+@only_in_ci
+@pytest.mark.parametrize("moment", ["look", "snapshot"])
 def test_a_vm_moved_to_another_group_in_mid_job_is_the_same_client(world: World, moment: str) -> None:
     guarded = Guarded(world)
     require_completed(MOVE_VM.strike(guarded, moment))
@@ -228,6 +231,7 @@ def test_a_vm_deleted_in_mid_job_has_its_last_point(world: World, change: Change
     assert len(world.bases) == 1
 
 
+@only_in_ci
 def test_a_vm_deleted_with_its_disks_before_its_snapshots_costs_its_own_point_alone(world: World) -> None:
     guarded = Guarded(world, alone=False)
     report = DELETE_ALL.strike(guarded, "snapshot")
