@@ -35,6 +35,8 @@ class Account:
     keys: list[str]
     retention_days: int | None = None
     """Soft delete of blobs; None when it is off."""
+    is_closed: bool = False
+    """Its network rules let nobody in."""
 
     @property
     def is_premium(self) -> bool:

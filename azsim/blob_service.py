@@ -105,6 +105,11 @@ class BlobService:
             self._state.replace_key(name, ("key1", "key2").index(key_name))
         return self.account_keys(name)
 
+    def close_account(self, name: str, *, closed: bool) -> None:
+        """Let nobody in, whatever right a request has, or everybody again."""
+        with self._lock:
+            self._state.put_account(dataclasses.replace(self._state.account(name), is_closed=closed))
+
     def open_disk_access(
         self, ref: str, *, disk_size: int, expires_at: dt.datetime, group: str, write: bool = False
     ) -> str:
@@ -202,6 +207,8 @@ class BlobService:
                 if is_disk_account(call.account):
                     return self._operations.on_disk(call)
                 account = self._state.account(call.account)
+                if account.is_closed:
+                    raise BlobError("AuthorizationFailure")
                 operation = self._operations.find(call)
                 now = self._state.clock.now()
                 letters = authorize(call, account, operation.need, now, self._bearer_is_valid)

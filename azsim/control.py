@@ -91,6 +91,27 @@ class Control:
     def set_disk_properties(self, disk: str, **properties: Any) -> None:
         self._call("set_disk_properties", disk=disk, properties=properties)
 
+    def move_disk(self, disk: str, resource_group: str) -> Result:
+        """Another resource group: another id and the same unique id. Returns the new id."""
+        return self._result("move_disk", disk=disk, resource_group=resource_group)
+
+    def take_snapshots(self, disk: str, count: int, *, resource_group: str) -> list[str]:
+        """Leave incremental snapshots of a managed disk, as if taken over days; returns their ids."""
+        arguments = {"disk": disk, "count": count, "resource_group": resource_group}
+        return cast(list[str], self._call("take_snapshots", **arguments))
+
+    def delete_snapshots(self, *, resource_group: str) -> None:
+        """Delete all snapshots of a resource group that nobody reads."""
+        self._call("delete_snapshots", resource_group=resource_group)
+
+    def close_account(self, account: str, *, closed: bool = True) -> None:
+        """Close a storage account's firewall to everybody, or open it."""
+        self._call("close_account", account=account, closed=closed)
+
+    def regenerate_keys(self, account: str) -> None:
+        """Replace both keys of a storage account, and with them end every SAS that they signed."""
+        self._call("regenerate_keys", account=account)
+
     def delete_snapshot(self, snapshot: str) -> None:
         self._call("delete_snapshot", snapshot=snapshot)
 
@@ -99,6 +120,10 @@ class Control:
 
     def move_vm(self, vm: str, *, resource_group: str | None = None, name: str | None = None) -> Result:
         return self._result("move_vm", vm=vm, resource_group=resource_group, name=name)
+
+    def recreate_vm(self, vm: str, *, name: str) -> Result:
+        """Delete a VM and make another of its disks; returns both `vmId`s."""
+        return self._result("recreate_vm", vm=vm, name=name)
 
     def power(self, vm: str, state: str) -> None:
         self._call("power", vm=vm, state=state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from azsim.arm_protocol import DISK, SNAPSHOT, ResourceId, Wire
+from azsim.arm_protocol import DISK, SNAPSHOT, STORAGE_ACCOUNT, ResourceId, Wire
 from azsim.fleet import new_disk_entry
 from azsim.places import find_resource, find_vm
 from azsim.resources import Resource
@@ -85,6 +85,54 @@ def set_disk_properties(simulation: Simulation, disk: str, properties: dict[str,
         simulation.resources.put(resource.with_properties(**properties))
 
 
+def move_disk(simulation: Simulation, disk: str, resource_group: str) -> dict[str, str]:
+    """Give a managed disk another resource group, as ARM's move does: its id changes, and `uniqueId`, bytes,
+    history and owner do not. Its snapshots stay where they are and keep naming the old id."""
+    with simulation.lock:
+        before = find_resource(simulation, DISK, disk)
+        target = dataclasses.replace(before.id, group=resource_group)
+        if simulation.resources.find(target) is not None:
+            raise ValueError(f"disk {target} exists already")
+        simulation.resources.ensure_group(target.subscription, target.group, before.location)
+        simulation.resources.put(dataclasses.replace(before, id=target).with_wire(id=str(target)))
+        owner = before.wire.get("managedBy")
+        if owner:
+            machine = find_vm(simulation, owner)
+            simulation.resources.put(_naming(machine, before.id, target))
+        simulation.resources.delete(before.id)
+    return {"id": str(target)}
+
+
+def take_snapshots(simulation: Simulation, disk: str, count: int, resource_group: str) -> list[str]:
+    """Leave so many incremental snapshots of a managed disk in a resource group, as if somebody had taken
+    them over days; returns their ids."""
+    with simulation.lock:
+        resource = find_resource(simulation, DISK, disk)
+        simulation.resources.ensure_group(simulation.subscription, resource_group, resource.location)
+        return simulation.snapshots.take_over_days(resource, count, resource_group)
+
+
+def delete_snapshots(simulation: Simulation, resource_group: str) -> None:
+    """Delete all snapshots of a resource group that nobody reads."""
+    with simulation.lock:
+        for snapshot in list(simulation.resources.all(SNAPSHOT, simulation.subscription, resource_group)):
+            simulation.snapshots.remove(snapshot)
+
+
+def close_account(simulation: Simulation, account: str, closed: bool) -> None:
+    """Close the firewall of a storage account to everybody, or open it."""
+    with simulation.lock:
+        resource = find_resource(simulation, STORAGE_ACCOUNT, account)
+        rules = {"defaultAction": "Deny" if closed else "Allow"}
+        simulation.accounts.set_network_rules(resource, rules)
+
+
+def regenerate_keys(simulation: Simulation, account: str) -> None:
+    """Give a storage account two new keys: what was signed with the old ones is worth nothing."""
+    for key in ("key1", "key2"):
+        simulation.blobs.regenerate_key(account, key)
+
+
 def delete_snapshot(simulation: Simulation, snapshot: str) -> None:
     """Delete a managed disk's snapshot, open for access or not."""
     with simulation.lock:
@@ -117,6 +165,25 @@ def move_vm(
         simulation.resources.ensure_group(target.subscription, target.group, machine.location)
         simulation.machines.rename(machine, target)
     return {"id": str(target)}
+
+
+def recreate_vm(simulation: Simulation, vm: str, name: str) -> dict[str, str]:
+    """What people do to rename a VM, which Azure cannot: delete it and make another of the same disks."""
+    with simulation.lock:
+        machine = find_vm(simulation, vm)
+        target = dataclasses.replace(machine.id, name=name)
+        if simulation.resources.find(target) is not None:
+            raise ValueError(f"VM {target} exists already")
+        simulation.machines.remove(machine)
+        after = simulation.machines.create(
+            target,
+            location=machine.location,
+            size=machine.properties["hardwareProfile"]["vmSize"],
+            storage_profile=machine.properties["storageProfile"],
+            tags=machine.wire.get("tags"),
+            power=machine.sim["power"],
+        )
+    return {"before": machine.properties["vmId"], "after": after.properties["vmId"]}
 
 
 def power(simulation: Simulation, vm: str, state: str) -> None:
@@ -159,6 +226,21 @@ def _without_disk(machine: Resource, name: str) -> Resource:
     if profile.get("osDisk", {}).get("name") == name:
         del profile["osDisk"]
     profile["dataDisks"] = [entry for entry in profile["dataDisks"] if entry["name"] != name]
+    return machine.with_properties(storageProfile=profile)
+
+
+def _naming(machine: Resource, before: ResourceId, after: ResourceId) -> Resource:
+    """The machine with a disk's new id where it named the old one."""
+
+    def renamed(entry: Wire) -> Wire:
+        if not _holds(entry, before):
+            return entry
+        return {**entry, "managedDisk": {**entry["managedDisk"], "id": str(after)}}
+
+    profile = dict(machine.properties["storageProfile"])
+    if "osDisk" in profile:
+        profile["osDisk"] = renamed(profile["osDisk"])
+    profile["dataDisks"] = [renamed(entry) for entry in profile["dataDisks"]]
     return machine.with_properties(storageProfile=profile)
 
 

@@ -15,7 +15,16 @@ from starlette.responses import JSONResponse, Response
 from azsim.access import Access, requested_seconds, require_export_allowed, require_no_grant, requires_write
 from azsim.arm import Call, ResourceKind
 from azsim.arm_operations import Operations
-from azsim.arm_protocol import DISK, SNAPSHOT, Wire, bad_request, conflict, parse_resource_id, timestamp
+from azsim.arm_protocol import (
+    DISK,
+    SNAPSHOT,
+    ResourceId,
+    Wire,
+    bad_request,
+    conflict,
+    parse_resource_id,
+    timestamp,
+)
 from azsim.clock import Clock
 from azsim.disks import accepted_patch_body, accepted_put_body, gib_rounded_up, require_same_source
 from azsim.documents import Documents
@@ -68,6 +77,17 @@ class Snapshots:
         require_no_grant(snapshot, self._access, "delete snapshot")
         self._pages.delete(snapshot.sim["version"])
         self._resources.delete(snapshot.id)
+
+    def take_over_days(self, disk: Resource, count: int, group: str) -> list[str]:
+        """So many incremental snapshots of a disk, without regard to how fast Azure would have taken them."""
+        names = [
+            ResourceId(disk.id.subscription, group, SNAPSHOT, f"{disk.id.name}-{number}")
+            for number in range(count)
+        ]
+        for name in names:
+            call = Call("PUT", name, {"properties": {}}, {})
+            self._resources.put(self._taken(call, disk, incremental=True))
+        return [str(name) for name in names]
 
     def shown(self, snapshot: Resource) -> Wire:
         return self._shown(snapshot, {})

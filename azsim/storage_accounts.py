@@ -12,6 +12,8 @@ from azsim.blob_service import BlobService
 from azsim.clock import Clock
 from azsim.resources import Resource, Resources
 
+_NO_RULES: Wire = {"bypass": "AzureServices", "virtualNetworkRules": [], "ipRules": []}
+
 
 class StorageAccounts:
     """The storage accounts of the subscription."""
@@ -28,6 +30,7 @@ class StorageAccounts:
             self._shown,
             {
                 ("PUT", ""): self._put,
+                ("PATCH", ""): self._patch,
                 ("DELETE", ""): self._delete,
                 ("POST", "listkeys"): self._list_keys,
                 ("POST", "regeneratekey"): self._regenerate_key,
@@ -83,6 +86,30 @@ class StorageAccounts:
             tags=call.body.get("tags"),
         )
         return JSONResponse(account.wire)
+
+    def _patch(self, call: Call) -> Response:
+        account = self._resources.need(call.id)
+        rules = call.body.get("properties", {}).get("networkAcls")
+        if rules is not None:
+            account = self.set_network_rules(account, rules)
+        if "tags" in call.body:
+            account = account.with_wire(tags=call.body["tags"])
+            self._resources.put(account)
+        return JSONResponse(account.wire)
+
+    def set_network_rules(self, account: Resource, rules: Wire) -> Resource:
+        """Only `defaultAction` counts: no client of the simulation comes from a network that a rule names.
+
+        Rules bind the data plane alone, as Azure's do ("Guidelines and limitations for Azure Storage firewall
+        configuration"); managed disks have none.
+        """
+        action = rules.get("defaultAction")
+        if action not in ("Allow", "Deny"):
+            raise bad_request(f"'{action}' is not a valid value for networkAcls.defaultAction.")
+        self._blobs.close_account(account.id.name, closed=action == "Deny")
+        changed = account.with_properties(networkAcls={**_NO_RULES, **rules})
+        self._resources.put(changed)
+        return changed
 
     def _delete(self, call: Call) -> Response:
         if self._resources.find(call.id) is None:

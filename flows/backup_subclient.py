@@ -207,8 +207,6 @@ class _Story:
 
     def _release_bases(self) -> Sequence[ReleasedBase]:
         """What was released; what Azure keeps is an alarm, and the next job's to repeat."""
-        if self._discovery is None:
-            return ()
         state = release_bases(self._job, self._discovery, self._disks, return_state=True)
         if state.is_completed():
             let_go = state.result()

@@ -37,7 +37,7 @@ def release_dead_runs(job: BackupJob) -> tuple[str, ...]:
 
 
 @task(name="release bases", **CLEANUP)
-def release_bases(job: BackupJob, discovery: Discovery, disks: Sequence[VmDisks]) -> LetGo:
+def release_bases(job: BackupJob, discovery: Discovery | None, disks: Sequence[VmDisks]) -> LetGo:
     """Delete the base snapshots that no later job of the subclient will compare with; say what is pending."""
     return job.release_bases(discovery, disks)
 

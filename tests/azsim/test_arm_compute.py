@@ -262,3 +262,41 @@ def test_a_disk_is_imported_from_a_vhd(azure: Azure, group: str, has_vm: MakesVm
     )
     azure.compute.disks.begin_create_or_update(group, "imported", request).result()
     assert azure.control.digest_disk("imported") == azure.control.digest_disk(f"{account}/vhds/os.vhd")
+
+
+def test_a_disk_that_moves_to_another_group_is_the_same_disk_under_another_id(
+    azure: Azure, group: str, has_vm: MakesVm, take: Callable[..., m.Snapshot]
+) -> None:
+    vm = has_vm(data_disks=1)
+    for number in range(2):
+        name = f"{vm.name}-{number}"
+        disk = azure.compute.disks.get(group, name)
+        older = take(disk, f"{name}-older")
+        moved = azure.control.move_disk(str(disk.id), f"{group}-elsewhere")["id"]
+        there = azure.compute.disks.get(f"{group}-elsewhere", name)
+        assert (there.id, there.unique_id, there.managed_by) == (moved, disk.unique_id, disk.managed_by)
+        with pytest.raises(ResourceNotFoundError):
+            azure.compute.disks.get(group, name)
+        newer = take(there, f"{name}-newer")
+        assert newer.incremental_snapshot_family_id == older.incremental_snapshot_family_id
+        assert (older.creation_data.source_resource_id, newer.creation_data.source_resource_id) == (
+            disk.id,
+            moved,
+        )
+    profile = azure.compute.virtual_machines.get(group, vm.name).storage_profile
+    named = [profile.os_disk.managed_disk.id, *(disk.managed_disk.id for disk in profile.data_disks)]
+    assert all(f"/{group}-elsewhere/".lower() in disk.lower() for disk in named)
+
+
+def test_a_vm_that_was_made_again_of_its_disks_is_another_one(
+    azure: Azure, group: str, has_vm: MakesVm
+) -> None:
+    vm = has_vm(data_disks=1, tags={"tier": "gold"})
+    ids = azure.control.recreate_vm(str(vm.id), name=f"{vm.name}-again")
+    with pytest.raises(ResourceNotFoundError):
+        azure.compute.virtual_machines.get(group, vm.name)
+    after = azure.compute.virtual_machines.get(group, f"{vm.name}-again")
+    assert (ids["before"], ids["after"]) == (vm.vm_id, after.vm_id)
+    assert after.vm_id != vm.vm_id
+    assert (after.tags, after.storage_profile) == (vm.tags, vm.storage_profile)
+    assert azure.compute.disks.get(group, f"{vm.name}-1").managed_by == after.id

@@ -74,3 +74,29 @@ def test_a_bearer_token_opens_the_blobs(azure: Azure, group: str, account: str, 
         f"{azure.base_url}/{account}", "vhds", credential=azure.credential, connection_verify=azure.ca
     ) as vhds:
         assert [blob.name for blob in vhds.list_blobs()] == ["os.vhd"]
+
+
+def test_a_closed_firewall_lets_nobody_in_and_leaves_the_control_plane_open(
+    azure: Azure, group: str, account: str, image: Path
+) -> None:
+    disk = {"name": "os", "image": str(image), "managed": False, "account": account}
+    azure.control.create_fleet({"vms": [{"name": account, "resource_group": group, "disks": [disk]}]})
+    accounts = azure.storage.storage_accounts
+    key = str(accounts.list_keys(group, account).keys_property[0].value)
+    closed = accounts.update(group, account, {"properties": {"networkAcls": {"defaultAction": "Deny"}}})
+    assert closed.network_rule_set.default_action == "Deny"
+    assert str(accounts.list_keys(group, account).keys_property[0].value) == key
+    with container(azure, account, key) as vhds:
+        with pytest.raises(HttpResponseError) as caught:
+            list(vhds.list_blobs())
+        assert (caught.value.status_code, caught.value.error_code) == (403, "AuthorizationFailure")
+        azure.control.close_account(account, closed=False)
+        assert [blob.name for blob in vhds.list_blobs()] == ["os.vhd"]
+    assert accounts.get_properties(group, account).network_rule_set.default_action == "Allow"
+
+
+def test_another_administrator_regenerates_both_keys(azure: Azure, group: str, account: str) -> None:
+    accounts = azure.storage.storage_accounts
+    before = [key.value for key in accounts.list_keys(group, account).keys_property]
+    azure.control.regenerate_keys(account)
+    assert not {key.value for key in accounts.list_keys(group, account).keys_property} & set(before)

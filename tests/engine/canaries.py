@@ -93,6 +93,11 @@ class Canaries:
         there = self._rows()
         assert {identity: there.get(identity) for identity in self._as_placed} == self._as_placed
 
+    @property
+    def everywhere(self) -> set[str]:
+        """All of them, also those in another resource group."""
+        return self.ids | self._far
+
     def require_alone(self, *others: str) -> None:
         """They are untouched and, of snapshots in the world's group, there are `others` and nothing else."""
         self.require_untouched()

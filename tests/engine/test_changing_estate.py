@@ -17,6 +17,7 @@ from tests.engine.world import (
     World,
     random_bytes,
 )
+from tests.soak import only_in_ci
 from vsa.errors import BadRequest
 from vsa.media.entries import ClientState, JobEntry
 from vsa.model import Method, Reason
@@ -210,6 +211,20 @@ class TestGrowthOverTheLimitOfChangeLists:
         self.write(world, written, 2 * MIB)
         assert self.backed_up(world, written) is Reason.CRC_NO_BASE
         assert self.backed_up(world, written) is Reason.CBT
+
+    @only_in_ci
+    def test_growth_in_mid_job_is_seen_by_the_snapshot(self, world: World) -> None:
+        world.add_vm({"os": random_bytes(EXTENT, 0)})
+        written = {0: random_bytes(EXTENT, 0)}
+        world.grow("os", self.LIMIT - MIB)
+        assert self.backed_up(world, written) is Reason.FULL_FIRST
+        self.write(world, written, MIB)
+        grow = {"operation": "grow_disk", "arguments": {"disk": world.label("os"), "size": self.LIMIT + MIB}}
+        with world.fault("run", plane="arm", method="PUT", path="/snapshots/", **grow):
+            assert self.backed_up(world, written) is Reason.FULL_RESIZED_4TB
+        self.write(world, written, self.LIMIT)
+        assert self.backed_up(world, written) is Reason.CBT
+        world.require_no_leftovers()
 
     def write(self, world: World, written: dict[int, bytes], offset: int) -> None:
         written[offset] = random_bytes(EXTENT, offset)

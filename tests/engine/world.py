@@ -99,6 +99,7 @@ class World:
         self.connection = connection_to(self.control.endpoint)
         self._kinds: dict[str, str] = {}
         self._owners: dict[str, list[str]] = {}
+        self._groups: dict[str, str] = {}
         self._accounts: set[str] = set()
 
     # What there is
@@ -133,23 +134,43 @@ class World:
 
     def detach(self, vm: str, name: str) -> None:
         self.control.detach_disk(vm, self.named(name))
-        self._owners[vm].remove(name)
+        self.forget_disk(name)
 
     def forget_disk(self, name: str) -> None:
-        """Expect a disk no longer that something else has deleted."""
+        """Expect a disk no longer that something else has deleted or detached."""
         for disks in self._owners.values():
             if name in disks:
                 disks.remove(name)
 
     def rename(self, vm: str, name: str) -> None:
         self.control.move_vm(vm, name=name)
+        self.expect_renamed(vm, name)
+
+    def recreate(self, vm: str, name: str) -> None:
+        """Make another VM of a VM's disks, and back that up from now on."""
+        self.control.recreate_vm(vm, name=name)
+        self.expect_renamed(vm, name)
+
+    def expect_renamed(self, vm: str, name: str) -> None:
         self.vms[self.vms.index(vm)] = name
         self._owners[name] = self._owners.pop(vm)
+
+    def expect_moved(self, disk: str, group: str) -> None:
+        """Find a managed disk in another resource group from now on."""
+        self._groups[disk] = group
+
+    def expect_attached(self, vm: str, name: str) -> None:
+        self._kinds[name] = MANAGED
+        self._owners[vm].append(name)
+
+    def expect_gone(self, vm: str) -> None:
+        """Expect a VM no longer that something else has deleted."""
+        del self._owners[vm]
 
     def delete_vm(self, vm: str) -> None:
         """Delete a VM with its disks."""
         self.control.delete_vm(vm, with_disks=True)
-        del self._owners[vm]
+        self.expect_gone(vm)
 
     def delete(self) -> None:
         """Take everything of this world out of the simulation."""
@@ -173,7 +194,8 @@ class World:
     def label(self, disk: str) -> str:
         """What the control API calls the disk."""
         if self._kinds[disk] == MANAGED:
-            return f"{self._prefix}/disks/{self.named(disk)}"
+            group = self._groups.get(disk, self.group)
+            return f"{self._prefix_of(group)}/disks/{self.named(disk)}"
         return f"{self.account(self._kinds[disk])}/vhds/{self.named(disk)}.vhd"
 
     def url(self, disk: str) -> str:
@@ -185,8 +207,11 @@ class World:
 
     @property
     def _prefix(self) -> str:
+        return self._prefix_of(self.group)
+
+    def _prefix_of(self, group: str) -> str:
         subscription = self.control.endpoint["subscription"]
-        return f"/subscriptions/{subscription}/resourceGroups/{self.group}/providers/Microsoft.Compute"
+        return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
 
     def _plain(self, azure_name: str) -> str:
         return azure_name.removesuffix(f"-{self.number}")

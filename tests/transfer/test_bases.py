@@ -13,7 +13,7 @@ from vsa.media.entries import DiskOutcome, JobEntry, Result, VmOutcome
 from vsa.media.view import View
 from vsa.model import Method, SourceDisk, Vm
 from vsa.subclient import Subclient
-from vsa.transfer.bases import Estate, bases_to_release
+from vsa.transfer.bases import UNATTENDED, Estate, bases_to_release, old_bases, unattended_bases
 
 VM = a_vm()
 DISK = a_source_disk()
@@ -76,19 +76,59 @@ def test_other_subscriptions_vms_are_not_gone() -> None:
     assert released(view, an_estate(listed=[], selected=[], identified={})) == []
 
 
-def test_a_disk_that_another_subclient_backs_up_keeps_its_base() -> None:
+def a_report(subclient: str, *, ended_at: dt.datetime = NOW) -> JobEntry:
+    """A job that found DISK to back up."""
     outcome = VmOutcome(
         key=VM.key, name=VM.name, result=Result.COMPLETED, disks=(DiskOutcome(name="d", key=DISK.key),)
     )
-    report = JobEntry(
+    return JobEntry(
         job="j",
-        subclient="others",
+        subclient=subclient,
         method=Method.CBT,
-        started_at=NOW,
-        ended_at=NOW,
+        started_at=ended_at,
+        ended_at=ended_at,
         result=Result.COMPLETED,
         vms=(outcome,),
     )
+
+
+def test_a_job_that_knows_no_vm_lets_go_what_is_too_old_and_nothing_else() -> None:
+    def old(view: View, days: float) -> list[str]:
+        now = NOW + dt.timedelta(days=days)
+        found = old_bases(view, Subclient(name="all"), VM.subscription_id, now=now)
+        return [item.reason for item in found]
+
+    assert old(with_base(), 29) == []
+    assert old(with_base(), 31) == ["it is older than 30 days"]
+    assert old(with_base(subclient="others"), 31) == []
+    assert old(with_base(vm=a_vm(subscription_id="99999999-2222-3333-4444-555555555555")), 31) == []
+
+
+LONG = UNATTENDED + dt.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("reports", "told"),
+    [
+        ([], True),
+        ([a_report("all"), a_report("others")], True),
+        ([a_report("all", ended_at=NOW + LONG)], False),
+        ([a_report("others", ended_at=NOW + LONG)], False),
+        ([a_report("others", ended_at=NOW + LONG).model_copy(update={"vms": ()})], True),
+    ],
+)
+def test_a_base_is_told_once_no_subclient_with_its_disk_runs_any_more(
+    reports: list[JobEntry], told: bool
+) -> None:
+    view = a_view(a_point(DISK, vm=VM, subclient="all", base=a_snapshot(DISK)), *reports)
+    seen = [a_snapshot(DISK)]
+    assert len(list(unattended_bases(view, seen, now=NOW + LONG))) == told
+    assert list(unattended_bases(view, seen, now=NOW + UNATTENDED)) == []
+    assert list(unattended_bases(view, [], now=NOW + LONG)) == []
+
+
+def test_a_disk_that_another_subclient_backs_up_keeps_its_base() -> None:
+    report = a_report("others")
     view = a_view(a_point(DISK, vm=VM, base=a_snapshot(DISK)), report)
     assert released(view, an_estate(selected=[], identified={})) == []
     without = report.model_copy(update={"vms": ()})

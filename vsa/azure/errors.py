@@ -62,6 +62,25 @@ GONE_CODES = frozenset({"NotFound", "ResourceNotFound", "ResourceGroupNotFound"}
 # What the blob service answers when a SAS has expired or was revoked.
 SAS_CODES = frozenset({"AuthenticationFailed", "AUTHENTICATION_FAILED", "InvalidAuthenticationInfo"})
 
+UNAUTHENTICATED = (
+    "the access has ended or was revoked, or the account's keys were regenerated; if the next job meets the "
+    "same, look at this machine's clock, which the blob service wants right to fifteen minutes"
+)
+"""Said of a SAS and of a signature by an account's key, which get the same answer for all of this (REST
+"Authorize with Shared Key")."""
+
+LACKS_A_RIGHT = "the identity lacks a right or its credential has expired"
+_FORBIDDEN = {
+    "AuthorizationFailure": (
+        "the network rules of the storage account do not let this machine in, or the identity lacks a right"
+    ),
+    "KeyBasedAuthenticationNotPermitted": (
+        "the storage account allows no keys, by which its VHDs are read; allow them, or leave its VMs out"
+    ),
+}
+"""What to look at, by the blob service's codes that say more than 403 alone
+(learn.microsoft.com/troubleshoot/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors)."""
+
 
 @contextmanager
 def azure_errors(action: str) -> Iterator[None]:
@@ -123,9 +142,9 @@ def from_answer(
     if status in PASSING:
         return TryAgainLater(message, retry_after=retry_after)
     if code in SAS_CODES and status in (401, 403):
-        return AccessExpired(message)
+        return AccessExpired(f"{message}; {UNAUTHENTICATED}")
     if status in (401, 403):
-        message = f"{message}; the identity lacks a right or its credential has expired"
+        message = f"{message}; {_FORBIDDEN.get(code, LACKS_A_RIGHT)}"
     return _refused_as(status, code)(message, code=code)
 
 

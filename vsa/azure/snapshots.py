@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from vsa.azure.marks import FoundSnapshot, Owner, ours_among, snapshot_name
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
-from vsa.errors import AzureNotFound, AzureRefused, TryAgainLater
+from vsa.errors import AccessDenied, AzureNotFound, AzureRefused, TryAgainLater
 from vsa.model import DiskKind, SnapshotName, SnapshotRef, SourceDisk
 from vsa.stop import Stop, again
 
@@ -38,10 +39,33 @@ _log = logging.getLogger(__name__)
 RATE_CODES = frozenset({"SnapshotOperationRateExceeded", "SnaphotOperationRateExceeded"})
 RATE_WAIT_SECONDS = 30.0
 RATE_WAITS = 24
+COUNT_CODE = "SnapshotCountExceeded"
+
+# Azure's codes for these are not all documented, so whatever it refuses may be one of them
+# (learn.microsoft.com, "Create an incremental snapshot for managed disks"; REST "Snapshot Blob").
+MANAGED_LIMITS = (
+    "Azure keeps 500 incremental snapshots of a disk and makes seven of them in five minutes. If there are "
+    "as many, delete those that nobody needs, or wait: of ours there is the base alone"
+)
+PREMIUM_LIMITS = (
+    "Azure keeps 100 snapshots of a premium page blob: delete those that nobody needs, of ours there is the "
+    "base alone"
+)
 
 # Premium SSD v2 and Ultra copy in the background, a large disk for hours; a grant before 100 % is refused.
 COMPLETION_SECONDS = 5.0
 LONGEST_COMPLETION_SECONDS = 24 * 3600.0
+
+
+@contextmanager
+def _advising(limits: str) -> Iterator[None]:
+    """Add to a refusal what limits there are; not to one that says by itself what is wrong."""
+    try:
+        yield
+    except (AzureNotFound, AccessDenied):
+        raise
+    except AzureRefused as error:
+        raise AzureRefused(f"{error}; {limits}", code=error.code) from error
 
 
 class Snapshots(Protocol):
@@ -77,7 +101,8 @@ class ManagedSnapshots:
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
         name = snapshot_name(owner.run, disk.key)
         # A lost answer is not a lost snapshot: the name is the run's own, so what has it is adopted.
-        snapshot = again(lambda: self._get_or_put(disk, name, owner, stop), stop=stop)
+        with _advising(MANAGED_LIMITS):
+            snapshot = again(lambda: self._get_or_put(disk, name, owner, stop), stop=stop)
         _require_source(snapshot, disk)
         return self._ref(disk, self._complete(disk, snapshot, stop))
 
@@ -213,6 +238,8 @@ class BlobSnapshots:
             try:
                 return again(lambda: self._create_or_adopt(disk, owner), stop=stop)
             except AzureRefused as error:
+                if error.code == COUNT_CODE:
+                    raise AzureRefused(f"{error}; {PREMIUM_LIMITS}", code=error.code) from error
                 if error.code not in RATE_CODES or attempt == RATE_WAITS:
                     raise
                 _log.warning(

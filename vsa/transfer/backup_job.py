@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -28,6 +28,7 @@ from vsa.media.entries import (
 )
 from vsa.media.index import Offer
 from vsa.media.media import Media
+from vsa.media.view import View
 from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
 from vsa.stop import Stop, again
@@ -35,7 +36,7 @@ from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Streaming, stream
-from vsa.transfer.bases import Estate, base_disk, bases_to_release
+from vsa.transfer.bases import Estate, base_disk, bases_to_release, old_bases
 from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
@@ -363,21 +364,16 @@ class BackupJob:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
         return release_job(self.id, self._environment)
 
-    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> LetGo:
+    def release_bases(self, discovery: Discovery | None, identified: Sequence[VmDisks]) -> LetGo:
         """Delete the bases that no later job of this subclient will start from: all that Azure lets go.
 
-        The log goes on naming the others, so that the next job tries again.
+        The log goes on naming the others, so that the next job tries again. Without a discovery those alone
+        go that are too old to start from.
         """
-        estate = Estate(
-            subscription_id=self.connection.subscription_id,
-            listed=discovery.listed,
-            selected=discovery.selected,
-            identified={item.vm.key: item.disks for item in identified if not item.error},
-        )
         view = self.media.view()
         released: list[ReleasedBase] = []
         pending: list[str] = []
-        for item in bases_to_release(view, self.subclient, estate, now=self.now()):
+        for item in self._to_release(view, discovery, identified):
             disk = base_disk(view, item.base.disk_key)
             if refused := release_base(item.base, disk.name, self._environment):
                 pending.append(f"{refused}; this base is not needed: {item.reason}")
@@ -386,6 +382,20 @@ class BackupJob:
                 released.append(item)
                 _log.info("base snapshot of disk %s released: %s", disk.name, item.reason)
         return LetGo(released=tuple(released), pending=tuple(pending))
+
+    def _to_release(
+        self, view: View, discovery: Discovery | None, identified: Sequence[VmDisks]
+    ) -> Iterable[ReleasedBase]:
+        subscription, now = self.connection.subscription_id, self.now()
+        if discovery is None:
+            return old_bases(view, self.subclient, subscription, now=now)
+        estate = Estate(
+            subscription_id=subscription,
+            listed=discovery.listed,
+            selected=discovery.selected,
+            identified={item.vm.key: item.disks for item in identified if not item.error},
+        )
+        return bases_to_release(view, self.subclient, estate, now=now)
 
     def clean_scratch(self) -> None:
         """Remove the job's scratch space on the proxy, the last of its mount point."""

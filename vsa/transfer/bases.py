@@ -1,15 +1,19 @@
-"""Which base snapshots a job lets go, and why. Pure."""
+"""Which base snapshots a job lets go, and why; which ones no job asks for any more. Pure."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vsa.media.entries import ReleasedBase
+from vsa.media.entries import JobEntry, ReleasedBase
 from vsa.media.view import View
-from vsa.model import Method, SnapshotRef, SourceDisk, Vm
+from vsa.model import Method, SnapshotName, SnapshotRef, SourceDisk, Vm
 from vsa.subclient import Subclient
+from vsa.transfer.pending import age_of
+
+UNATTENDED = dt.timedelta(days=60)
+"""Twice as long as a base serves a subclient that says nothing else: then somebody should look at it."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,10 @@ def bases_to_release(
 ) -> Iterator[ReleasedBase]:
     """The bases made for this subclient that no later job will start from."""
     elsewhere = _disks_of_other_subclients(view, subclient.name)
-    for disk_key, (slot, base) in view.bases().items():
-        point = view.points[slot].point
-        mine = point.subclient == subclient.name
-        if not mine or point.vm.subscription_id.lower() != estate.subscription_id.lower():
-            continue
-        if now - base.taken_at > dt.timedelta(days=subclient.max_base_age_days):
-            reason = f"it is older than {subclient.max_base_age_days} days"
-        elif disk_key in elsewhere:
-            continue
-        else:
-            reason = _not_needed(base, point.vm.key, subclient, estate)
+    for client, base in _bases_of(view, subclient, estate.subscription_id):
+        reason = _too_old(base, subclient, now)
+        if not reason and base.disk_key not in elsewhere:
+            reason = _not_needed(base, client, subclient, estate)
         if reason:
             yield ReleasedBase(base=base, reason=reason)
 
@@ -50,6 +47,33 @@ def base_disk(view: View, disk_key: str) -> SourceDisk:
     """The disk as the point that named its base saw it."""
     slot, _ = view.bases()[disk_key]
     return next(item.disk for item in view.points[slot].point.disks if item.disk.key == disk_key)
+
+
+def old_bases(
+    view: View, subclient: Subclient, subscription_id: str, *, now: dt.datetime
+) -> Iterator[ReleasedBase]:
+    """Those of them that a job lets go which knows nothing of its subscription, or finds none of its VMs.
+
+    Rights that are lost make VMs vanish from a list, and so does a slip in a rule: nothing is concluded from
+    that, but the bases of VMs that are all gone must not stay for ever.
+    """
+    for _, base in _bases_of(view, subclient, subscription_id):
+        if reason := _too_old(base, subclient, now):
+            yield ReleasedBase(base=base, reason=reason)
+
+
+def _bases_of(view: View, subclient: Subclient, subscription_id: str) -> Iterator[tuple[str, SnapshotRef]]:
+    """Client key and base, of those that were made for this subclient."""
+    for slot, base in view.bases().values():
+        point = view.points[slot].point
+        mine = point.subclient == subclient.name
+        if mine and point.vm.subscription_id.lower() == subscription_id.lower():
+            yield point.vm.key, base
+
+
+def _too_old(base: SnapshotRef, subclient: Subclient, now: dt.datetime) -> str:
+    days = subclient.max_base_age_days
+    return f"it is older than {days} days" if now - base.taken_at > dt.timedelta(days=days) else ""
 
 
 def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Estate) -> str:
@@ -66,8 +90,48 @@ def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Es
     return ""
 
 
+def unattended_bases(view: View, seen: Iterable[SnapshotName], *, now: dt.datetime) -> Iterator[str]:
+    """In words, those bases among the snapshots seen for which no subclient with the disk ran a job in long.
+
+    It was deleted or renamed, or its schedule is off: nobody would ever let them go.
+    """
+    since, newest = now - UNATTENDED, _newest_jobs(view)
+    at_work = {name for name, job in newest.items() if job.ended_at > since}
+    there = {_identity(name) for name in seen}
+    users: dict[str, set[str]] = {}
+    for name, job in newest.items():
+        for key in _disks_of(job):
+            users.setdefault(key, set()).add(name)
+    for slot, base in view.bases().values():
+        if _identity(base) not in there or base.taken_at >= since:
+            continue
+        point = view.points[slot].point
+        asked = {point.subclient} | users.get(base.disk_key, set())
+        if not asked & at_work:
+            disk = next(backup.disk for backup in point.disks if backup.disk.key == base.disk_key)
+            age, title = age_of(base.taken_at, now), base.moment or base.id
+            yield (
+                f"base snapshot {title} of disk {disk.name} is {age} old, and no job of subclient "
+                f"{' or '.join(sorted(asked))} has ended in {UNATTENDED.days} days: run one, or delete the "
+                "snapshot, which no recovery point needs; the disk's next backup is then by CRC"
+            )
+
+
+def _identity(name: SnapshotName) -> tuple[str, str | None]:
+    return name.id.lower(), name.moment
+
+
+def _newest_jobs(view: View) -> dict[str, JobEntry]:
+    return {reported.job.subclient: reported.job for _, reported in sorted(view.jobs.items())}
+
+
 def _disks_of_other_subclients(view: View, name: str) -> frozenset[str]:
     """The disks that the newest job of any other subclient found to back up."""
-    newest = {reported.job.subclient: reported.job for _, reported in sorted(view.jobs.items())}
+    newest = _newest_jobs(view)
     newest.pop(name, None)
-    return frozenset(disk.key for job in newest.values() for vm in job.vms for disk in vm.disks)
+    return frozenset(key for job in newest.values() for key in _disks_of(job))
+
+
+def _disks_of(job: JobEntry) -> Iterator[str]:
+    """Keys of the disks that a job found to back up."""
+    return (disk.key for vm in job.vms for disk in vm.disks)

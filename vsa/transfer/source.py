@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -35,6 +35,37 @@ class NoChangeList(VsaError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+@contextmanager
+def _of_base(base: SnapshotRef) -> Iterator[None]:
+    """What keeps access to the base from being had keeps its change list away, and nothing else."""
+    try:
+        yield
+    except AzureNotFound as error:
+        message = f"base {base.moment or base.id} is gone: {error}"
+        raise NoChangeList(Reason.CRC_BASE_GONE, message) from error
+    except AzureRefused as error:
+        raise NoChangeList(Reason.CRC_DIFF_REFUSED, f"{error.code}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _BaseAccess:
+    """Access to the base, which others may revoke or delete while its change list is asked for."""
+
+    base: SnapshotRef
+    access: GrantedAccess
+
+    @property
+    def url(self) -> Secret:
+        return self.access.url
+
+    def worked(self, url: Secret) -> None:
+        self.access.worked(url)
+
+    def renew(self, stale: Secret) -> None:
+        with _of_base(self.base):
+            self.access.renew(stale)
 
 
 class Planned(NamedTuple):
@@ -96,12 +127,8 @@ class SnapshotSource:
         if base.kind is not DiskKind.MANAGED:
             list_blob = partial(blob_changes, self.connection, base_moment=str(base.moment), disk_size=size)
             return lambda: self._asking(lambda url: self._changing(list_blob(url)), self.lists)
-        try:
-            older = stack.enter_context(self.grants.base(base))
-        except AzureNotFound as error:
-            raise NoChangeList(Reason.CRC_BASE_GONE, str(error)) from error
-        except AzureRefused as error:
-            raise NoChangeList(Reason.CRC_DIFF_REFUSED, f"{error.code}: {error}") from error
+        with _of_base(base):
+            older = _BaseAccess(base, stack.enter_context(self.grants.base(base)))
         return lambda: self._asking(
             lambda url, base_url: self._changing(managed_changes(self.connection, url, base_url, size)),
             self.lists,

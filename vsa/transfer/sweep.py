@@ -21,6 +21,7 @@ from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName, SourceDisk
 from vsa.stop import Stop
+from vsa.transfer.bases import unattended_bases
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge, of_verdict, open_runs
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, clear_now, release
@@ -128,6 +129,7 @@ class Sweep:
                 *sight.troubles,
                 *dict.fromkeys(sight.unseen.values()),
                 *_remarks(sight, scene),
+                *unattended_bases(view, (item.name for _, item in sight.snapshots), now=self.now()),
             ),
             notes=(
                 *([NO_SERVER] if jobs is None else []),
