@@ -21,6 +21,7 @@ from vsa.azure.grants import revoke
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.vms import list_vms
 from vsa.errors import AzureNotFound, BadRequest, NoPoint
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import (
     ClientState,
     JobEntry,
@@ -225,6 +226,7 @@ class BackupJob:
         env = self._environment
         for disk in run.disks:
             make_room(disk, env)
+        reached(FaultPoint.ROOM_MADE)
         runs.begin(run, env)
         return runs.create_snapshots(run, env)
 
@@ -355,7 +357,9 @@ class BackupJob:
         for item in released:
             _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
             revoke(self.connection, item.base)
+            reached(FaultPoint.BASE_GIVEN_UP)
             snapshots_of(self.connection, item.base.kind).delete(item.base)
+            reached(FaultPoint.BASE_DELETED)
         return released
 
     def clean_scratch(self) -> None:
@@ -383,7 +387,9 @@ class BackupJob:
             released=tuple(released),
             alarms=tuple(alarms),
         )
+        reached(FaultPoint.JOB_DONE)
         self.media.append(report)
+        reached(FaultPoint.JOB_REPORTED)
         self.media.checkpoint_if_due()
         return report
 

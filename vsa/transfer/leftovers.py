@@ -14,6 +14,7 @@ from vsa.azure.grants import revoke
 from vsa.azure.marks import FoundSnapshot
 from vsa.azure.staging import StagingBlobs, staging_url
 from vsa.errors import AzureRefused, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -52,6 +53,7 @@ def release(
     try:
         if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
+            reached(FaultPoint.RUN_FENCED)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
         clear = partial(_withdraw, run=run)
@@ -160,7 +162,9 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> list[AzureRefused]:
     for item in found:
         require_witnessed(disk, item, env.media)
     staged = staging_of(disk, env)
+    reached(FaultPoint.LEFTOVERS_LISTED)
     view = _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
+    reached(FaultPoint.DEAD_FENCED)
     removals = [
         partial(StagingBlobs(env.connection).delete, blob.url) for blob in staged if is_over(blob.run, view)
     ]
@@ -193,8 +197,10 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
     excess = excess_of(disk, item, view)
     if excess.grant:
         revoke(env.connection, item.name)
+        reached(FaultPoint.ACCESS_ENDED)
     if excess.snapshot:
         env.snapshots(disk).delete(item.name)
+        reached(FaultPoint.SNAPSHOT_DELETED)
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
 
 

@@ -20,6 +20,7 @@ from vsa.azure.page_ranges import (
 )
 from vsa.azure.reader import RangeReader
 from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.model import DiskKind, Reason, SnapshotRef
 from vsa.ranges import ByteRange, total
 from vsa.secret import Secret
@@ -93,6 +94,7 @@ class SnapshotSource:
             return lambda: self._asking(lambda url: self._changing(list_blob(url)), self.lists)
         try:
             older = stack.enter_context(self.grants.base(base))
+            reached(FaultPoint.BASE_GRANTED)
         except AzureNotFound as error:
             raise NoChangeList(Reason.CRC_BASE_GONE, str(error)) from error
         except AzureRefused as error:

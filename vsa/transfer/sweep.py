@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import FoundSnapshot
 from vsa.errors import MediaDamaged
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -89,6 +90,7 @@ class Sweep:
         that an operator calls dead. BadRequest if neither the media nor anything in Azure knows such a run.
         """
         sight = self._look.everywhere(runs.intents)
+        reached(FaultPoint.SWEEP_LOOKED)
         # Read after Azure was: what a run made that began since cannot be among what was seen.
         judged = judge(self._with_remembered(runs, named, sight), jobs, named, self.media)
         view = self.media.view()
@@ -96,7 +98,7 @@ class Sweep:
         dead = tuple(of_verdict(judged, Verdict.DEAD))
         left_alone = tuple(of_verdict(judged, Verdict.LIVE, Verdict.UNKNOWN))
         scene = self._scene(view, dead, left_alone)
-        return SweepPlan(
+        plan = SweepPlan(
             media=self.media.id,
             subscription=self.connection.subscription_id,
             planned_at=self.now(),
@@ -116,6 +118,8 @@ class Sweep:
                 *(f"not looked at: {text}" for text in sight.beyond),
             ),
         )
+        reached(FaultPoint.SWEEP_PLANNED)
+        return plan
 
     def release(self, run: JudgedRun) -> tuple[str, ...]:
         """Fence a dead run and remove what it left; in words what could not be removed."""
@@ -137,6 +141,7 @@ class Sweep:
 
     def report(self, plan: SweepPlan, pending: Sequence[str]) -> SweepReport:
         """What the plan named and is gone, and what is still there, as Azure shows it now."""
+        reached(FaultPoint.SWEEP_REMOVED)
         touched = {item.disk.key: item.disk for item in plan.leftovers}
         sight = self._look.at(touched.values())
         scene = self._scene(self.media.view(), plan.dead, plan.left_alone)
