@@ -23,7 +23,8 @@ def run_job(job: BackupJob) -> JobEntry:
     outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
     alarms += [*job.doubts(), *job.harms(disks)]
     released = job.release_bases(discovery, disks)
-    return job.complete(outcomes, excluded=targets.excluded, released=released, alarms=alarms)
+    alarms += released.pending
+    return job.complete(outcomes, excluded=targets.excluded, released=released.gone, alarms=alarms)
 
 
 def _identified(job: BackupJob, vm: Vm) -> VmDisks:

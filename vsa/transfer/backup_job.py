@@ -20,7 +20,7 @@ from vsa.azure.disks import identify_disk
 from vsa.azure.grants import revoke
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.vms import list_vms
-from vsa.errors import AzureNotFound, BadRequest, NoPoint
+from vsa.errors import AzureNotFound, BadRequest, NoPoint, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import (
     ClientState,
@@ -38,7 +38,7 @@ from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Streaming, stream
-from vsa.transfer.bases import Estate, bases_to_release
+from vsa.transfer.bases import Estate, ReleasedBases, bases_to_release
 from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
@@ -46,6 +46,7 @@ from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import dead_jobs, intents_of_job, make_room, release, release_dead, release_job
 from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
+from vsa.transfer.pending import advice_on
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 from vsa.transfer.report import job_result
 
@@ -345,22 +346,35 @@ class BackupJob:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
         return release_job(self.id, self._environment)
 
-    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> tuple[ReleasedBase, ...]:
-        """Delete the bases that no later job of this subclient will start from."""
+    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> ReleasedBases:
+        """Delete the bases that no later job of this subclient will start from. One that Azure keeps does not
+        keep the others; the log names it on, so that the next job tries again."""
         estate = Estate(
             subscription_id=self.connection.subscription_id,
             listed=discovery.listed,
             selected=discovery.selected,
             identified={item.vm.key: item.disks for item in identified if not item.error},
         )
-        released = tuple(bases_to_release(self.media.view(), self.subclient, estate, now=self.now()))
-        for item in released:
-            _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
-            revoke(self.connection, item.base)
-            reached(FaultPoint.BASE_GIVEN_UP)
-            snapshots_of(self.connection, item.base.kind).delete(item.base)
-            reached(FaultPoint.BASE_DELETED)
-        return released
+        gone: list[ReleasedBase] = []
+        pending: list[str] = []
+        for item in bases_to_release(self.media.view(), self.subclient, estate, now=self.now()):
+            try:
+                again(partial(self._delete_base, item.base), stop=Stop())
+            except VsaError as error:
+                what = f"base snapshot {item.base.id}, which goes because {item.reason}"
+                advice = advice_on(error, next_try="the next job")
+                pending.append(f"cleanup pending for {what}: {advice}: {error}")
+                _log.error("%s", pending[-1])
+            else:
+                gone.append(item)
+                _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
+        return ReleasedBases(gone=tuple(gone), pending=tuple(pending))
+
+    def _delete_base(self, base: SnapshotRef) -> None:
+        revoke(self.connection, base)
+        reached(FaultPoint.BASE_GIVEN_UP)
+        snapshots_of(self.connection, base.kind).delete(base)
+        reached(FaultPoint.BASE_DELETED)
 
     def clean_scratch(self) -> None:
         """Remove the job's scratch space on the proxy, the last of its mount point."""

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 
 from vsa.media.entries import ReleasedBase
 from vsa.media.view import View
-from vsa.model import Method, SnapshotRef, SourceDisk, Vm
+from vsa.model import Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.subclient import Subclient
+
+
+class ReleasedBases(Noun):
+    """Bases that are gone, and in words those that should be and are not."""
+
+    gone: tuple[ReleasedBase, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
