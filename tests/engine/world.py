@@ -289,6 +289,11 @@ class World:
         return report
 
     @property
+    def owners(self) -> dict[str, list[str]]:
+        """The disks of each VM, the OS disk first."""
+        return self._owners
+
+    @property
     def attached(self) -> set[str]:
         """The disks of all VMs."""
         return {disk for disks in self._owners.values() for disk in disks}

@@ -28,9 +28,11 @@ from vsa.media.media import Media
 from vsa.media.store import Store
 from vsa.model import Method
 from vsa.restore.disk import Format, restore_disk
+from vsa.retention import Retention
 from vsa.subclient import Subclient
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.sweep import Sweep
+from vsa.upkeep.forgetting import Limits, by_policy, forget, plan_forgetting
 
 FAILED, BROKE = 3, 4
 """How a process ends whose work failed with one of our errors, or with one that nobody foresaw."""
@@ -180,13 +182,18 @@ class Sweeping:
 @dataclass(frozen=True)
 class Pruning:
     """Points are forgotten, and pruned at once, with every pack repacked that is worth it; `later`: when, by
-    the clock of whoever prunes. By then every open run is old."""
+    the clock of whoever prunes. If that is much, every open run is old by then."""
 
     points: tuple[int, ...] = ()
     later: dt.timedelta = dt.timedelta(0)
+    retention: Retention | None = None
 
     def __call__(self, site: Site, media: Media) -> Any:
         forget_points(media, *self.points)
+        if self.retention is not None:
+            policy = by_policy(lambda _: self.retention)
+            plan = plan_forgetting(media, policy, now=site.now(), limits=Limits(override_share=True))
+            forget(media, plan, now=site.now())
         return prune(media, threshold=1.0, now=site.now() + self.later)
 
 

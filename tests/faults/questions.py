@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from vsa.media.entries import JobEntry, Result
 from vsa.media.media import Media
 from vsa.media.view import CommittedPoint
 from vsa.transfer.sweep import Sweep
+from vsa.transfer.sweep_report import SweepReport
 from vsa.upkeep.report import Depth
 from vsa.upkeep.verify import verify
 
@@ -26,32 +27,16 @@ Held = Mapping[str, Mapping[str, bytes]]
 """What each disk of each VM holds, by their names."""
 
 
-def learn_of_new_points(world: World, held: Held) -> list[int]:
-    """Points that a process made before anybody could hear of it: they must restore to what was held then."""
-    points = world.media.view().points
-    new = sorted(points.keys() - world.points.keys())
-    for slot in new:
-        world.points[slot] = dict(held[points[slot].point.vm.name])
-    return new
-
-
-def unlearn_given_up_points(world: World) -> None:
-    """Points that a prune has taken away are not asked for any more; no other point may be gone."""
-    view = world.media.view()
-    for slot in [slot for slot in world.points if slot not in view.points]:
-        assert slot in view.given_up, f"point {slot} is gone, and no prune gave it up"
-        del world.points[slot]
-
-
 @dataclass
 class Questions:
-    """The questions, of one world. Canaries are made from its first point of a managed disk."""
+    """The questions, of one world. `taken`: bases that others have deleted, by their ids or moments."""
 
     world: World
-    canaries: Canaries | None = None
     now: Callable[[], dt.datetime] = field(default=lambda: dt.datetime.now(dt.UTC))
+    canaries: Canaries | None = None
     vhd_canaries: list[tuple[str, str]] = field(default_factory=list)
     """Disk and moment of snapshots of VHDs that others made."""
+    taken: set[str] = field(default_factory=set)
     _served: int = 0
 
     def add_canaries(self, disk: str) -> None:
@@ -68,46 +53,59 @@ class Questions:
             (disk, str(self.world.vhd(disk).create_snapshot(metadata=marks)["snapshot"]))
         )
 
-    def require_all(self, held: Held) -> JobEntry:
-        """All five, after a fault in which disks held this. Returns the report of the next job."""
-        learn_of_new_points(self.world, held)
-        unlearn_given_up_points(self.world)
-        self.require_allowed_after_a_sweep()
-        self.require_nothing_damaged()
-        report = self.world.back_up(now=self.now)
-        assert report.result is Result.COMPLETED, report
-        self.require_points()
-        self.require_allowed()
-        return report
-
-    def require_points(self) -> None:
-        for slot, held in self.world.points.items():
-            self.world.require_restores(slot, held)
-
-    def require_allowed_after_a_sweep(self) -> None:
-        self.settle()
-        media = Media.open(self.world.media.location, write=True, from_log=True)
-        sweep = Sweep(self.world.connection, media, now=self.now)
-        report = sweep.carry_out(sweep.plan(sweep.open_runs(), {}, ()))
+    def require_all(self, held: Held) -> None:
+        """All five, after a fault in which disks held this."""
+        self.learn(held)
+        report = self.swept()
         assert (report.remaining, report.pending) == ((), ()), report.text()
         self.require_allowed(after_fault=True)
+        self.require_nothing_damaged()
+        self.require_next_job()
+        self.require_points(self.world.points)
+        self.require_allowed()
+        self.require_canaries()
+
+    def learn(self, held: Held) -> None:
+        """What points must restore to that a process made before anybody heard of it; which a prune took."""
+        points = self.world.points
+        view = self.world.media.view()
+        for slot in view.points.keys() - points.keys():
+            points[slot] = dict(held[view.points[slot].point.vm.name])
+        for slot in points.keys() - view.points.keys():
+            assert slot in view.given_up, f"point {slot} is gone, and no prune gave it up"
+            del points[slot]
+
+    def require_points(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self.world.require_restores(slot, self.world.points[slot])
+
+    def swept(self) -> SweepReport:
+        """One sweep, which nobody helps by naming runs."""
+        self._settle()
+        media = Media.open(self.world.media.location, write=True, from_log=True, clock=self.now)
+        sweep = Sweep(self.world.connection, media, now=self.now)
+        return sweep.carry_out(sweep.plan(sweep.open_runs(), {}, ()))
+
+    def _settle(self) -> None:
+        """Wait until Azure has served what a killed process had asked of it."""
+        while new := self.world.control.requests(since=self._served):
+            self._served = new[-1]["number"]
+            time.sleep(0.03)
 
     def require_allowed(self, *, after_fault: bool = False) -> None:
-        """Our bases and nothing else of ours; the canaries, and nothing else in the world's group.
+        """Our bases and nothing else of ours.
 
         A job that dies may have deleted the base of a disk that it gave up, and not said so yet.
         """
-        world, canaries = self.world, self.canaries
-        theirs = canaries.everywhere if canaries else set()
-        mine, bases = world.snapshots - theirs, self._bases()
+        mine, bases = self.own_snapshots, self._bases()
         assert mine <= set(bases), f"nobody needs {mine - set(bases)}"
-        lost = {base for base, attached in bases.items() if attached or not after_fault} - mine
+        lost = {base for base, attached in bases.items() if attached or not after_fault} - mine - self.taken
         assert not lost, f"these bases are gone: {lost}"
-        world.require_no_access()
-        if canaries:
-            canaries.require_alone(*(base for base in mine if base.startswith("/")))
-        for disk, moment in self.vhd_canaries:
-            assert world.vhd(disk, moment).exists(), f"somebody else's snapshot of VHD {disk} is gone"
+        self.world.require_no_access()
+
+    @property
+    def own_snapshots(self) -> set[str]:
+        return self.world.snapshots - (self.canaries.everywhere if self.canaries else set())
 
     def _bases(self) -> dict[str, bool]:
         """The bases that the log names, and whether their disks are still attached to a VM."""
@@ -124,11 +122,18 @@ class Questions:
             )
         assert report.is_sound, report.text()
 
-    def settle(self) -> None:
-        """Wait until Azure has served what a killed process had asked of it."""
-        while new := self.world.control.requests(since=self._served):
-            self._served = new[-1]["number"]
-            time.sleep(0.03)
+    def require_next_job(self) -> JobEntry:
+        report = self.world.back_up(now=self.now)
+        assert report.result is Result.COMPLETED, report
+        return report
+
+    def require_canaries(self, *beside: Questions) -> None:
+        """All are there and, in the world's group, nothing but our snapshots and those of other medias."""
+        if self.canaries:
+            ours = set().union(*(item.own_snapshots for item in (self, *beside)))
+            self.canaries.require_alone(*(item for item in ours if item.startswith("/")))
+        for disk, moment in self.vhd_canaries:
+            assert self.world.vhd(disk, moment).exists(), f"somebody else's snapshot of VHD {disk} is gone"
 
 
 def _name_of(made: CommittedPoint, disk_key: str) -> str:
