@@ -58,6 +58,9 @@ def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Es
     identified = estate.identified.get(client)
     if Method(subclient.method) is Method.CRC:
         return "the subclient's method is CRC"
+    if not estate.listed:
+        # Azure lists nothing to an identity without rights, too: only age tells then.
+        return ""
     if client not in {vm.key for vm in estate.listed}:
         return "its VM is gone"
     if client not in {vm.key for vm in estate.selected}:
