@@ -56,6 +56,7 @@ test: check ## everything that needs no real cloud, in under ten minutes
 
 # Tests that play rounds: few in `make test`, more of some in CI, all in the soak (tests/soak.py).
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
+  tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
   tests/faults/test_azure_calls_of_a_job.py tests/flows/test_postgresql.py
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
 

@@ -1,8 +1,9 @@
-"""Days of a small estate on a simulated Azure whose clock is turned: guests, owners, faults and deaths. (F15, F63.)
+"""Days of a small estate on a simulated Azure whose clock is turned. (F15, F63.)
 
 Managed disks, standard and premium VHDs; two subclients share VMs, sometimes two medias do. Every day guests
-write, owners change what there is, Azure and the media misbehave, and jobs, sweeps and prunes die in the midst of
-it, sometimes several at once. Every evening the same five questions are asked (tests/faults/questions.py).
+write, owners change what there is, Azure and the media misbehave, and jobs, sweeps and prunes die in the
+midst of it, sometimes several at once. Every evening the same five questions are asked
+(tests/faults/questions.py).
 
 A history follows from its seed, but for what threads and processes do in which order.
 """
@@ -42,7 +43,7 @@ KEEP = Retention(keep_last=2, daily=3, weekly=2)
 MOST_DISKS = 3
 LARGEST = 768 * KIB
 
-NIGHTLY, HOURLY = "nightly", "hourly"
+NIGHTLY, HOURLY, SWEEP, PRUNE = "nightly", "hourly", "sweep", "prune"
 
 PERMANENT: list[tuple[int, int]] = []
 """Seeds of histories that failed once, and the days that they took to."""
@@ -288,9 +289,10 @@ class Days:
         self._say(number, "faults", [rule["action"] for rule in faults])
         ids = [self.control.add_fault(**rule) for rule in faults]
         held = self.estate.world.held()
-        for errands in self._plan(number):
-            self._run(number, errands)
-        self.control.clear_faults(*ids) if ids else None
+        for planned in self._plan(number):
+            self._run(number, planned)
+        if ids:
+            self.control.clear_faults(*ids)
         for question in self.questions:
             question.learn(held)
         self._evening()
@@ -319,41 +321,38 @@ class Days:
             rule | {"times": self.choose.choice([3, 20]), "chance": chance, "seed": seed} for rule in drawn
         ]
 
-    def _plan(self, number: int) -> list[list[Errand]]:
+    def _plan(self, number: int) -> list[list[tuple[World, str]]]:
         """The day's errands; those of one list begin together."""
-        planned: list[list[Errand]] = [
-            [self._errand(self.choose.choice(self.estate.worlds), self.choose.choice([NIGHTLY, HOURLY]))]
+        planned: list[list[tuple[World, str]]] = [
+            [(self._any_world(), self.choose.choice([NIGHTLY, HOURLY]))]
             for _ in range(self.choose.choice([1, 1, 2]))
         ]
         if self.choose.random() < 0.3:
             # Azure takes one snapshot of a premium VHD in ten minutes: the hourly subclient has none.
-            world = self.choose.choice(self.estate.worlds)
-            planned.append(
-                [
-                    self._errand(world, NIGHTLY),
-                    self._errand(world, self.choose.choice([HOURLY, "sweep", "prune"])),
-                ]
-            )
+            beside = self.choose.choice([HOURLY, SWEEP, PRUNE])
+            planned.append([(self._any_world(), NIGHTLY), (self._any_world(), beside)])
         if self.choose.random() < 0.3:
-            planned.append([self._errand(self.choose.choice(self.estate.worlds), "sweep")])
+            planned.append([(self._any_world(), SWEEP)])
         if number % 4 == 0:
-            planned += [[self._errand(world, "prune")] for world in self.estate.worlds]
+            planned += [[(world, PRUNE)] for world in self.estate.worlds]
         return planned
 
+    def _any_world(self) -> World:
+        return self.choose.choice(self.estate.worlds)
+
     def _errand(self, world: World, what: str) -> Errand:
-        work = self._work(world, what)
-        site = Site.of(world, ahead=self.estate.ahead)
-        errand = Errand(site, work, self._mishap(what))
-        if errand.mishap is None and self.choose.random() < 0.3:
-            moment = self.choose.choice(list(Moment))
-            number = self.choose.randrange(150)
-            errand = replace(errand, around=FailingStore(number, moment, full=self.choose.random() < 0.5))
+        work, mishap = self._work(world, what), self._mishap(what)
+        errand = Errand(Site.of(world, ahead=self.estate.ahead), work, mishap)
+        if mishap is None and self.choose.random() < 0.3:
+            moment, number = self.choose.choice(list(Moment)), self.choose.randrange(150)
+            full = self.choose.random() < 0.5
+            errand = replace(errand, around=FailingStore(number, moment, full=full))
         return errand
 
     def _work(self, world: World, what: str) -> Work:
-        if what == "sweep":
+        if what == SWEEP:
             return Sweeping()
-        if what == "prune":
+        if what == PRUNE:
             return Pruning(retention=KEEP)
         identity, scratch = world.begin_job()
         method = self.choose.choice([None, None, None, Method.CRC])
@@ -371,12 +370,13 @@ class Days:
         if self.choose.random() < 0.4:
             return None
         kinds = [Kind.KILLED, Kind.KILLED, Kind.KILLED, Kind.LOST, Kind.FULL, Kind.REFUSED, Kind.BROKEN]
-        point = self.choose.choice([p for p in FaultPoint if p not in NEVER[what]])
+        point = self.choose.choice(POINTS[what])
         return Mishap(
             point, self.choose.choice(kinds), self.choose.choice([0, 0, 1, 2, self.choose.randrange(20)])
         )
 
-    def _run(self, number: int, errands: list[Errand]) -> None:
+    def _run(self, number: int, planned: list[tuple[World, str]]) -> None:
+        errands = [self._errand(world, what) for world, what in planned]
         started = [(errand, errand.started()) for errand in errands]
         for errand, process in started:
             process.join(600)
@@ -385,7 +385,8 @@ class Days:
     def _judge(self, number: int, errand: Errand, process: BaseProcess) -> None:
         kind = errand.mishap.kind if errand.mishap else None
         work = type(errand.work).__name__
-        self._say(number, work, errand.mishap or errand.around, "->", process.exitcode)
+        met = errand.mishap or (errand.around if isinstance(errand.around, FailingStore) else "undisturbed")
+        self._say(number, work, met, "->", process.exitcode)
         self.counts[work] += 1
         self.counts["killed"] += process.exitcode == -9
         # A mishap at a point that was not reached has not happened.
@@ -453,16 +454,22 @@ class Days:
 
 NEVER_HEALTHY = {Reason.CRC_AUDIT_FAILED, Reason.FULL_PARENT_DAMAGED}
 
-_JOB = set(list(FaultPoint)[: list(FaultPoint).index(FaultPoint.ENTRY_DECIDED)])
-_PRUNE = {
-    p for p in FaultPoint if list(FaultPoint).index(p) >= list(FaultPoint).index(FaultPoint.PRUNE_STARTED)
+_ALL = list(FaultPoint)
+
+
+def _between(first: FaultPoint, last: FaultPoint) -> list[FaultPoint]:
+    return _ALL[_ALL.index(first) : _ALL.index(last) + 1]
+
+
+_LOG = _between(FaultPoint.ENTRY_DECIDED, FaultPoint.OBJECT_NAMED)
+_CLEARING = _between(FaultPoint.RUN_FENCED, FaultPoint.SNAPSHOT_DELETED)
+POINTS: dict[str, list[FaultPoint]] = {
+    NIGHTLY: _between(FaultPoint.ROOM_MADE, FaultPoint.BASE_DELETED),
+    HOURLY: _between(FaultPoint.ROOM_MADE, FaultPoint.BASE_DELETED),
+    SWEEP: [*_LOG, *_CLEARING, *_between(FaultPoint.SWEEP_LOOKED, FaultPoint.SWEEP_REMOVED)],
+    PRUNE: [*_LOG, *_between(FaultPoint.PRUNE_STARTED, FaultPoint.PRUNE_DONE)],
 }
-NEVER: dict[str, set[FaultPoint]] = {
-    NIGHTLY: _PRUNE,
-    HOURLY: _PRUNE,
-    "sweep": _JOB | _PRUNE,
-    "prune": _JOB,
-}
+"""Where something may happen to each of them."""
 
 
 def live(control: Control, folder: Path, seed: int, days: int) -> Counter[str]:
