@@ -19,7 +19,7 @@ import pytest
 
 import vsa
 from tests.azsim_process import AzsimProcess
-from tests.engine.world import KIB, MIB, PREMIUM_VHD, World, random_bytes
+from tests.engine.world import EXTENT, KIB, MIB, PREMIUM_VHD, World, random_bytes
 from tests.faults.errands import (
     Backup,
     Errand,
@@ -111,9 +111,10 @@ class Stage:
         return Sweeping()
 
     def prune(self) -> Work:
-        """Points are to be given up, and what they leave in packs is to be repacked."""
-        for _ in range(2):
-            self.work()
+        """Points are to be given up, and a pack of the oldest of them is needed in part: it is repacked."""
+        for written in ((4, 5, 6, 7), (4, 5), (6,)):
+            for extent in written:
+                self.world.write("os", extent * EXTENT, random_bytes(EXTENT, (self.world.jobs, extent)))
             self.world.back_up()
         return Pruning(self._old_points(), LATER)
 
