@@ -415,7 +415,7 @@ class Days:
         # What a lock keeps is said, thing by thing.
         said = {item.name.lower() for item in report.remaining}
         left = question.own_snapshots - question.world.bases
-        assert {item.rpartition("/")[2] for item in left} <= said, (left, report.text())
+        assert {item.rpartition("/")[2].lower() for item in left} <= said, (left, report.text())
 
     def _require_next_jobs(self, question: Questions, names: tuple[str, ...]) -> None:
         """The subclients', as they are scheduled; each VM gets its point, whatever happened before."""
