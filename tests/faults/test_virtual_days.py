@@ -26,7 +26,7 @@ from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, r
 from tests.faults.errands import Backup, Errand, Kind, Mishap, Pruning, Site, Sweeping, Work, ends
 from tests.faults.questions import Questions
 from tests.media.faulty_store import FaultyStore, Moment, fail_call
-from tests.soak import rounds, seeded
+from tests.soak import DEPTH, rounds, seeded
 from vsa.errors import MediaUnusable, TryAgainLater
 from vsa.fault_points import FaultPoint
 from vsa.media.entries import JobEntry, Result
@@ -486,7 +486,7 @@ def live(control: Control, folder: Path, seed: int, days: int) -> Counter[str]:
     return lived.counts
 
 
-@pytest.mark.timeout(0)
+@pytest.mark.timeout(0 if DEPTH else 300)
 def test_days_of_faults_changes_and_deaths(control: Control, tmp_path: Path) -> None:
     choose = seeded("virtual days")
     drawn = [(choose.getrandbits(32), rounds(2, 8, 20)) for _ in range(rounds(1, 1, 30))]
