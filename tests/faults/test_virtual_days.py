@@ -446,8 +446,9 @@ class Days:
         if self.locks:
             self.control.clear_faults(*self.locks)
             self.locks.clear()
-        self._evening()
+            self._evening()
         for question in self.questions:
+            question.require_allowed()
             question.require_points(question.world.points)
             self.counts["points"] += len(question.world.media.view().committed)
             assert not question.world.media.view().doubtful
