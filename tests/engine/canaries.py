@@ -49,11 +49,6 @@ class Canaries:
         self._world.control.create_fleet(fleet)
         return f"{self._world.id_of(name).rpartition('/virtualMachines/')[0]}/disks/{name}"
 
-    @property
-    def everywhere(self) -> set[str]:
-        """All of them, also those in another resource group."""
-        return self.ids | self._far
-
     def add_by_name_alone(self) -> None:
         """The very name that the run gave, once nothing else has it, of what now is the disk."""
         self._place(self._name, self._source, {})

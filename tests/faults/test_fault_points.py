@@ -1,7 +1,7 @@
 """At each named place of the engine its process dies, stands still, or meets an error. (F15, F16, F41.)
 
 Every place is passed by a job, a sweep, a prune or a restore; which, a run of each tells. After every mishap
-the same five questions are asked (tests/faults/questions.py).
+the same five questions are asked (tests/faults/estate_questions.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 
 import vsa
 from tests.azsim_process import AzsimProcess
+from tests.engine.questions import Held
 from tests.engine.world import EXTENT, KIB, MIB, PREMIUM_VHD, World, random_bytes
 from tests.faults.errands import (
     Backup,
@@ -32,7 +33,7 @@ from tests.faults.errands import (
     Work,
     ends,
 )
-from tests.faults.questions import Held, Questions
+from tests.faults.estate_questions import EstateQuestions
 from tests.soak import chosen, seeded
 from vsa import fault_points
 from vsa.fault_points import FaultPoint, reached
@@ -48,13 +49,13 @@ class Stage:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.questions = Questions(world)
+        self.questions = EstateQuestions(world)
         self._cases = 0
         world.add_vm({"os": random_bytes(MIB, "os"), "data": random_bytes(256 * KIB, "data")})
         world.add_vm({"vhd": random_bytes(512 * KIB, "vhd")}, kind=PREMIUM_VHD)
         world.back_up()
         self.questions.add_canaries("os")
-        self.questions.add_vhd_canary("vhd")
+        self.questions.add_canaries("vhd")
 
     @property
     def site(self) -> Site:

@@ -3,7 +3,7 @@
 Managed disks, standard and premium VHDs; two subclients share VMs, sometimes two medias do. Every day guests
 write, owners change what there is, Azure and the media misbehave, and jobs, sweeps and prunes die in the
 midst of it, sometimes several at once. Every evening the same five questions are asked
-(tests/faults/questions.py).
+(tests/faults/estate_questions.py).
 
 A history follows from its seed, but for what threads and processes do in which order.
 """
@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 from azsim.control import Control
+from tests.engine.questions import require_nothing_damaged
 from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.faults.errands import Backup, Errand, Kind, Mishap, Pruning, Site, Sweeping, Work, ends
-from tests.faults.questions import Questions
+from tests.faults.estate_questions import EstateQuestions
 from tests.media.faulty_store import FaultyStore, Moment, fail_call
 from tests.soak import DEPTH, rounds, seeded
 from vsa.errors import MediaUnusable, TryAgainLater
@@ -273,14 +274,14 @@ class Days:
         self.estate = Estate(control, folder, self.choose)
         self.folder = folder
         self.control = control
-        self.questions = [Questions(world, now=self.estate.now) for world in self.estate.worlds]
+        self.questions = [EstateQuestions(world, now=self.estate.now) for world in self.estate.worlds]
         self.locks: list[str] = []
         self.counts: Counter[str] = Counter()
         for question in self.questions:
             question.require_next_job()
         self.questions[0].add_canaries(self.estate.disks_of(self.estate.first)[0])
         vhd = next(vm for vm, kind in self.estate.vms.items() if kind == STANDARD_VHD)
-        self.questions[0].add_vhd_canary(self.estate.disks_of(vhd)[0])
+        self.questions[0].add_canaries(self.estate.disks_of(vhd)[0])
 
     def day(self, number: int) -> None:
         self.control.advance_clock(20 * 3600)
@@ -397,7 +398,7 @@ class Days:
     def _evening(self) -> None:
         for question in self.questions:
             self._require_swept(question, question.swept())
-            question.require_nothing_damaged()
+            require_nothing_damaged(question.world)
         names = self.choose.choice([(NIGHTLY,), (HOURLY, NIGHTLY)])
         for question in self.questions:
             self._require_next_jobs(question, names)
@@ -407,17 +408,17 @@ class Days:
             question.require_points({*newest, self.choose.choice(slots)})
         self.questions[0].require_canaries(*self.questions[1:])
 
-    def _require_swept(self, question: Questions, report: SweepReport) -> None:
+    def _require_swept(self, question: EstateQuestions, report: SweepReport) -> None:
         if not self.locks:
             assert (report.remaining, report.pending) == ((), ()), report.text()
             question.require_allowed(after_fault=True)
             return
         # What a lock keeps is said, thing by thing.
         said = {item.name.lower() for item in report.remaining}
-        left = question.own_snapshots - question.world.bases
+        left = question.world.snapshots - question.world.bases
         assert {item.rpartition("/")[2].lower() for item in left} <= said, (left, report.text())
 
-    def _require_next_jobs(self, question: Questions, names: tuple[str, ...]) -> None:
+    def _require_next_jobs(self, question: EstateQuestions, names: tuple[str, ...]) -> None:
         """The subclients', as they are scheduled; each VM gets its point, whatever happened before."""
         for name in names:
             subclient = self._subclient(name)
