@@ -63,7 +63,7 @@ ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
 
-# Tests that start servers, workers and jobs and end them in every way: one process runs them all, for they share them.
+# Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
 # The last two start a whole installation each; tests/browser looks at it with Chromium.
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py \
@@ -72,7 +72,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/flows/test_watching.py tests/flows/test_register.py tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --timeout 1800 --durations 20 $(PROCESS_TESTS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)

@@ -206,14 +206,14 @@ class _Story:
         return complete_job(job, outcomes, excluded, released, self._alarms)
 
     def _release_bases(self) -> Sequence[ReleasedBase]:
-        """What was released; what could not be is an alarm, and the next job's to repeat."""
+        """What was released; what Azure keeps is an alarm, and the next job's to repeat."""
         if self._discovery is None:
             return ()
         state = release_bases(self._job, self._discovery, self._disks, return_state=True)
         if state.is_completed():
-            released = state.result()
-            self._alarms += released.pending
-            return released.gone
+            let_go = state.result()
+            self._alarms += let_go.pending
+            return let_go.released
         self._alarms.append(f"bases that are no longer needed are still there: {state.message}")
         return ()
 

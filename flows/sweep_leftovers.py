@@ -1,9 +1,10 @@
 """Remove from Azure what dead backup runs have left: snapshots, access grants, staging blobs.
 
-A run is dead when its process is known to have ended, when its job's flow run is over, or when an operator
-names it. It is fenced in the log before anything of it is removed, so that it could not commit any more. What
-runs left that did end, because Azure would not delete it then, goes as well. A run whose flow run is not over
-is left alone.
+A run is dead when its process is known to have ended, when its job's flow run is over, when an operator names
+it, or when it has stopped giving signs of life on the media, as two looks a while apart have seen. It is
+fenced in the log before anything of it is removed, so that it could not commit any more. What runs left that
+did end, because Azure would not delete it then, goes as well. A run whose flow run is not over is left alone
+as long as it gives signs.
 
     python -m flows.sweep_leftovers MEDIA SUBSCRIPTION [--dry-run] [--run ID ...]
     prefect deployment run 'sweep-leftovers/hourly'
@@ -36,6 +37,7 @@ from tasks.sweep import (
     look_again,
     plan_sweep,
     release_dead_run,
+    second_look,
     show_sweep,
     states_of_jobs,
 )
@@ -79,6 +81,8 @@ def sweep_leftovers(
         check_witness(sweep.media)
         open_runs = find_open_runs(sweep)
         plan = plan_sweep(sweep, open_runs, states_of_jobs(open_runs), runs)
+        if plan.silent and not dry_run:
+            plan = second_look(sweep, plan, runs)
         get_run_logger().info("%s", plan.text())
         swept = plan if dry_run else _carry_out(sweep, plan)
     except VsaError as error:

@@ -12,8 +12,7 @@ from tasks.flow_runs import end_children
 from tasks.policy import STAGE
 from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome
 from vsa.model import Exclusion
-from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
-from vsa.transfer.bases import ReleasedBases
+from vsa.transfer.backup_job import BackupJob, Discovery, LetGo, VmDisks
 from vsa.transfer.runs import Run
 
 CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
@@ -38,8 +37,8 @@ def release_dead_runs(job: BackupJob) -> tuple[str, ...]:
 
 
 @task(name="release bases", **CLEANUP)
-def release_bases(job: BackupJob, discovery: Discovery, disks: Sequence[VmDisks]) -> ReleasedBases:
-    """Delete the base snapshots that no later job of the subclient will compare with."""
+def release_bases(job: BackupJob, discovery: Discovery, disks: Sequence[VmDisks]) -> LetGo:
+    """Delete the base snapshots that no later job of the subclient will compare with; say what is pending."""
     return job.release_bases(discovery, disks)
 
 

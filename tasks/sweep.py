@@ -38,7 +38,7 @@ def find_open_runs(sweep: Sweep) -> OpenRuns:
 @task(name="ask for their jobs", **STAGE | {"retries": 2, "retry_delay_seconds": 2})
 def states_of_jobs(runs: OpenRuns) -> dict[str, JobState]:
     """The flow runs of these jobs that this server knows, by their ids."""
-    return {str(id): state for id, state in _states(list(_flow_run_ids(runs)))}
+    return _states_by_id(runs)
 
 
 @task(name="plan sweep", **REPEATED)
@@ -47,6 +47,12 @@ def plan_sweep(
 ) -> SweepPlan:
     """Decide which runs are dead, and look for everything that may go; touches nothing."""
     return sweep.plan(runs, jobs, named)
+
+
+@task(name="look at silent runs once more", **REPEATED)
+def second_look(sweep: Sweep, plan: SweepPlan, named: Collection[str]) -> SweepPlan:
+    """Wait as long as live runs may take for another sign, if any give none, and plan again."""
+    return sweep.second_look(plan, _states_by_id, named)
 
 
 @task(name="end streams", task_run_name="end streams of job {job}", **STAGE)
@@ -101,6 +107,12 @@ def markdown(swept: SweepPlan | SweepReport, name: str) -> str:
             _LEFTOVER,
             [_leftover_row(item, now, plan.price) for item in gone],
         ),
+        *_part("Silent runs", ("run", "VM", "age", "why"), [_run_row(run, now) for run in plan.silent]),
+        *_part(
+            "Would be removed if they stay silent",
+            _LEFTOVER,
+            [_leftover_row(item, now, plan.price) for item in plan.doubted],
+        ),
         *_part("Left alone", ("run", "VM", "age", "why"), [_run_row(run, now) for run in plan.left_alone]),
         *section("Notes", plan.notes),
     ]
@@ -121,6 +133,10 @@ def _leftover_row(item: Leftover, now: dt.datetime, price: Price) -> tuple[str, 
 def _part(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A heading and a table; nothing if there are no rows."""
     return [f"## {title}", table(headings, [map(escaped, row) for row in rows])] if rows else []
+
+
+def _states_by_id(runs: OpenRuns) -> dict[str, JobState]:
+    return {str(id): state for id, state in _states(list(_flow_run_ids(runs)))}
 
 
 def _flow_run_ids(runs: OpenRuns) -> Iterator[UUID]:

@@ -24,6 +24,14 @@ os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 PREFECT = ("tests/flows/", "tests/blocks/")
 """Where tests share one Prefect server, whose start costs more than most files: one process runs them all."""
 
+FLEET = (
+    "tests/flows/test_proxies",
+    "tests/flows/test_jobs_that_are_stopped.py",
+    "tests/flows/test_server_away.py",
+    "tests/flows/test_cancelled_by_hand.py",
+)
+"""Where tests share a control machine and proxies as well, and mostly wait for them: beside the others."""
+
 LONG = (
     *PREFECT,
     "tests/engine/test_faults_data_plane.py",
@@ -60,6 +68,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(FLEET):
+                return "fleet"
             return "Prefect" if nodeid.startswith(PREFECT) else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False

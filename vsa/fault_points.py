@@ -2,7 +2,7 @@
 
 Calls to a store and requests to Azure are met from outside, by a wrapped store and by azsim. What lies
 between them has no such mark, so it has a name here. In production nothing is installed, and nothing outside
-of this process can install anything: no environment variable, setting or file is looked at (decision 0017).
+of this process can install anything: no environment variable, setting or file is looked at (decision 0019).
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class FaultPoint(StrEnum):
     DEAD_FENCED = "the dead are fenced; nothing is revoked or deleted"
     ACCESS_ENDED = "a snapshot's access is ended; the snapshot is still there"
     SNAPSHOT_DELETED = "a snapshot is deleted; others and staging blobs may be left"
-    BASE_GIVEN_UP = "a base that nobody will use is not readable any more; it is still there"
-    BASE_DELETED = "a base that nobody will use is deleted; no report says so"
+    BASE_GIVEN_UP = "a base that nobody will use is to go; nothing of it is ended"
+    BASE_RELEASED = "a base that nobody will use is deleted; no report says so"
     SWEEP_LOOKED = "a sweep has seen Azure; it has judged nobody"
     SWEEP_PLANNED = "a sweep knows what will go; nobody is fenced"
     SWEEP_REMOVED = "a sweep has removed what it could; it has not looked again"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from vsa.errors import RunStopped, TryAgainLater
@@ -15,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 LONGEST_WAIT = 900.0
+
+_wait: ContextVar[Callable[[float], None]] = ContextVar("wait", default=time.sleep)
 
 
 class Stop:
@@ -41,6 +46,24 @@ class Stop:
             self.check()
 
 
+def wait_here(seconds: float) -> None:
+    """Sleep as whoever has made this call sleeps, through libraries that know nothing of a stop.
+
+    Raises RunStopped where `again` was told to hear one.
+    """
+    _wait.get()(seconds)
+
+
+@contextmanager
+def waiting(wait: Callable[[float], None]) -> Iterator[None]:
+    """Inside, this thread's calls of `wait_here` sleep so."""
+    token = _wait.set(wait)
+    try:
+        yield
+    finally:
+        _wait.reset(token)
+
+
 def again(
     call: Callable[[], T],
     *,
@@ -56,11 +79,13 @@ def again(
     for delay in delays:
         stop.check()
         try:
-            return call()
+            with waiting(stop.wait):
+                return call()
         except TryAgainLater as error:
             wished = delay if error.retry_after is None else max(error.retry_after, 0.05)
             seconds = min(wished, LONGEST_WAIT) * (1 + 0.25 * jitter())
             _log.warning("%s; trying again in %.1f s", error, seconds)
             stop.wait(seconds)
     stop.check()
-    return call()
+    with waiting(stop.wait):
+        return call()

@@ -220,3 +220,14 @@ def test_the_size_behind_a_url_that_leads_nowhere(azure: Loopback) -> None:
     azure.answers = [refusing(404, "BlobNotFound")]
     with pytest.raises(AzureNotFound):
         content_length(anonymous(), azure.url())
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "ServerBusy"), (429, "TooManyRequests")])
+def test_the_sdk_repeats_no_list_and_hands_on_when_to_come_again(
+    azure: Loopback, status: int, code: str
+) -> None:
+    """By itself it would not repeat a 429 at all, and would pass over the time that a 503 names."""
+    azure.answers = [refusing(status, code, Retry_After="17")]
+    with pytest.raises(TryAgainLater) as caught:
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+    assert (caught.value.retry_after, len(azure.requests)) == (17.0, 1)

@@ -22,6 +22,7 @@ from tests.azure.loopback import (
     send,
     serving,
 )
+from vsa.azure.budget import Budget, Purpose
 from vsa.azure.grants import MOST_RENEWALS, GrantedAccess
 from vsa.azure.reader import SERVICE_VERSION, RangeReader
 from vsa.errors import (
@@ -122,7 +123,9 @@ def open_reader(azure: Loopback, stop: Unhurried) -> Iterator[Callable[..., Rang
 
     def open_one(access: GrantedAccess | None = None, **options: float) -> RangeReader:
         access = access or GrantedAccess(azure.url, "snapshot disk")
-        opened.append(RangeReader(access, tls=TLS, stop=stop, **options))
+        opened.append(
+            RangeReader(access, tls=TLS, stop=stop, budget_of=lambda _: Budget("a host"), **options)
+        )
         return opened[-1]
 
     yield open_one
@@ -326,7 +329,9 @@ def test_a_silent_service_is_not_waited_for_without_end(
 
 def test_nothing_listens(stop: Unhurried) -> None:
     url = Secret(f"http://127.0.0.1:9/account/container/disk?sig={SIGNATURE}")
-    reader = RangeReader(GrantedAccess(lambda: url, "snapshot disk"), tls=TLS, stop=stop)
+    reader = RangeReader(
+        GrantedAccess(lambda: url, "snapshot disk"), tls=TLS, stop=stop, budget_of=lambda _: Budget("a host")
+    )
     with pytest.raises(TryAgainLater, match="ConnectionRefusedError") as caught:
         read(reader, FIRST)
     require_no_signature(caught.value)
@@ -334,7 +339,9 @@ def test_nothing_listens(stop: Unhurried) -> None:
 
 def test_the_message_about_a_url_that_is_none_does_not_show_it(stop: Unhurried) -> None:
     url = Secret(f"http://127.0.0.1:9/account/a disk?sig={SIGNATURE}")
-    reader = RangeReader(GrantedAccess(lambda: url, "snapshot disk"), tls=TLS, stop=stop)
+    reader = RangeReader(
+        GrantedAccess(lambda: url, "snapshot disk"), tls=TLS, stop=stop, budget_of=lambda _: Budget("a host")
+    )
     with pytest.raises(TryAgainLater, match="InvalidURL") as caught:
         read(reader, FIRST)
     assert SIGNATURE not in str(caught.value)
@@ -342,7 +349,9 @@ def test_the_message_about_a_url_that_is_none_does_not_show_it(stop: Unhurried) 
 
 def test_a_stop_ends_reading_before_the_next_request(azure: Loopback) -> None:
     stop = Stop()
-    reader = RangeReader(GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop)
+    reader = RangeReader(
+        GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop, budget_of=lambda _: Budget("a host")
+    )
     stop.set()
     with pytest.raises(RunStopped):
         read(reader, FIRST)
@@ -352,10 +361,41 @@ def test_a_stop_ends_reading_before_the_next_request(azure: Loopback) -> None:
 def test_a_stop_ends_the_wait_between_two_requests(azure: Loopback) -> None:
     stop = Stop()
     azure.otherwise = refusing(503, "ServerBusy", Retry_After="600")
-    reader = RangeReader(GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop)
+    reader = RangeReader(
+        GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop, budget_of=lambda _: Budget("a host")
+    )
     threading.Timer(0.1, stop.set).start()
     began = time.monotonic()
     with pytest.raises(RunStopped):
         read(reader, FIRST)
     assert time.monotonic() - began < 10
     reader.close()
+
+
+class Leaving(Unhurried):
+    """Is told to stop when it would wait for the first time."""
+
+    def wait(self, seconds: float) -> None:
+        self.set()
+        super().wait(seconds)
+        self.check()
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "ServerBusy"), (429, "TooManyRequests")])
+def test_a_refusal_is_heard_by_all_who_read_from_the_host(azure: Loopback, status: int, code: str) -> None:
+    budget, seconds = Budget("a host", clock=lambda: 0.0), []
+
+    def wait(wish: float) -> None:
+        seconds.append(wish)
+        raise RunStopped("enough")
+
+    azure.otherwise = refusing(status, code, Retry_After="7")
+    access = GrantedAccess(azure.url, "snapshot disk")
+    reader = RangeReader(access, tls=TLS, stop=Leaving(), budget_of=lambda _: budget)
+    with pytest.raises(RunStopped):
+        read(reader, FIRST)
+    reader.close()
+    with pytest.raises(RunStopped, match="enough"):
+        budget.take(Purpose.WORK, wait=wait)
+    budget.take(Purpose.CLEANUP, wait=wait)
+    assert (len(azure.requests), len(seconds)) == (1, 1)

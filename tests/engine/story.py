@@ -26,9 +26,9 @@ def run_job(job: BackupJob) -> JobEntry:
     outcomes = [run_vm(job, item, proxies, alarms) for item in ready]
     outcomes += [vm_outcome(item.vm, error=item.error) for item in disks if item.error]
     alarms += [*job.doubts(), *job.harms(disks)]
-    released = job.release_bases(discovery, disks)
-    alarms += released.pending
-    return job.complete(outcomes, excluded=targets.excluded, released=released.gone, alarms=alarms)
+    let_go = job.release_bases(discovery, disks)
+    alarms += let_go.pending
+    return job.complete(outcomes, excluded=targets.excluded, released=let_go.released, alarms=alarms)
 
 
 def _identified(job: BackupJob, vm: Vm) -> VmDisks:

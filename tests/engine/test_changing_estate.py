@@ -18,7 +18,7 @@ from tests.engine.world import (
     random_bytes,
 )
 from vsa.errors import BadRequest
-from vsa.media.entries import ClientState, JobEntry, Result
+from vsa.media.entries import ClientState, JobEntry
 from vsa.model import Method, Reason
 from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import DiskFilter
@@ -93,29 +93,6 @@ def test_the_base_of_a_detached_disk_is_released(world: World) -> None:
     assert world.reasons(report) == {"os": Reason.CBT}
     assert released(report) == ["the disk is no longer a target of the subclient"]
     assert len(world.snapshots) == 1
-    world.require_sound()
-
-
-@pytest.mark.parametrize("kept", ["one", "two"])
-def test_a_base_that_azure_keeps_is_said_and_keeps_no_other_from_being_released(
-    world: World, kept: str
-) -> None:
-    vm = world.add_vm({name: random_bytes(MIB, name) for name in ("os", "one", "two")})
-    world.back_up()
-    (made,) = (item.point for item in world.media.view().points.values())
-    (base,) = (ref.id for b in made.disks for ref in (b.snapshot,) if b.disk.name == world.named(kept))
-    for name in ("one", "two"):
-        world.detach(vm, name)
-    locked = {"method": "DELETE", "path": f"{base.rpartition('/')[2]}$", "status": 409, "code": "ScopeLocked"}
-    with world.fault("status", times=None, **locked):
-        report = world.back_up()
-    assert report.result is Result.COMPLETED_WITH_ERRORS
-    (pending,) = report.alarms
-    assert "a lock keeps it, somebody must remove the lock" in pending and base in pending
-    assert len(released(report)) == 1
-    assert len(world.snapshots) == 2
-    world.require_sound()
-    assert len(released(world.back_up())) == 1
     world.require_sound()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,19 @@ import pytest
 
 from azsim.control import Control
 from vsa.stop import Stop
+
+
+class Clock:
+    """What the budgets of the worlds' connections count by: real time, and what was waited virtually."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+CLOCK = Clock()
 
 
 @contextmanager
@@ -23,6 +37,7 @@ def virtual_waits(control: Control) -> Iterator[list[float]]:
         waits.append(seconds)
         stop.check()
         control.advance_clock(seconds)
+        CLOCK.ahead += seconds
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stop, "wait", wait)

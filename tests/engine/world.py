@@ -20,6 +20,7 @@ from azure.storage.blob import BlobClient
 
 from azsim.control import Control
 from tests.engine.story import run_job
+from tests.engine.waits import CLOCK
 from vsa.azure.connection import AzureConnection
 from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.media.media import Media
@@ -57,6 +58,7 @@ def connection_to(endpoint: dict[str, str], **changes: Any) -> AzureConnection:
         "authority": endpoint["base_url"],
         "ca_file": endpoint["ca_file"],
         "polling_seconds": 0.001,
+        "clock": CLOCK,
     }
     return AzureConnection(**(options | changes))
 

@@ -467,8 +467,8 @@ def _between(first: FaultPoint, last: FaultPoint) -> list[FaultPoint]:
 _LOG = _between(FaultPoint.ENTRY_DECIDED, FaultPoint.OBJECT_NAMED)
 _CLEARING = _between(FaultPoint.RUN_FENCED, FaultPoint.SNAPSHOT_DELETED)
 POINTS: dict[str, list[FaultPoint]] = {
-    NIGHTLY: _between(FaultPoint.ROOM_MADE, FaultPoint.BASE_DELETED),
-    HOURLY: _between(FaultPoint.ROOM_MADE, FaultPoint.BASE_DELETED),
+    NIGHTLY: _between(FaultPoint.ROOM_MADE, FaultPoint.BASE_RELEASED),
+    HOURLY: _between(FaultPoint.ROOM_MADE, FaultPoint.BASE_RELEASED),
     SWEEP: [*_LOG, *_CLEARING, *_between(FaultPoint.SWEEP_LOOKED, FaultPoint.SWEEP_REMOVED)],
     PRUNE: [*_LOG, *_between(FaultPoint.PRUNE_STARTED, FaultPoint.PRUNE_DONE)],
 }

@@ -271,7 +271,7 @@ def test_a_killed_worker_is_refused_once_its_heartbeats_are_missed(
         first = station.worker().last_heartbeat_time
         wait_for("another heartbeat", lambda: station.worker().last_heartbeat_time != first)
         os.kill(process.pid, signal.SIGKILL)
-        refusal = wait_for("the worker to be refused", lambda: station.refusal)
+        refusal = wait_for("the worker to be refused", lambda: station.refusal or None)
     finally:
         process.kill()
         process.wait()

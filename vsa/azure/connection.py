@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +12,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
-from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.storage import StorageManagementClient
 from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 
+from vsa.azure.budget import Budget, Purpose, current_purpose
 from vsa.azure.fresh import Fresh
+from vsa.azure.metered import BLOBS_TOO_OFTEN, TOO_OFTEN, MeteredTransport
 from vsa.errors import BadRequest
 from vsa.secret import Secret
+from vsa.stop import waiting
 
 # A poll asks for the state of one operation. The SDK's default of 30 s would make every snapshot, grant
 # and revocation cost half a minute.
@@ -45,9 +49,10 @@ class AzureConnection:
 
     The SDK's clients repeat nothing: `vsa.stop.again` does, which hears a stop and honours Retry-After. But
     signing in repeats by itself, deaf to a stop: its errors do not tell what may pass, or when.
+    All who share a connection share a budget for each place: the subscription, and each host that has blobs.
 
     `base_url`, `authority` and `ca_file` are for sovereign clouds, private endpoints and simulations;
-    left empty they are those of the public cloud.
+    left empty they are those of the public cloud. `clock` is what budgets count seconds by.
     """
 
     subscription_id: str
@@ -58,6 +63,7 @@ class AzureConnection:
     authority: str = ""
     ca_file: str = ""
     polling_seconds: float = POLLING_SECONDS
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.ca_file and not Path(self.ca_file).is_file():
@@ -84,17 +90,33 @@ class AzureConnection:
         return ComputeManagementClient(self.credential, self.subscription_id, **self._arm_options)
 
     def snapshots_of_group(self, group: str) -> Fresh[list[Any]]:
-        """The list of a resource group's snapshots, shared by those who ask for it at the same time."""
+        """The list of a resource group's snapshots, shared by those who ask for it at the same time; but what
+        cleans up does not wait for those who work."""
 
         def fetch() -> list[Any]:
-            return list(self.compute.snapshots.list_by_resource_group(group))
+            # One stream's stop is no answer for the others.
+            with waiting(time.sleep):
+                return list(self.compute.snapshots.list_by_resource_group(group))
 
         # Of two threads that come first, both get what one of them has put there.
-        return self._listed_groups.setdefault(group.lower(), Fresh(fetch))
+        return self._listed_groups.setdefault((group.lower(), current_purpose()), Fresh(fetch))
 
     @cached_property
-    def _listed_groups(self) -> dict[str, Fresh[list[Any]]]:
+    def _listed_groups(self) -> dict[tuple[str, Purpose], Fresh[list[Any]]]:
         return {}
+
+    @cached_property
+    def _subscription_budget(self) -> Budget:
+        return Budget(f"subscription {self.subscription_id}", clock=self.clock)
+
+    @cached_property
+    def _blob_budgets(self) -> dict[str, Budget]:
+        return {}
+
+    def blob_budget(self, url: str) -> Budget:
+        """The budget of the host that a blob's URL names: a storage account, or where a managed disk is."""
+        host = urlsplit(url).netloc.lower()
+        return self._blob_budgets.setdefault(host, Budget(f"blob service {host}", clock=self.clock))
 
     @cached_property
     def storage(self) -> StorageManagementClient:
@@ -107,7 +129,12 @@ class AzureConnection:
 
     @property
     def _arm_options(self) -> dict[str, Any]:
-        options = self._tls | {"polling_interval": self.polling_seconds, "retry_total": 0}
+        transport = MeteredTransport(lambda _: self._subscription_budget, too_often=TOO_OFTEN, **self._tls)
+        options = {
+            "polling_interval": self.polling_seconds,
+            "retry_total": 0,
+            "transport": transport,
+        }
         if self.base_url:
             options |= {"base_url": self.base_url, "credential_scopes": [f"{self.base_url}/.default"]}
         return options
@@ -127,7 +154,9 @@ class AzureConnection:
     @cached_property
     def _blob_options(self) -> dict[str, Any]:
         # One transport for all clients: each would bring its own, and with it a TLS handshake for every blob.
-        transport = RequestsTransport(connection_timeout=20, read_timeout=60, **self._tls)
+        transport = MeteredTransport(
+            self.blob_budget, too_often=BLOBS_TOO_OFTEN, connection_timeout=20, read_timeout=60, **self._tls
+        )
         return {"retry_total": 0, "transport": transport}
 
     def vault_options(self, vault_url: str) -> dict[str, Any]:

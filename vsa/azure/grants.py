@@ -17,6 +17,7 @@ from azure.mgmt.compute import models
 
 from vsa.azure.accounts import StorageAccounts
 from vsa.azure.blob_address import BlobAddress
+from vsa.azure.budget import cleaning
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.operations import finished
@@ -212,22 +213,24 @@ class Grants:
 
 
 def revoke(connection: AzureConnection, ref: SnapshotName) -> None:
-    """End every access to a snapshot. Gone snapshots and unmanaged VHDs have nothing to revoke.
+    """End every access to a snapshot, again while that may help.
 
     A stop does not keep this from happening: it is part of cleaning up.
     """
+    with cleaning():
+        again(lambda: end_access(connection, ref), stop=Stop())
+
+
+def end_access(connection: AzureConnection, ref: SnapshotName) -> None:
+    """The same, once. Gone snapshots and unmanaged VHDs have nothing to revoke."""
     if ref.kind is not DiskKind.MANAGED:
         return
     parts = ResourceId.parse(ref.id)
-    stop = Stop()
-
-    def end() -> None:
-        with azure_errors(f"revoke access to snapshot {parts.name}"):
-            poller = connection.compute.snapshots.begin_revoke_access(parts.group, parts.name)
-            finished(poller, stop=stop, action=f"revoke access to snapshot {parts.name}")
-
+    action = f"revoke access to snapshot {parts.name}"
     try:
-        again(end, stop=stop)
+        with azure_errors(action):
+            poller = connection.compute.snapshots.begin_revoke_access(parts.group, parts.name)
+            finished(poller, stop=Stop(), action=action)
     except AzureNotFound:
         _log.info("snapshot %s is gone, and its access with it", parts.name)
 

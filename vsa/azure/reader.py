@@ -12,10 +12,13 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from vsa.azure.budget import Budget, current_purpose
 from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
+from vsa.azure.metered import BLOBS_TOO_OFTEN
 from vsa.errors import AzureRefused, TryAgainLater
 from vsa.ranges import ByteRange
 from vsa.redact import public_url
@@ -32,12 +35,20 @@ class RangeReader:
     """Reads byte ranges over one connection. Not thread-safe: every reading thread has its own."""
 
     def __init__(
-        self, access: Access, *, tls: ssl.SSLContext, stop: Stop, timeout: float = TIMEOUT_SECONDS
+        self,
+        access: Access,
+        *,
+        tls: ssl.SSLContext,
+        stop: Stop,
+        budget_of: Callable[[str], Budget],
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """`timeout`: seconds of silence after which a connection counts as lost."""
+        """`budget_of`: the budget that a URL's reads are counted against. `timeout`: seconds of silence after
+        which a connection counts as lost."""
         self._access = access
         self._tls = tls
         self._stop = stop
+        self._budget_of = budget_of
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
         self._origin = ("", "")
@@ -73,9 +84,15 @@ class RangeReader:
     def _request(self, url: Secret, at: ByteRange, buffer: memoryview) -> None:
         parts = urlsplit(url.reveal())
         headers = {"x-ms-version": SERVICE_VERSION, "x-ms-range": f"bytes={at.offset}-{at.end - 1}"}
+        budget = self._budget_of(url.reveal())
+        turn = budget.take(current_purpose(), wait=self._stop.wait)
         connection = self._connected(parts.scheme, parts.netloc)
         connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
         answer = connection.getresponse()
+        if answer.status in BLOBS_TOO_OFTEN:
+            budget.refused(turn, parse_retry_after(answer.headers.get("Retry-After")))
+        else:
+            budget.answered(turn)
         if answer.status != 206:
             raise _refusal(answer, _reading(url, at))
         _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from azure.core.exceptions import ResourceExistsError
+from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.storage.blob import BlobClient, ContainerClient
 
 from vsa.azure.accounts import StorageAccounts
@@ -119,13 +119,22 @@ class StagingBlobs:
                 blob = self._blob(url)
                 properties = blob.get_blob_properties()
                 if properties.copy.status == "pending" and properties.copy.id:
-                    blob.abort_copy(properties.copy.id)
+                    _abort_copy(blob, properties.copy.id)
                 blob.delete_blob()
         except AzureNotFound:
             return
 
     def _blob(self, url: str) -> BlobClient:
         return self._connection.blob(url, self._accounts.key(BlobAddress.parse(url)))
+
+
+def _abort_copy(blob: BlobClient, copy_id: str) -> None:
+    """End a copy, unless it has ended by itself: a blob with a copy under way cannot be deleted."""
+    try:
+        blob.abort_copy(copy_id)
+    except HttpResponseError as error:
+        if code_of(error) != "NoPendingCopyOperation":
+            raise
 
 
 def _create_container(container: ContainerClient) -> None:

@@ -1,12 +1,14 @@
 """`vsa leftovers` and `vsa sweep`: what dead runs left in Azure, without Prefect.
 
-Nothing is known here of flow runs: dead is whose process is known to have ended, and whom the operator names.
+Nothing is known here of flow runs: dead is whose process is known to have ended, who gives no sign of life
+any more, and whom the operator names.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from time import sleep
 from typing import TextIO
 
 from vsa.cli.answers import Answer, Command, Document
@@ -22,7 +24,9 @@ from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 def _leftovers(options: argparse.Namespace, err: TextIO) -> Answer:
     plan = _plan(options, _sweep(options, write=False))
-    return Answer(_plan_document(options, plan), _shown(plan.text()), _exit(plan.leftovers, plan))
+    return Answer(
+        _plan_document(options, plan), _shown(plan.text()), _exit((*plan.leftovers, *plan.doubted), plan)
+    )
 
 
 def _swept(options: argparse.Namespace, err: TextIO) -> Answer:
@@ -30,9 +34,18 @@ def _swept(options: argparse.Namespace, err: TextIO) -> Answer:
     sweep = _sweep(options, write=options.yes)
     plan = _plan(options, sweep)
     if not options.yes:
-        again = "Nothing was done; --yes does it." if plan.leftovers or plan.dead else ""
+        found = plan.leftovers or plan.dead or plan.silent
+        again = "Nothing was done; --yes does it." if found else ""
         text = "\n".join(filter(None, [plan.text(), again]))
-        return Answer(_plan_document(options, plan), _shown(text), _exit(plan.leftovers, plan))
+        return Answer(
+            _plan_document(options, plan), _shown(text), _exit((*plan.leftovers, *plan.doubted), plan)
+        )
+    if plan.silent:
+        minutes = plan.patience_seconds / 60
+        err.write(
+            f"{len(plan.silent)} runs give no sign of life any more; looking again in {minutes:.0f} min.\n"
+        )
+    plan = sweep.second_look(plan, lambda _: None, options.run)
     report = sweep.carry_out(plan)
     document = _plan_document(options, plan) | {
         "removed": _listed(report.removed, plan.price),
@@ -46,7 +59,8 @@ def _swept(options: argparse.Namespace, err: TextIO) -> Answer:
 def _sweep(options: argparse.Namespace, *, write: bool) -> Sweep:
     price = Price() if options.price is None else Price(options.price)
     # Who judges what may be deleted believes no checkpoint.
-    return Sweep(connection_of(options), open_media(options, write=write, from_log=True), price=price)
+    media = open_media(options, write=write, from_log=True)
+    return Sweep(connection_of(options), media, price=price, sleep=sleep)
 
 
 def _plan(options: argparse.Namespace, sweep: Sweep) -> SweepPlan:
@@ -69,8 +83,10 @@ def _plan_document(options: argparse.Namespace, plan: SweepPlan) -> Document:
         "planned_at": plan.planned_at.isoformat(),
         "disks": plan.disks,
         "dead": [_run(run) for run in plan.dead],
+        "silent": [_run(run) for run in plan.silent],
         "left_alone": [_run(run) for run in plan.left_alone],
         "leftovers": _listed(plan.leftovers, plan.price),
+        "doubted": _listed(plan.doubted, plan.price),
         "monthly_cost_usd": round(bill(plan.leftovers, plan.price), 4),
         "price_per_gib_month_usd": plan.price.per_gib_month,
         "attention": list(plan.attention),

@@ -46,6 +46,7 @@ _SLOT = re.compile(r"log/([0-9]{12})")
 _CHECKPOINT = re.compile(r"checkpoints/([0-9]{12})\.parquet")
 _INTENT = re.compile(rf"runs/({_ID})/intent\.json")
 _OUTCOME = re.compile(rf"runs/({_ID})/streams/({_ID})-[0-9a-f]{{32}}\.json")
+_SIGN = re.compile(rf"runs/({_ID})/alive/([0-9]{{8}})\.json")
 _KEY = re.compile(r"keys/(0|[1-9][0-9]{0,2})")
 _IDENTIFIER = re.compile(_ID)
 _OF_RUNS = (_PACK, _INDEX, _MOVES, _DIGESTS, _INTENT, _OUTCOME)
@@ -69,6 +70,21 @@ def intent(run: str) -> str:
 def outcome(run: str, disk_key: str, attempt: UUID) -> str:
     """What one attempt at one stream came to. An attempt is made once: its id never comes back."""
     return f"{RUNS}{require_identifier(run)}/streams/{require_identifier(disk_key)}-{attempt.hex}.json"
+
+
+def signs(run: str) -> str:
+    """What the names of a run's signs of life begin with."""
+    return f"{RUNS}{require_identifier(run)}/alive/"
+
+
+def sign(run: str, number: int) -> str:
+    return f"{signs(run)}{number:08}.json"
+
+
+def sign_of(name: str) -> tuple[str, int] | None:
+    """The run that a sign of life is of, and its number; None for any other name."""
+    match = _SIGN.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
 def pack(run: str, pack_id: bytes) -> str:
@@ -143,7 +159,8 @@ def checkpoint_slot(name: str) -> int | None:
 
 
 def run_of(name: str) -> str | None:
-    """The run that an object below `runs/` belongs to; None for any other name."""
+    """The run that an object below `runs/` belongs to; None for any other name, and for signs of life, which
+    no doom entry names."""
     match = next((m for m in (kind.fullmatch(name) for kind in _OF_RUNS) if m), None)
     return match[1] if match else None
 

@@ -17,10 +17,8 @@ from threading import BoundedSemaphore
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import identify_disk
-from vsa.azure.grants import revoke
-from vsa.azure.snapshots import snapshots_of
 from vsa.azure.vms import list_vms
-from vsa.errors import AzureNotFound, BadRequest, NoPoint, VsaError
+from vsa.errors import AzureNotFound, BadRequest, NoPoint
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import (
     ClientState,
@@ -38,17 +36,25 @@ from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Streaming, stream
-from vsa.transfer.bases import Estate, ReleasedBases, bases_to_release
+from vsa.transfer.bases import Estate, base_disk, bases_to_release
 from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import dead_jobs, intents_of_job, make_room, release, release_dead, release_job
+from vsa.transfer.leftovers import (
+    dead_jobs,
+    intents_of_job,
+    make_room,
+    release,
+    release_base,
+    release_dead,
+    release_job,
+)
 from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
-from vsa.transfer.pending import advice_on
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
 from vsa.transfer.report import job_result
+from vsa.transfer.signs import SignsOfLife
 
 Carry = Callable[[StreamOrder], DiskBackup]
 """Has a stream carried out, here or elsewhere."""
@@ -79,6 +85,13 @@ class VmDisks(Noun):
     disks: tuple[SourceDisk, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
     error: str = ""
+
+
+class LetGo(Noun):
+    """Stage 7b: the bases that are gone, and in words those that are still there and why."""
+
+    released: tuple[ReleasedBase, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 class BackupJob:
@@ -112,6 +125,7 @@ class BackupJob:
         self.now = now
         self.random = random
         self.started_at = now()
+        self.signs = SignsOfLife(media, now=now)
         self._first_slot = media.view().head
         self._sharing = media.sharing(Offer(subclient.deduplication))
         self._slots = {
@@ -227,12 +241,14 @@ class BackupJob:
     # Stage 7
 
     def create_snapshots(self, run: runs.Run) -> tuple[SnapshotRef, ...]:
-        """Clear what dead runs left on these disks, write the intent, snapshot all disks together."""
+        """Clear what dead runs left on these disks, write the intent and a first sign of life, snapshot all
+        disks together."""
         env = self._environment
         for disk in run.disks:
             make_room(disk, env)
         reached(FaultPoint.ROOM_MADE)
         runs.begin(run, env)
+        self.signs.begin(run.id)
         return runs.create_snapshots(run, env)
 
     def stage(self, run: runs.Run, disk: SourceDisk, snapshot: SnapshotRef) -> str | None:
@@ -344,41 +360,38 @@ class BackupJob:
 
     def release(self, run: runs.Run) -> tuple[str, ...]:
         """Remove the run's snapshots, grants and staging blobs but for the bases; returns what is pending."""
-        return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
+        try:
+            return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
+        finally:
+            self.signs.end(run.id)
 
     def release_all(self) -> tuple[str, ...]:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
         return release_job(self.id, self._environment)
 
-    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> ReleasedBases:
-        """Delete the bases that no later job of this subclient will start from. One that Azure keeps does not
-        keep the others; the log names it on, so that the next job tries again."""
+    def release_bases(self, discovery: Discovery, identified: Sequence[VmDisks]) -> LetGo:
+        """Delete the bases that no later job of this subclient will start from: all that Azure lets go.
+
+        The log goes on naming the others, so that the next job tries again.
+        """
         estate = Estate(
             subscription_id=self.connection.subscription_id,
             listed=discovery.listed,
             selected=discovery.selected,
             identified={item.vm.key: item.disks for item in identified if not item.error},
         )
-        gone: list[ReleasedBase] = []
+        view = self.media.view()
+        released: list[ReleasedBase] = []
         pending: list[str] = []
-        for item in bases_to_release(self.media.view(), self.subclient, estate, now=self.now()):
-            try:
-                again(partial(self._delete_base, item.base), stop=Stop())
-            except VsaError as error:
-                what = f"base snapshot {item.base.id}, which goes because {item.reason}"
-                advice = advice_on(error, next_try="the next job")
-                pending.append(f"cleanup pending for {what}: {advice}: {error}")
+        for item in bases_to_release(view, self.subclient, estate, now=self.now()):
+            disk = base_disk(view, item.base.disk_key)
+            if refused := release_base(item.base, disk.name, self._environment):
+                pending.append(f"{refused}; this base is not needed: {item.reason}")
                 _log.error("%s", pending[-1])
             else:
-                gone.append(item)
-                _log.info("base snapshot of disk %s released: %s", item.base.disk_key, item.reason)
-        return ReleasedBases(gone=tuple(gone), pending=tuple(pending))
-
-    def _delete_base(self, base: SnapshotRef) -> None:
-        revoke(self.connection, base)
-        reached(FaultPoint.BASE_GIVEN_UP)
-        snapshots_of(self.connection, base.kind).delete(base)
-        reached(FaultPoint.BASE_DELETED)
+                released.append(item)
+                _log.info("base snapshot of disk %s released: %s", disk.name, item.reason)
+        return LetGo(released=tuple(released), pending=tuple(pending))
 
     def clean_scratch(self) -> None:
         """Remove the job's scratch space on the proxy, the last of its mount point."""

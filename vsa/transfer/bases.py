@@ -8,15 +8,8 @@ from dataclasses import dataclass
 
 from vsa.media.entries import ReleasedBase
 from vsa.media.view import View
-from vsa.model import Method, Noun, SnapshotRef, SourceDisk, Vm
+from vsa.model import Method, SnapshotRef, SourceDisk, Vm
 from vsa.subclient import Subclient
-
-
-class ReleasedBases(Noun):
-    """Bases that are gone, and in words those that should be and are not."""
-
-    gone: tuple[ReleasedBase, ...] = ()
-    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,12 @@ def bases_to_release(
             reason = _not_needed(base, point.vm.key, subclient, estate)
         if reason:
             yield ReleasedBase(base=base, reason=reason)
+
+
+def base_disk(view: View, disk_key: str) -> SourceDisk:
+    """The disk as the point that named its base saw it."""
+    slot, _ = view.bases()[disk_key]
+    return next(item.disk for item in view.points[slot].point.disks if item.disk.key == disk_key)
 
 
 def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Estate) -> str:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
-from vsa.azure.grants import revoke
+from vsa.azure.budget import cleaning
+from vsa.azure.grants import end_access
 from vsa.azure.marks import FoundSnapshot
-from vsa.azure.staging import StagingBlobs, staging_url
-from vsa.errors import AzureRefused, VsaError
+from vsa.azure.snapshots import snapshots_of
+from vsa.azure.staging import FoundStaging, StagingBlobs, staging_url
+from vsa.errors import MediaUnusable, TryAgainLater, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
-from vsa.model import DiskKind, Intent, SourceDisk
+from vsa.model import DiskKind, Intent, SnapshotName, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
 from vsa.transfer.owned import (
+    Excess,
     excess_of,
     excess_things,
     is_over,
@@ -33,8 +37,22 @@ from vsa.transfer.owned import (
 )
 from vsa.transfer.pending import Leftover, Price, pending_text
 
-Clear = Callable[[SourceDisk, RunEnvironment], Sequence[AzureRefused]]
-"""Removes something of a disk; gives what Azure refused to let go."""
+
+@dataclass(frozen=True)
+class Kept:
+    """What keeps a disk from being clear: looks that failed, and removals that were refused."""
+
+    unseen: list[VsaError] = field(default_factory=list)
+    refused: list[VsaError] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[VsaError]:
+        """All of it; what needs nothing but time comes last."""
+        return sorted([*self.unseen, *self.refused], key=lambda error: isinstance(error, TryAgainLater))
+
+
+Clear = Callable[[SourceDisk, RunEnvironment], Kept]
+"""Removes something of a disk, as much as will go."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,16 +89,50 @@ def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
     A stop must not keep anything from being cleaned up.
     """
     try:
-        refusals = again(lambda: clear(disk, env), stop=Stop())
+        errors = _tried(lambda: clear(disk, env), stop=Stop()).errors
     except VsaError as error:
-        return pending_text(disk.name, error)
-    return pending_text(disk.name, *refusals) if refusals else ""
+        errors = [error]
+    return pending_text(disk.name, *errors) if errors else ""
+
+
+def _tried(clear: Callable[[], Kept], *, stop: Stop) -> Kept:
+    """Clear, again while something needs nothing but time; what is kept at last."""
+    kept = Kept()
+
+    def once() -> None:
+        nonlocal kept
+        kept = Kept()
+        kept = clear()
+        for error in kept.errors:
+            if isinstance(error, TryAgainLater):
+                raise error
+
+    try:
+        with cleaning():
+            again(once, stop=stop)
+    except TryAgainLater:
+        if not kept.errors:
+            raise
+    return kept
+
+
+def release_base(base: SnapshotName, disk: str, env: RunEnvironment) -> str:
+    """End the access to a base and delete it; in words what keeps it, empty if it is gone.
+
+    `disk` is the name that people know its disk by.
+    """
+    excess = Excess(grant=True, snapshot=True)
+    reached(FaultPoint.BASE_GIVEN_UP)
+    errors = _tried(lambda: Kept(refused=_let_go(base, excess, env)), stop=Stop()).errors
+    reached(FaultPoint.BASE_RELEASED)
+    return pending_text(disk, *errors) if errors else ""
 
 
 def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
     """What of ended runs is still there; empty if that cannot be found out either."""
     try:
-        texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
+        with cleaning():
+            texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
     except VsaError:
         return ""
     return f"; still there: {', '.join(texts)}" if texts else ""
@@ -151,81 +203,113 @@ def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
             yield intent
 
 
-def clear_disk(disk: SourceDisk, env: RunEnvironment) -> list[AzureRefused]:
-    """Remove from Azure what this media made of the disk and nobody needs; what Azure refuses to let go is
-    returned, and keeps nothing else from going.
+def clear_disk(disk: SourceDisk, env: RunEnvironment) -> Kept:
+    """Remove from Azure what this media made of the disk and nobody needs; what cannot be seen or will not go
+    is returned, and keeps nothing else from going.
 
     Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
     own. MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
     """
-    found = [item for _, item in ours_of([disk], env)]
+    found: list[FoundSnapshot] = []
+    staged: list[FoundStaging] = []
+    kept = Kept()
+    kept.unseen.extend(
+        _refusals(
+            [
+                lambda: found.extend(item for _, item in ours_of([disk], env)),
+                lambda: staged.extend(staging_of(disk, env)),
+            ]
+        )
+    )
     for item in found:
         require_witnessed(disk, item, env.media)
-    staged = staging_of(disk, env)
     reached(FaultPoint.LEFTOVERS_LISTED)
-    view = _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
+    try:
+        _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
+    except (MediaUnusable, TryAgainLater) as error:
+        kept.refused.append(error)
+    view = env.media.view()
     reached(FaultPoint.DEAD_FENCED)
-    removals = [
-        partial(StagingBlobs(env.connection).delete, blob.url) for blob in staged if is_over(blob.run, view)
-    ]
-    removals += [partial(_clear_snapshot, disk, item, view, env) for item in found if is_over(item.run, view)]
-    return _refusals(removals)
+    for blob in staged:
+        if is_over(blob.run, view):
+            kept.refused.extend(_refusals([partial(StagingBlobs(env.connection).delete, blob.url)]))
+    for item in found:
+        if is_over(item.run, view):
+            kept.refused.extend(_clear_snapshot(disk, item, view, env))
+    return kept
 
 
-def _refusals(removals: Iterable[Callable[[], None]]) -> list[AzureRefused]:
-    """Do all of it: a lock on one thing must not keep the access to another one open."""
-    refused: list[AzureRefused] = []
-    for remove in removals:
+def _refusals(steps: Iterable[Callable[[], None]]) -> list[VsaError]:
+    """Take all of the steps, and say which failed: a lock on one thing must not keep the access to another
+    one open, nor may one that is busy for long."""
+    refused: list[VsaError] = []
+    for step in steps:
         try:
-            remove()
-        except AzureRefused as error:
+            step()
+        except VsaError as error:
             refused.append(error)
     return refused
 
 
 def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
-    """Clear the disk before its snapshots are read; what cannot be cleared is logged, and tried again when
-    the run is released, which says so.
+    """Clear the disk before its snapshots are read; what will not go is logged, and tried again when the run
+    is released, which says so.
 
-    MediaDamaged as `clear_disk` has it; AzureRefused if not even a look is allowed.
+    MediaDamaged as `clear_disk` has it; raises what keeps it from being looked at.
     """
-    for refusal in again(lambda: clear_disk(disk, env), stop=env.stop):
+    kept = _tried(lambda: clear_disk(disk, env), stop=env.stop)
+    for refusal in kept.refused:
         _log.warning("%s", pending_text(disk.name, refusal))
+    if kept.unseen:
+        raise kept.unseen[0]
 
 
-def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> None:
+def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> list[VsaError]:
     excess = excess_of(disk, item, view)
-    if excess.grant:
-        revoke(env.connection, item.name)
-        reached(FaultPoint.ACCESS_ENDED)
-    if excess.snapshot:
-        env.snapshots(disk).delete(item.name)
-        reached(FaultPoint.SNAPSHOT_DELETED)
+    refused = _let_go(item.name, excess, env)
+    if excess.snapshot and not refused:
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
+    return refused
 
 
-def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> list[AzureRefused]:
+def _let_go(name: SnapshotName, excess: Excess, env: RunEnvironment) -> list[VsaError]:
+    """Remove what is too much of a snapshot; what refuses. Access ends with what it is access to."""
+
+    def end() -> None:
+        end_access(env.connection, name)
+        reached(FaultPoint.ACCESS_ENDED)
+
+    def delete() -> None:
+        snapshots_of(env.connection, name.kind).delete(name)
+        reached(FaultPoint.SNAPSHOT_DELETED)
+
+    refused = _refusals([end] if excess.grant else [])
+    if not excess.snapshot:
+        return refused
+    kept = _refusals([delete])
+    return [*refused, *kept] if kept else []
+
+
+def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> Kept:
     """Give back what no commit can need: the run's grants and its staging blob."""
-    removals: list[Callable[[], None]] = []
+    kept = Kept()
     if disk.kind is DiskKind.UNMANAGED_PREMIUM:
-        removals.append(partial(StagingBlobs(env.connection).delete, staging_url(disk, run)))
-    removals += [
-        partial(revoke, env.connection, item.name)
-        for _, item in ours_of([disk], env)
-        if item.run == run and item.granted
-    ]
-    return _refusals(removals)
+        delete = partial(StagingBlobs(env.connection).delete, staging_url(disk, run))
+        kept.refused.extend(_refusals([delete]))
+    found: list[FoundSnapshot] = []
+    kept.unseen.extend(_refusals([lambda: found.extend(item for _, item in ours_of([disk], env))]))
+    granted = (item for item in found if item.run == run and item.granted)
+    kept.refused.extend(_refusals(partial(end_access, env.connection, item.name) for item in granted))
+    return kept
 
 
-def _fence_dead(runs: Iterable[str], env: RunEnvironment) -> View:
-    """Fence those of the runs that are open and whose process is known to have ended; the view afterwards."""
+def _fence_dead(runs: Iterable[str], env: RunEnvironment) -> None:
+    """Fence those of the runs that are open and whose process is known to have ended."""
     view = env.media.view()
     intents = _intents((run for run in runs if not is_over(run, view)), env.media)
     dead = sorted(intent.run for intent in intents if has_ended(intent.process))
     if dead:
         fence(dead, "the process of the run has ended", env.media)
-        view = env.media.view()
-    return view
 
 
 def fence(runs: Sequence[str], reason: str, media: Media) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from vsa.azure.budget import cleaning
 from vsa.azure.disks import is_of_subscription
 from vsa.azure.marks import FoundSnapshot, ours_among
 from vsa.azure.snapshots import ManagedSnapshots, snapshots_of
@@ -24,6 +25,7 @@ from vsa.model import DiskKind, Intent, SourceDisk
 from vsa.stop import again
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.owned import is_proven, staging_of
+from vsa.transfer.pending import Leftover, Thing
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +37,23 @@ Disks = Mapping[str, SourceDisk]
 class Sight:
     """What a look found.
 
-    `nameless`: what has a name of ours and nothing else that says so. `unseen`: keys of disks that could not
-    be looked at, and why. `troubles`: what else could not be looked at, and what somebody should look at.
-    `beyond`: what is not looked at.
+    `nameless`: what has a name of ours and nothing else that says so. `unseen`: of which disks, by key, the
+    snapshots or the staging blobs could not be looked at, and why. `troubles`: what else could not be looked
+    at, and what somebody should look at. `beyond`: what is not looked at.
     """
 
     disks: dict[str, SourceDisk] = field(default_factory=dict)
     snapshots: list[tuple[SourceDisk, FoundSnapshot]] = field(default_factory=list)
     staged: list[tuple[SourceDisk, FoundStaging]] = field(default_factory=list)
     nameless: list[tuple[SourceDisk, FoundSnapshot]] = field(default_factory=list)
-    unseen: dict[str, str] = field(default_factory=dict)
+    unseen: dict[tuple[str, Thing], str] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
+
+    def is_unseen(self, item: Leftover) -> bool:
+        """Whether nobody can tell if the thing is still there."""
+        kind = Thing.STAGING_BLOB if item.thing is Thing.STAGING_BLOB else Thing.SNAPSHOT
+        return (item.disk.key, kind) in self.unseen
 
     def disks_of(self, run: str) -> tuple[SourceDisk, ...]:
         """The disks on which something of the run is."""
@@ -65,16 +72,18 @@ class Look:
     def everywhere(self, intents: Collection[Intent]) -> Sight:
         """At the whole subscription; `intents` are those of the open runs."""
         sight = Sight()
-        known = self._here(known_disks(self._media, intents), sight)
-        sight.disks.update(known)
-        self._at_managed(known, sight)
-        self._at_vhds(known, sight)
+        with cleaning():
+            known = self._here(known_disks(self._media, intents), sight)
+            sight.disks.update(known)
+            self._at_managed(known, sight)
+            self._at_vhds(known, sight)
         return sight
 
     def at(self, disks: Iterable[SourceDisk]) -> Sight:
         """At these disks alone, as the jobs do."""
         sight = Sight()
-        self._at(disks, sight)
+        with cleaning():
+            self._at(disks, sight)
         return sight
 
     def _here(self, disks: Disks, sight: Sight) -> Disks:
@@ -115,29 +124,30 @@ class Look:
 
     def _at(self, disks: Iterable[SourceDisk], sight: Sight) -> None:
         for together in _listed_together(disks):
-            try:
-                again(partial(self._at_once, together, sight), stop=self._env.stop)
-            except VsaError as error:
-                names = ", ".join(disk.name for disk in together)
-                sight.unseen.update(
-                    dict.fromkeys((d.key for d in together), f"not looked at: {names}: {error}")
-                )
+            for kind, look in ((Thing.SNAPSHOT, self._at_snapshots), (Thing.STAGING_BLOB, self._at_staged)):
+                try:
+                    again(partial(look, together, sight), stop=self._env.stop)
+                except VsaError as error:
+                    names = ", ".join(disk.name for disk in together)
+                    told = f"not looked at: {kind}s of {names}: {error}"
+                    sight.unseen.update(dict.fromkeys(((disk.key, kind) for disk in together), told))
 
-    def _at_once(self, disks: list[SourceDisk], sight: Sight) -> None:
-        """At disks that one request lists; nothing is kept unless all of it was seen."""
+    def _at_snapshots(self, disks: list[SourceDisk], sight: Sight) -> None:
+        """Of disks that one request lists."""
         found = snapshots_of(self._env.connection, disks[0].kind).ours_of(disks, self._media.id)
-        staged = [(disk, item) for disk in disks for item in staging_of(disk, self._env)]
         self._sort(found, sight, {disk.key: disk for disk in disks})
-        sight.staged.extend(staged)
+
+    def _at_staged(self, disks: list[SourceDisk], sight: Sight) -> None:
+        sight.staged.extend([(disk, item) for disk in disks for item in staging_of(disk, self._env)])
 
     def _sort(self, found: Iterable[tuple[SourceDisk, FoundSnapshot]], sight: Sight, known: Disks) -> None:
         """What is proven to be ours; of the rest only what is of a known disk is told: a name like ours on
         another one may be of any other media."""
-        for disk, item in found:
-            if is_proven(disk, item, self._media):
-                sight.snapshots.append((disk, item))
-            elif disk.key in known:
-                sight.nameless.append((disk, item))
+        judged = [(disk, item, is_proven(disk, item, self._media)) for disk, item in found]
+        sight.snapshots.extend((disk, item) for disk, item, proven in judged if proven)
+        sight.nameless.extend(
+            (disk, item) for disk, item, proven in judged if not proven and disk.key in known
+        )
 
 
 def known_disks(media: Media, intents: Collection[Intent]) -> Disks:

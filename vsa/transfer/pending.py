@@ -124,14 +124,14 @@ def pending_text(disk: str, error: VsaError, *more: VsaError) -> str:
     return f"cleanup pending for disk {disk}: {advice_on(error)}: {error}{others}"
 
 
-def advice_on(error: VsaError, *, next_try: str = "the next sweep") -> str:
-    """Why something was not removed, and whose turn it is: a person's, or that of the next try."""
+def advice_on(error: VsaError) -> str:
+    """Why something was not removed, and whose turn it is: a person's, or the next sweep's."""
     if isinstance(error, AzureRefused) and error.code in _ADVICE:
         return _ADVICE[error.code]
     if isinstance(error, AccessDenied):
         return "a right is missing, somebody must give it to this identity"
     if isinstance(error, (TryAgainLater, AccessExpired)):
-        return f"Azure did not do it now, {next_try} tries again"
+        return "Azure did not do it now, the next sweep tries again"
     if isinstance(error, MediaUnusable):
         return "the media takes no entry"
-    return f"it was refused, {next_try} tries again"
+    return "it was refused, the next sweep tries again"

@@ -63,7 +63,12 @@ class SnapshotSource:
 
     def reader(self) -> RangeReader:
         """A reader for one thread."""
-        return RangeReader(self.contents, tls=self.connection.tls_context, stop=self.stop)
+        return RangeReader(
+            self.contents,
+            tls=self.connection.tls_context,
+            stop=self.stop,
+            budget_of=self.connection.blob_budget,
+        )
 
     def allocated_bytes(self) -> int:
         """How much Azure says is allocated."""

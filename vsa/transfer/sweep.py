@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import FoundSnapshot
@@ -32,7 +33,8 @@ from vsa.transfer.sweep_report import SweepPlan, SweepReport
 _log = logging.getLogger(__name__)
 
 NO_SERVER = (
-    "no Prefect server was asked: dead are only runs whose process is known to have ended, and those you name"
+    "no Prefect server was asked: dead are only runs whose process is known to have ended, runs that give "
+    "no sign of life any more, and those you name"
 )
 
 
@@ -70,11 +72,13 @@ class Sweep:
         media: Media,
         *,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        sleep: Callable[[float], None] = time.sleep,
         price: Price | None = None,
     ) -> None:
         self.connection = connection
         self.media = media
         self.now = now
+        self.sleep = sleep
         self.price = price or Price()
         self._env = RunEnvironment(connection, media, Stop(), now)
         self._look = Look(self._env)
@@ -83,28 +87,42 @@ class Sweep:
         """The runs to be judged; what is unreadable is in the plan, too."""
         return open_runs(self.media)
 
-    def plan(self, runs: OpenRuns, jobs: Mapping[str, JobState] | None, named: Collection[str]) -> SweepPlan:
+    def plan(
+        self,
+        runs: OpenRuns,
+        jobs: Mapping[str, JobState] | None,
+        named: Collection[str],
+        *,
+        first: SweepPlan | None = None,
+    ) -> SweepPlan:
         """Everything that will go, and what is left alone and why. Touches nothing.
 
         `jobs` has the flow runs that the server knows, by id; None if no server was asked. `named` are runs
         that an operator calls dead. BadRequest if neither the media nor anything in Azure knows such a run.
+        `first` is the plan that was made `patience_seconds` or more ago, if it had silent runs.
         """
         sight = self._look.everywhere(runs.intents)
         reached(FaultPoint.SWEEP_LOOKED)
         # Read after Azure was: what a run made that began since cannot be among what was seen.
-        judged = judge(self._with_remembered(runs, named, sight), jobs, named, self.media)
+        silent = None if first is None else {run.intent.run: run.sign for run in first.silent if run.sign}
+        runs = self._with_remembered(runs, named, sight)
+        judged = judge(runs, jobs, named, self.media, now=self.now(), silent=silent)
         view = self.media.view()
         judged = tuple(run for run in judged if _concerns(run, view, sight.disks))
         dead = tuple(of_verdict(judged, Verdict.DEAD))
         left_alone = tuple(of_verdict(judged, Verdict.LIVE, Verdict.UNKNOWN))
-        scene = self._scene(view, dead, left_alone)
+        doubtful = tuple(of_verdict(judged, Verdict.SILENT))
+        scene = self._scene(view, dead, (*left_alone, *doubtful))
+        leftovers = tuple(_leftovers(sight, scene))
+        if_dead = _leftovers(sight, self._scene(view, (*dead, *doubtful), left_alone))
+        certain = {item.identity for item in leftovers}
         plan = SweepPlan(
             media=self.media.id,
             subscription=self.connection.subscription_id,
             planned_at=self.now(),
             dead=dead,
             left_alone=left_alone,
-            leftovers=tuple(_leftovers(sight, scene)),
+            leftovers=leftovers,
             disks=len(sight.disks),
             price=self.price,
             troubles=(
@@ -117,9 +135,26 @@ class Sweep:
                 *([NO_SERVER] if jobs is None else []),
                 *(f"not looked at: {text}" for text in sight.beyond),
             ),
+            silent=doubtful,
+            doubted=tuple(item for item in if_dead if item.identity not in certain),
         )
         reached(FaultPoint.SWEEP_PLANNED)
         return plan
+
+    def second_look(
+        self,
+        plan: SweepPlan,
+        jobs_of: Callable[[OpenRuns], Mapping[str, JobState] | None],
+        named: Collection[str],
+    ) -> SweepPlan:
+        """The plan, if nobody is silent; else another one, made when a silent run that lives would have given
+        a sign. `jobs_of` asks the server once more."""
+        if not plan.silent:
+            return plan
+        _log.info("%d runs are silent: looking again in %.0f s", len(plan.silent), plan.patience_seconds)
+        self.sleep(plan.patience_seconds)
+        runs = self.open_runs()
+        return self.plan(runs, jobs_of(runs), named, first=plan)
 
     def release(self, run: JudgedRun) -> tuple[str, ...]:
         """Fence a dead run and remove what it left; in words what could not be removed."""
@@ -146,9 +181,7 @@ class Sweep:
         sight = self._look.at(touched.values())
         scene = self._scene(self.media.view(), plan.dead, plan.left_alone)
         left = {item.identity for item in _leftovers(sight, scene)}
-        remaining = tuple(
-            item for item in plan.leftovers if item.identity in left or item.disk.key in sight.unseen
-        )
+        remaining = tuple(item for item in plan.leftovers if item.identity in left or sight.is_unseen(item))
         return SweepReport(
             plan=plan,
             ended_at=self.now(),
@@ -175,7 +208,7 @@ class Sweep:
             for run in strangers
             if layout.is_run(run) and (disks := sight.disks_of(run)) and intent_of(run, self.media) is None
         ]
-        return OpenRuns((*runs.intents, *remembered), runs.unreadable)
+        return replace(runs, intents=(*runs.intents, *remembered))
 
 
 def _remembered(run: str, disks: tuple[SourceDisk, ...], now: dt.datetime) -> Intent:

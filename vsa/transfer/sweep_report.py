@@ -15,6 +15,8 @@ from vsa.transfer.pending import Leftover, Price, age_of, total_text
 class SweepPlan:
     """What a sweep will do: fence `dead` and remove `leftovers`, of as many `disks` as it looked at.
 
+    `silent` runs have stopped giving signs of life; if a second look finds no other, they are dead, and
+    `doubted` goes as well. After a second look there are none of either.
     `troubles` are what could not be looked at, and things that somebody must look at, in words; `notes` say
     under what the plan was made.
     """
@@ -29,6 +31,15 @@ class SweepPlan:
     price: Price
     troubles: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    silent: tuple[JudgedRun, ...] = ()
+    doubted: tuple[Leftover, ...] = ()
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for another sign of the silent runs: twice as long as one needs, and a minute for
+        a writer that has many to give."""
+        spacings = [run.sign.every_seconds for run in self.silent if run.sign]
+        return 2.0 * max(spacings) + 60 if spacings else 0.0
 
     @property
     def other_disks(self) -> tuple[SourceDisk, ...]:
@@ -40,7 +51,7 @@ class SweepPlan:
     @property
     def given_up_jobs(self) -> tuple[str, ...]:
         """The jobs of dead runs that have no run which may go on: nobody waits for their streams."""
-        going_on = {run.intent.job for run in self.left_alone}
+        going_on = {run.intent.job for run in (*self.left_alone, *self.silent)}
         return tuple(sorted({run.intent.job for run in self.dead} - going_on))
 
     @property
@@ -57,6 +68,8 @@ class SweepPlan:
                 *_listed("would be fenced:", (run_text(run, self.planned_at) for run in self.dead)),
                 *_listed("would be removed:", _texts(self.leftovers, self.planned_at, self.price)),
                 *_listed("together:", _total(self.leftovers, self.planned_at, self.price)),
+                *_listed("silent:", (run_text(run, self.planned_at) for run in self.silent)),
+                *_listed("would be removed then:", _texts(self.doubted, self.planned_at, self.price)),
                 *_listed("left alone:", (run_text(run, self.planned_at) for run in self.left_alone)),
                 *_listed("needs attention:", self.attention),
                 *_listed("note:", self.notes),

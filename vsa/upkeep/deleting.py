@@ -1,4 +1,4 @@
-"""Deletes doomed objects, and nothing else."""
+"""Deletes what the log has doomed, and what nothing refers to; nothing else."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def doomed_now(view: View, names: Iterable[str], needed: Iterable[str]) -> list[
 
 
 def delete(store: Store, names: Iterable[str], progress: Progress) -> Deleted:
-    """Delete each of the names, all of them doomed; one that is kept does not keep the others."""
+    """Delete each of the names, doomed or superseded; one that is kept does not keep the others."""
     progress.started("deleting", 0)
     try:
         with Threads(_AT_A_TIME) as pool:

@@ -37,10 +37,18 @@ class Runs:
     told: frozenset[str]
 
 
-def listed_objects(media: Media, objects: Objects, *, below: str = layout.RUNS) -> int:
-    """Everything below `runs/` whose name is one of the format's, as a listing shows it."""
-    names = media.store.names(below)
-    return set_of([objects.number(name) for name in names if layout.run_of(name) is not None])
+def listed_objects(
+    media: Media, objects: Objects, *, below: str = layout.RUNS, beside: list[str] | None = None
+) -> int:
+    """Everything below `runs/` that an entry may doom, as a listing shows it; other names there are added to
+    `beside`."""
+    numbers: list[int] = []
+    for name in media.store.names(below):
+        if layout.run_of(name) is not None:
+            numbers.append(objects.number(name))
+        elif beside is not None:
+            beside.append(name)
+    return set_of(numbers)
 
 
 def named_objects(view: View, slots: Iterable[int], objects: Objects) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from vsa.errors import BadRequest
 from vsa.fault_points import FaultPoint, reached
-from vsa.media import layout, recall
+from vsa.media import layout, recall, signs
 from vsa.media.entries import DoomEntry
 from vsa.media.layout import CHECKPOINTS, KEYS, PACK_TARGET, RUNS
 from vsa.media.media import Media
@@ -107,6 +107,7 @@ class Survey:
     runs: Runs
     listed: int
     candidates: int
+    beside: list[str]
     before: dt.datetime
     now: dt.datetime
     pack_target: int
@@ -161,11 +162,14 @@ def plan_prune(
         repacking = plan_repack(
             spool, objects, view, threshold=threshold, folder=scratch / "moves", pack_target=pack_target
         )
-    listed = listed_objects(media, objects)
+    beside: list[str] = []
+    listed = listed_objects(media, objects, beside=beside)
     candidates = listed | named_objects(view, points, objects)
     names = [objects.names[number] for number in numbers_of(candidates)]
     runs = judge_runs(media, view, names, before=now - max(grace, RUN_GRACE), has_ended=has_ended)
-    survey = Survey(media, objects, needs, runs, listed, candidates, before, now, pack_target, progress, view)
+    survey = Survey(
+        media, objects, needs, runs, listed, candidates, beside, before, now, pack_target, progress, view
+    )
     return _plan(survey, points, repacking, grace, threshold)
 
 
@@ -260,12 +264,13 @@ def _end(run: str, view: View) -> DoomEntry | None:
 
 
 def _delete_superseded(survey: Survey) -> Deleted:
-    """What needs no doom entry: checkpoints that newer ones stand for, keys that a rotation has retired."""
+    """What needs no doom entry: checkpoints that newer ones stand for, keys that a rotation has retired, and
+    signs of life of runs that are over."""
     store, view = survey.media.store, survey.media.view()
     numbers = {name: layout.key_number(name) for name in store.names(KEYS)}
     retired = [name for name, number in numbers.items() if number is not None and number < view.key]
     checkpoints = recall.superseded(store.names(CHECKPOINTS), head=view.head)
-    return delete(store, [*checkpoints, *retired], survey.progress)
+    return delete(store, [*checkpoints, *retired, *signs.superseded(survey.beside, view)], survey.progress)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""Which runs are dead by the signs of life that they gave, whatever the clocks say."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from tests.media.making import NOW, a_disk, an_intent, new_media
+from vsa.media.media import Media
+from vsa.media.signs import Sign
+from vsa.transfer.dead_runs import SILENT_AFTER, JobState, JudgedRun, OpenRuns, Verdict, judge
+
+MINUTE = dt.timedelta(minutes=1)
+RUNNING = JobState("Running", is_over=False)
+CRASHED = JobState("Crashed", is_over=True)
+INTENT = an_intent("run-1", disks=(a_disk(),))
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Media:
+    return new_media(tmp_path / "media")
+
+
+def a_sign(age: dt.timedelta, *, number: int = 5, every_seconds: int = 300) -> Sign:
+    return Sign(run="run-1", number=number, at=NOW - age, every_seconds=every_seconds)
+
+
+def judged(
+    media: Media,
+    sign: Sign | None,
+    *,
+    job: JobState | None = None,
+    named: bool = False,
+    before: Sign | None = None,
+    second: bool = False,
+) -> JudgedRun:
+    """The verdict of a first look or, with `second`, of one after a first that found `before` silent."""
+    runs = OpenRuns((INTENT,), signs={"run-1": sign} if sign else {})
+    silent = ({"run-1": before} if before else {}) if second else None
+    jobs = {"job-1": job} if job else None
+    (run,) = judge(runs, jobs, ["run-1"] if named else [], media, now=NOW, silent=silent)
+    return run
+
+
+def test_a_run_that_gives_signs_lives(media: Media) -> None:
+    for age in (dt.timedelta(0), 7 * MINUTE, SILENT_AFTER, -7 * MINUTE):
+        run = judged(media, a_sign(age))
+        assert run.verdict is Verdict.LIVE, run.reason
+    assert judged(media, a_sign(7 * MINUTE)).reason == "its last sign of life is 7 minutes old"
+
+
+def test_a_run_that_gives_none_at_all_is_not_judged_by_that(media: Media) -> None:
+    later = NOW + dt.timedelta(days=30)
+    (run,) = judge(OpenRuns((INTENT,)), None, (), media, now=later, silent={})
+    assert run.verdict is Verdict.UNKNOWN
+    assert run.asks_for_somebody(later)
+
+
+def test_the_first_look_calls_no_run_dead_for_its_silence(media: Media) -> None:
+    run = judged(media, a_sign(SILENT_AFTER + MINUTE))
+    assert run.verdict is Verdict.SILENT
+    assert run.reason == "its last sign of life is 3 hours old; it is dead if a second look finds no other"
+
+
+def test_the_second_look_does_if_it_finds_no_other_sign(media: Media) -> None:
+    old = a_sign(SILENT_AFTER + MINUTE)
+    run = judged(media, old, second=True, before=old)
+    assert run.verdict is Verdict.DEAD
+    assert run.reason == "its last sign of life is 3 hours old, and a second look found no other"
+
+
+def test_a_run_that_gave_a_sign_between_two_looks_lives_whatever_the_clocks_say(media: Media) -> None:
+    before, after = a_sign(48 * SILENT_AFTER, number=5), a_sign(48 * SILENT_AFTER, number=6)
+    run = judged(media, after, second=True, before=before)
+    assert run.verdict is Verdict.LIVE
+    assert run.reason.endswith("6 days old: a clock is wrong, here or on proxy-1")
+
+
+def test_a_run_that_has_become_silent_since_the_first_look_is_left_to_the_next_sweep(media: Media) -> None:
+    run = judged(media, a_sign(SILENT_AFTER + MINUTE), second=True)
+    assert run.verdict is Verdict.UNKNOWN
+    assert "the next sweep decides" in run.reason
+
+
+def test_a_run_that_gives_signs_seldom_is_given_time_for_several(media: Media) -> None:
+    seldom = SILENT_AFTER.total_seconds()
+    for missed, verdict in ((3.9, Verdict.LIVE), (4.1, Verdict.SILENT)):
+        sign = a_sign(missed * SILENT_AFTER, every_seconds=int(seldom))
+        assert judged(media, sign).verdict is verdict
+
+
+def test_a_sign_far_ahead_of_the_clock_says_nothing(media: Media) -> None:
+    run = judged(media, a_sign(-SILENT_AFTER - MINUTE))
+    assert run.verdict is Verdict.UNKNOWN
+    assert "3 hours ahead of the clock here" in run.reason
+
+
+def test_silence_counts_more_than_a_server_that_has_not_noticed(media: Media) -> None:
+    old = a_sign(SILENT_AFTER + MINUTE)
+    for named in (False, True):
+        run = judged(media, old, job=RUNNING, named=named)
+        assert (run.verdict, run.refused) == (Verdict.SILENT, False)
+        assert judged(media, old, job=RUNNING, named=named, second=True, before=old).verdict is Verdict.DEAD
+    fresh = judged(media, a_sign(MINUTE), job=RUNNING, named=True)
+    assert (fresh.verdict, fresh.refused) == (Verdict.LIVE, True)
+
+
+@pytest.mark.parametrize("age", [MINUTE, SILENT_AFTER + MINUTE])
+def test_what_is_known_otherwise_needs_no_second_look(media: Media, age: dt.timedelta) -> None:
+    assert judged(media, a_sign(age), job=CRASHED).reason.endswith("is over: Crashed")
+    run = judged(media, a_sign(age), named=True)
+    assert (run.verdict, run.reason) == (Verdict.DEAD, "an operator named it")

@@ -1,0 +1,64 @@
+"""Signs of life: small objects by which a run says now and then that it goes on (docs/media-format.md).
+
+Liveness only: no rule that protects data asks for them, nothing refers to them, and who cannot give or read
+one goes on without. Each run numbers its own, so the newest is known by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from pydantic import AwareDatetime, Field
+
+from vsa.errors import MediaDamaged, TryAgainLater, VsaError
+from vsa.media import documents, layout
+from vsa.media.media import Media
+from vsa.media.view import View
+from vsa.model import Noun
+
+LONGEST_SPACING_SECONDS = 24 * 3600
+
+_log = logging.getLogger(__name__)
+
+
+class Sign(Noun):
+    """That the run was alive at `at`, by its own clock, and would say so again within `every_seconds`."""
+
+    run: str
+    number: int = Field(ge=0)
+    at: AwareDatetime
+    every_seconds: int = Field(ge=1, le=LONGEST_SPACING_SECONDS)
+
+
+def give(media: Media, sign: Sign) -> None:
+    """Store it. MediaConflict if the run has used that number before: take the next one."""
+    media.store.create(layout.sign(sign.run, sign.number), [documents.encode(sign)])
+
+
+def newest(media: Media, run: str) -> Sign | None:
+    """The last sign that a listing shows; None if there is none that can be read and trusted.
+
+    A listing may miss some: then the run looks more silent than it is.
+    """
+    numbers = [found[1] for name in media.store.names(layout.signs(run)) if (found := layout.sign_of(name))]
+    for number in sorted(numbers, reverse=True):
+        name = layout.sign(run, number)
+        try:
+            sign = documents.decode(media.store.read(name, limit=layout.MAX_DOCUMENT_SIZE), Sign, name)
+            if (sign.run, sign.number) != (run, number):
+                raise MediaDamaged(f"{name} says that it is sign {sign.number} of run {sign.run}")
+        except TryAgainLater:
+            raise
+        except VsaError as error:
+            _log.warning("a sign of life is passed over: %s", error)
+        else:
+            return sign
+    return None
+
+
+def superseded(names: Iterable[str], view: View) -> list[str]:
+    """The signs among the names that pruning may delete: those of runs whose end the log knows. That needs no
+    doom entry, since nothing refers to them."""
+    over = view.committed.keys() | view.fenced
+    return [name for name in names if (found := layout.sign_of(name)) and found[0] in over]
