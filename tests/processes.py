@@ -9,4 +9,6 @@ from __future__ import annotations
 import multiprocessing
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.engine.world", "tests.media.making", "pytest", "hypothesis"])
+PROCESSES.set_forkserver_preload(
+    ["tests.engine.world", "tests.faults.errands", "tests.media.making", "pytest", "hypothesis"]
+)

@@ -86,15 +86,20 @@ class Questions:
     def _require_sound(self) -> None:
         self._world.require_sound()
         self._require_allowed_set()
-        media = Media.open(self._world.media.location)
-        with tempfile.TemporaryDirectory(dir=self._world.folder) as scratch:
-            date = dt.datetime.now(dt.UTC).date()
-            report = verify(media, Depth.BYTES, scratch=Path(scratch), date=date)
-        assert report.is_sound, report.text()
-        assert media.view().doubtful == {}
+        require_nothing_damaged(self._world)
 
     def _require_allowed_set(self) -> None:
         world = self._world
         world.require_no_leftovers()
         assert world.all_snapshots - world.strangers == world.bases
         self._canaries.require_untouched()
+
+
+def require_nothing_damaged(world: World) -> None:
+    """Every byte of the media is what was stored, and no point is in doubt."""
+    media = Media.open(world.media.location)
+    with tempfile.TemporaryDirectory(dir=world.folder) as scratch:
+        date = dt.datetime.now(dt.UTC).date()
+        report = verify(media, Depth.BYTES, scratch=Path(scratch), date=date)
+    assert report.is_sound, report.text()
+    assert media.view().doubtful == {}

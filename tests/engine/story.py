@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vsa.errors import VsaError
+from vsa.errors import BadRequest, VsaError
 from vsa.media.entries import JobEntry, VmOutcome
 from vsa.model import DiskBackup, Exclusion, Vm
 from vsa.transfer.backup_job import BackupJob, VmDisks
@@ -15,7 +15,11 @@ def run_job(job: BackupJob) -> JobEntry:
     alarms = list(job.release_dead_runs())
     discovery = job.discover()
     job.record_clients(discovery)
-    targets = job.identify_targets(discovery)
+    try:
+        targets = job.identify_targets(discovery)
+    except BadRequest:
+        job.release_bases(discovery, [])
+        raise
     disks = [_identified(job, vm) for vm in targets.vms]
     ready = [item for item in disks if not item.error]
     proxies = {a.disk_key: a.proxy for a in job.assign_streams(ready, targets.proxies)}

@@ -168,6 +168,20 @@ def test_a_renamed_vm_is_the_same_client_with_both_names(world: World) -> None:
     world.require_sound()
 
 
+def test_a_subclient_whose_last_vm_is_deleted_keeps_no_base(world: World) -> None:
+    world.add_vm({"stays": random_bytes(MIB, "stays")})
+    world.back_up(name="others")
+    gone = world.add_vm({"gone": random_bytes(MIB, "gone")})
+    world.back_up(vms=(gone,))
+    world.delete_vm(gone)
+    with pytest.raises(BadRequest, match="selects no VM"):
+        world.back_up(vms=(gone,))
+    assert len(world.snapshots) == 1
+    assert {entry.vm.name: entry.state for entry in world.media.view().clients.values()}[
+        gone
+    ] is ClientState.GONE
+
+
 def test_rules_that_select_nothing_say_what_they_looked_at(world: World) -> None:
     vm = world.add_vm({"os": random_bytes(MIB, "os")})
     with pytest.raises(BadRequest) as refused:

@@ -213,7 +213,8 @@ class World:
         subscription = self.control.endpoint["subscription"]
         return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
 
-    def _plain(self, azure_name: str) -> str:
+    def plain(self, azure_name: str) -> str:
+        """The world's name of a disk that Azure knows by this one."""
         return azure_name.removesuffix(f"-{self.number}")
 
     def _described(self, name: str, contents: bytes, kind: str) -> dict[str, Any]:
@@ -314,6 +315,16 @@ class World:
                 self.points[outcome.point] = held[outcome.name]
         return report
 
+    @property
+    def owners(self) -> dict[str, list[str]]:
+        """The disks of each VM, the OS disk first."""
+        return self._owners
+
+    @property
+    def attached(self) -> set[str]:
+        """The disks of all VMs."""
+        return {disk for disks in self._owners.values() for disk in disks}
+
     def held(self) -> dict[str, dict[str, bytes]]:
         """What every disk of every VM holds now."""
         return {vm: {disk: self.contents(disk) for disk in disks} for vm, disks in self._owners.items()}
@@ -323,7 +334,7 @@ class World:
         return {name: outcome.reason for name, outcome in self.disks(report).items()}
 
     def disks(self, report: JobEntry) -> dict[str, DiskOutcome]:
-        return {self._plain(disk.name): disk for vm in report.vms for disk in vm.disks}
+        return {self.plain(disk.name): disk for vm in report.vms for disk in vm.disks}
 
     # What must hold
 
@@ -336,10 +347,10 @@ class World:
     def require_restores(self, slot: int, held: dict[str, bytes]) -> None:
         point = self.media.view().points[slot].point
         for backup in point.disks:
-            name = self._plain(backup.disk.name)
+            name = self.plain(backup.disk.name)
             assert self.restored(backup) == held[name], f"point {slot} of disk {name} is not what it was"
         named = [*(backup.disk.name for backup in point.disks), *(item.name for item in point.excluded)]
-        assert sorted(map(self._plain, named)) == sorted(held)
+        assert sorted(map(self.plain, named)) == sorted(held)
 
     def restored(self, backup: DiskBackup) -> bytes:
         target = self.folder / "restored.img"
@@ -353,6 +364,10 @@ class World:
         """The snapshots of our disks are those that the log names as bases; no grant, no staging blob."""
         snapshots, bases = self.snapshots, self.bases
         assert snapshots == bases, f"left: {snapshots - bases}, lost: {bases - snapshots}"
+        self.require_no_access()
+
+    def require_no_access(self) -> None:
+        """No grant to a snapshot or disk of the world's group is open, and no staging blob is there."""
         inventory = self.control.inventory()
         for row in [*inventory["snapshots"], *inventory["disks"]]:
             ours = self._is_mine(row["id"]) and row["id"].lower() not in self.strangers

@@ -43,7 +43,7 @@ def released(view: View, estate: Estate, *, now: dt.datetime = NOW, **settings: 
     ("estate", "settings", "reason"),
     [
         (an_estate(), {"method": "crc"}, "the subclient's method is CRC"),
-        (an_estate(listed=[], selected=[], identified={}), {}, "its VM is gone"),
+        (an_estate(listed=[a_vm("other")], selected=[], identified={}), {}, "its VM is gone"),
         (an_estate(selected=[], identified={}), {}, "the subclient no longer selects its VM"),
         (an_estate(identified={VM.key: [DATA]}), {}, "the disk is no longer a target of the subclient"),
         (
@@ -55,6 +55,14 @@ def released(view: View, estate: Estate, *, now: dt.datetime = NOW, **settings: 
 )
 def test_each_reason_has_its_case(estate: Estate, settings: dict[str, Any], reason: str) -> None:
     assert released(with_base(), estate, **settings) == [(DISK.key, reason)]
+
+
+def test_where_azure_lists_no_vm_at_all_a_base_goes_by_its_age_alone() -> None:
+    """An identity whose rights were taken away sees the same as one whose VMs are gone."""
+    nothing = an_estate(listed=[], selected=[], identified={})
+    assert released(with_base(), nothing) == []
+    later = NOW + dt.timedelta(days=31)
+    assert released(with_base(), nothing, now=later) == [(DISK.key, "it is older than 30 days")]
 
 
 def test_a_base_that_will_be_used_stays() -> None:

@@ -23,6 +23,7 @@ from vsa.azure.errors import azure_errors
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
 from vsa.errors import AccessDenied, AccessExpired, AzureNotFound, AzureRefused, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.model import DiskKind, SnapshotName, SnapshotRef
 from vsa.redact import public_url
 from vsa.secret import Secret
@@ -164,6 +165,7 @@ class Grants:
 
     def _ask(self, ref: SnapshotRef) -> Secret:
         self._guard()
+        reached(FaultPoint.ACCESS_GUARDED)
         if ref.kind is not DiskKind.MANAGED:
             return self._sign(ref.id, str(ref.moment))
         try:
@@ -195,6 +197,7 @@ class Grants:
             return _https(str(granted.access_sas), parts.name)
 
         url = again(grant, stop=self._stop)
+        reached(FaultPoint.ACCESS_GRANTED)
         try:
             self._guard()
         except VsaError:

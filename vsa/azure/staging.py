@@ -21,6 +21,7 @@ from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors, code_of
 from vsa.azure.marks import DISK, MEDIA, RUN, Owner, are_missing, in_metadata, run_in
 from vsa.errors import AzureNotFound, TryAgainLater
+from vsa.fault_points import FaultPoint, reached
 from vsa.model import SnapshotRef, SourceDisk
 from vsa.stop import Stop, again
 
@@ -71,6 +72,7 @@ class StagingBlobs:
         url = staging_url(disk, owner.run)
         began = time.monotonic()
         again(lambda: self._start(url, snapshot, owner), stop=stop)
+        reached(FaultPoint.COPY_STARTED)
         while (status := again(lambda: self._status(url), stop=stop)) == "pending":
             if time.monotonic() - began > LONGEST_COPY_SECONDS:
                 raise TryAgainLater(f"staging blob {url} is not copied after {LONGEST_COPY_SECONDS:.0f} s")

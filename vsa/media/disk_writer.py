@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsa.errors import BadRequest, TryAgainLater, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
 from vsa.media.coding import PackCodec
 from vsa.media.digests import SampleSpool, offer_of, store_digests
@@ -175,6 +176,7 @@ class DiskWriter:
         with self._changed:
             self._raise_failure()
         packs = self._store_all_packs()
+        reached(FaultPoint.PACKS_STORED)
         rows = self._spool.end_all()
         older = self._parent.files if self._parent else ()
         index, digests, kept = None, None, older
@@ -295,6 +297,7 @@ class DiskWriter:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._store.create(name, [memoryview(mapped)])
         require_stored(self._store, ref)
+        reached(FaultPoint.INDEX_STORED)
         return ref, self._store_digests(ref, about, sample)
 
     def _store_digests(

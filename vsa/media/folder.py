@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from vsa.errors import DeleteRefused, MediaConflict, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
 from vsa.media.store import Buffer
 from vsa.ranges import ByteRange
@@ -87,8 +88,10 @@ class FolderStore:
         with self._writing(name):
             temporary = self._write_temporary(parts)
             try:
+                reached(FaultPoint.OBJECT_WRITTEN)
                 self._settle(PurePosixPath(name).parent)
                 self._publish(temporary, name)
+                reached(FaultPoint.OBJECT_NAMED)
             finally:
                 self._unlink(temporary)
             self._sync(PurePosixPath(name).parent)

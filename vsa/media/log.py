@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, TryAgainLater
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import documents, layout
 from vsa.media.descriptor import software
 from vsa.media.entries import Entry, EntryBody, PointEntry
@@ -115,7 +116,9 @@ class Log:
                     software=software(),
                     body=body,
                 )
+                reached(FaultPoint.ENTRY_DECIDED)
                 if self._place(layout.slot(view.head), documents.encode(entry)):
+                    reached(FaultPoint.ENTRY_PLACED)
                     return view.head
 
     def _place(self, name: str, data: bytes) -> bool:

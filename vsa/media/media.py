@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vsa.errors import BadRequest, MediaConflict, MediaUnusable, WrongKey
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import admission, documents, intents, layout, opening, recall
 from vsa.media.access import NO_SECRETS, StoreAccess
 from vsa.media.descriptor import read_descriptor
@@ -257,6 +258,7 @@ class Media:
                 # A record of what is refused would outlive it: a rebuild could not tell which was committed.
                 require(view)
                 body = PointEntry(point=self._proofs.recorded(body.point, str(run)))
+                reached(FaultPoint.RECORD_STORED)
         elif isinstance(body, RelocateEntry):
             require = self._proofs.of_relocation(body, self.view())
         elif isinstance(body, RotateEntry):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from vsa.errors import TryAgainLater, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.frames import Fingerprint
 from vsa.media.index import PackRef
 from vsa.media.pack import Frame, PackBuilder
@@ -106,7 +107,9 @@ class PendingPack:
         assert builder is not None
         try:
             closed = builder.close()
+            reached(FaultPoint.PACK_PROVEN)
             self._store.create(self.name, [closed.data])
+            reached(FaultPoint.PACK_STORED)
         except BaseException as error:
             with self._lock:
                 self._failure = error

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from vsa.errors import PointGone, TryAgainLater
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import DiskBackup
@@ -106,6 +107,7 @@ class _Restoring:
         reader = self.media.extent_reader()
         known = survey(disk, reader, self.view.damaged)
         self._judge(known.lost)
+        reached(FaultPoint.DISK_SURVEYED)
         whole = DiskChecksum()
         with ExitStack() as stack:
             image = stack.enter_context(
@@ -123,6 +125,7 @@ class _Restoring:
                 )
             finally:
                 self.progress.finished()
+            reached(FaultPoint.DISK_COPIED)
             self._judge(lost)
             if lost:
                 stack.enter_context(list_of_lost(target, backup, lost))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vsa.errors import BadRequest
+from vsa.fault_points import FaultPoint, reached
 from vsa.text import printable, size_text
 
 Buffer = bytes | bytearray | memoryview
@@ -68,8 +69,10 @@ def new_image(target: Path, *, size: int, allocated: int) -> Iterator[Image]:
 
 def _publish(descriptor: int, name: str, target: Path) -> None:
     os.fsync(descriptor)
+    reached(FaultPoint.IMAGE_DURABLE)
     # A link, unlike a rename, never replaces a file that has appeared meanwhile.
     os.link(name, target)
+    reached(FaultPoint.IMAGE_NAMED)
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

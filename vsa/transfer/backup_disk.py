@@ -14,6 +14,7 @@ from pathlib import Path
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
 from vsa.azure.snapshots import snapshots_of
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
@@ -96,8 +97,10 @@ def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> Di
         extent_size=env.media.extent_size,
         stop=env.stop,
     )
+    reached(FaultPoint.SOURCE_OPENED)
     allocated = source.allocated_bytes()
     planned, decision = _plan(source, decision, known)
+    reached(FaultPoint.READS_PLANNED)
     transfer = _Transfer(order, source, known, env)
     read_before = 0
     try:
@@ -117,6 +120,7 @@ def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> Di
         "read": backup.figures.read + read_before,
         "elapsed": round(time.monotonic() - began, 3),
     }
+    reached(FaultPoint.DISK_STORED)
     return backup.model_copy(update={"figures": backup.figures.model_copy(update=known_now)})
 
 

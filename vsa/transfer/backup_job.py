@@ -19,6 +19,7 @@ from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import identify_disk
 from vsa.azure.vms import list_vms
 from vsa.errors import AzureNotFound, BadRequest, NoPoint
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import (
     ClientState,
     JobEntry,
@@ -147,11 +148,6 @@ class BackupJob:
         """List the subscription's VMs and apply the subclient's rules and filters."""
         vms = list_vms(self.connection, self.stop)
         selection = select_vms(self.subclient, vms)
-        if not selection.targets:
-            raise BadRequest(
-                f"subclient {self.subclient.name} selects no VM of subscription "
-                f"{self.connection.subscription_id}.\n{explain(selection)}"
-            )
         return Discovery(listed=vms, selected=selection.targets, excluded=selection.exclusions)
 
     def dead_jobs(self) -> tuple[str, ...]:
@@ -184,7 +180,16 @@ class BackupJob:
     # Stage 3
 
     def identify_targets(self, discovery: Discovery) -> Targets:
-        """Which selected VMs can be backed up now and by which proxies; each refusal has its reason."""
+        """Which selected VMs can be backed up now and by which proxies; each refusal has its reason.
+
+        BadRequest if the subclient selects none. Not before: when the last VM has gone, clients are still
+        marked so and bases released.
+        """
+        if not discovery.selected:
+            raise BadRequest(
+                f"subclient {self.subclient.name} selects no VM of subscription "
+                f"{self.connection.subscription_id}.\n{explain(select_vms(self.subclient, discovery.listed))}"
+            )
         proxies, unusable = usable_proxies(self.subclient, self.proxies)
         vms, refused = split_targets(discovery.selected, proxies, unusable)
         return Targets(vms=vms, proxies=proxies, excluded=(*refused, *unusable))
@@ -242,6 +247,7 @@ class BackupJob:
         env = self._environment
         for disk in run.disks:
             make_room(disk, env)
+        reached(FaultPoint.ROOM_MADE)
         runs.begin(run, env)
         self.signs.begin(run.id)
         return runs.create_snapshots(run, env)
@@ -422,7 +428,9 @@ class BackupJob:
             released=tuple(released),
             alarms=tuple(alarms),
         )
+        reached(FaultPoint.JOB_DONE)
         self.media.append(report)
+        reached(FaultPoint.JOB_REPORTED)
         self.media.checkpoint_if_due()
         return report
 

@@ -52,11 +52,7 @@ def base_disk(view: View, disk_key: str) -> SourceDisk:
 def old_bases(
     view: View, subclient: Subclient, subscription_id: str, *, now: dt.datetime
 ) -> Iterator[ReleasedBase]:
-    """Those of them that a job lets go which knows nothing of its subscription, or finds none of its VMs.
-
-    Rights that are lost make VMs vanish from a list, and so does a slip in a rule: nothing is concluded from
-    that, but the bases of VMs that are all gone must not stay for ever.
-    """
+    """Those of them that a job lets go which could not look at its subscription: they must not stay for ever."""
     for _, base in _bases_of(view, subclient, subscription_id):
         if reason := _too_old(base, subclient, now):
             yield ReleasedBase(base=base, reason=reason)
@@ -81,6 +77,9 @@ def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Es
     identified = estate.identified.get(client)
     if Method(subclient.method) is Method.CRC:
         return "the subclient's method is CRC"
+    if not estate.listed:
+        # Azure lists nothing to an identity without rights, too: only age tells then.
+        return ""
     if client not in {vm.key for vm in estate.listed}:
         return "its VM is gone"
     if client not in {vm.key for vm in estate.selected}:

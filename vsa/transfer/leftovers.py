@@ -17,6 +17,7 @@ from vsa.azure.marks import FoundSnapshot
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.staging import FoundStaging, StagingBlobs, staging_url
 from vsa.errors import MediaUnusable, TryAgainLater, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -70,6 +71,7 @@ def release(
     try:
         if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
+            reached(FaultPoint.RUN_FENCED)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
         clear = partial(_withdraw, run=run)
@@ -120,7 +122,9 @@ def release_base(base: SnapshotName, disk: str, env: RunEnvironment) -> str:
     `disk` is the name that people know its disk by.
     """
     excess = Excess(grant=True, snapshot=True)
+    reached(FaultPoint.BASE_GIVEN_UP)
     errors = _tried(lambda: Kept(refused=_let_go(base, excess, env)), stop=Stop()).errors
+    reached(FaultPoint.BASE_RELEASED)
     return pending_text(disk, *errors) if errors else ""
 
 
@@ -219,11 +223,13 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> Kept:
     )
     for item in found:
         require_witnessed(disk, item, env.media)
+    reached(FaultPoint.LEFTOVERS_LISTED)
     try:
         _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)
     except (MediaUnusable, TryAgainLater) as error:
         kept.refused.append(error)
     view = env.media.view()
+    reached(FaultPoint.DEAD_FENCED)
     for blob in staged:
         if is_over(blob.run, view):
             kept.refused.extend(_refusals([partial(StagingBlobs(env.connection).delete, blob.url)]))
@@ -268,10 +274,19 @@ def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunE
 
 def _let_go(name: SnapshotName, excess: Excess, env: RunEnvironment) -> list[VsaError]:
     """Remove what is too much of a snapshot; what refuses. Access ends with what it is access to."""
-    refused = _refusals([partial(end_access, env.connection, name)] if excess.grant else [])
+
+    def end() -> None:
+        end_access(env.connection, name)
+        reached(FaultPoint.ACCESS_ENDED)
+
+    def delete() -> None:
+        snapshots_of(env.connection, name.kind).delete(name)
+        reached(FaultPoint.SNAPSHOT_DELETED)
+
+    refused = _refusals([end] if excess.grant else [])
     if not excess.snapshot:
         return refused
-    kept = _refusals([partial(snapshots_of(env.connection, name.kind).delete, name)])
+    kept = _refusals([delete])
     return [*refused, *kept] if kept else []
 
 

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime
 from vsa.azure.marks import Owner, snapshot_name
 from vsa.azure.staging import StagingBlobs, staging_url
 from vsa.errors import RunStopped
+from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import PointEntry
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -81,6 +82,7 @@ def begin(run: Run, env: RunEnvironment) -> None:
             disks=run.disks,
         )
     )
+    reached(FaultPoint.INTENT_WRITTEN)
 
 
 def create_snapshots(run: Run, env: RunEnvironment) -> tuple[SnapshotRef, ...]:
@@ -92,13 +94,18 @@ def create_snapshots(run: Run, env: RunEnvironment) -> tuple[SnapshotRef, ...]:
 
     def snapshot(disk: SourceDisk) -> SnapshotRef:
         guard(run.id, env.media)
+        reached(FaultPoint.SNAPSHOT_GUARDED)
         owner = run.owner(env.media.id, disk, witness=witness)
-        return env.snapshots(disk).create(disk, owner, env.stop)
+        made = env.snapshots(disk).create(disk, owner, env.stop)
+        reached(FaultPoint.SNAPSHOT_MADE)
+        return made
 
     # The caller's context goes along, so that a wait of minutes is logged on the caller's task.
     with ThreadPoolExecutor(max_workers=len(run.disks)) as pool:
         contexts = [contextvars.copy_context() for _ in run.disks]
-        return tuple(pool.map(lambda context, disk: context.run(snapshot, disk), contexts, run.disks))
+        made = tuple(pool.map(lambda context, disk: context.run(snapshot, disk), contexts, run.disks))
+    reached(FaultPoint.SNAPSHOTS_MADE)
+    return made
 
 
 def stage(run: Run, disk: SourceDisk, snapshot: SnapshotRef, env: RunEnvironment) -> str | None:
@@ -106,7 +113,9 @@ def stage(run: Run, disk: SourceDisk, snapshot: SnapshotRef, env: RunEnvironment
     if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
         return None
     guard(run.id, env.media)
-    return StagingBlobs(env.connection).copy(disk, snapshot, run.owner(env.media.id, disk), env.stop)
+    url = StagingBlobs(env.connection).copy(disk, snapshot, run.owner(env.media.id, disk), env.stop)
+    reached(FaultPoint.STAGED)
+    return url
 
 
 def known_of(view: View, disk_key: str) -> Known:
@@ -139,4 +148,6 @@ def commit(
         excluded=(*run.excluded, *failed),
         bases=tuple(backup.snapshot for backup in backups) if keep_bases else (),
     )
-    return media.append(PointEntry(point=point), run=run.id)
+    slot = media.append(PointEntry(point=point), run=run.id)
+    reached(FaultPoint.POINT_COMMITTED)
+    return slot

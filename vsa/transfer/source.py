@@ -20,6 +20,7 @@ from vsa.azure.page_ranges import (
 )
 from vsa.azure.reader import RangeReader
 from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, VsaError
+from vsa.fault_points import FaultPoint, reached
 from vsa.model import DiskKind, Reason, SnapshotRef
 from vsa.ranges import ByteRange, total
 from vsa.secret import Secret
@@ -129,6 +130,7 @@ class SnapshotSource:
             return lambda: self._asking(lambda url: self._changing(list_blob(url)), self.lists)
         with _of_base(base):
             older = _BaseAccess(base, stack.enter_context(self.grants.base(base)))
+            reached(FaultPoint.BASE_GRANTED)
         return lambda: self._asking(
             lambda url, base_url: self._changing(managed_changes(self.connection, url, base_url, size)),
             self.lists,

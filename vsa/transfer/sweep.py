@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import FoundSnapshot
 from vsa.errors import MediaDamaged
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
 from vsa.media.media import Media
 from vsa.media.view import View
@@ -102,6 +103,7 @@ class Sweep:
         `first` is the plan that was made `patience_seconds` or more ago, if it had silent runs.
         """
         sight = self._look.everywhere(runs.intents)
+        reached(FaultPoint.SWEEP_LOOKED)
         # Read after Azure was: what a run made that began since cannot be among what was seen.
         silent = None if first is None else {run.intent.run: run.sign for run in first.silent if run.sign}
         runs = self._with_remembered(runs, named, sight)
@@ -115,7 +117,7 @@ class Sweep:
         leftovers = tuple(_leftovers(sight, scene))
         if_dead = _leftovers(sight, self._scene(view, (*dead, *doubtful), left_alone))
         certain = {item.identity for item in leftovers}
-        return SweepPlan(
+        plan = SweepPlan(
             media=self.media.id,
             subscription=self.connection.subscription_id,
             planned_at=self.now(),
@@ -138,6 +140,8 @@ class Sweep:
             silent=doubtful,
             doubted=tuple(item for item in if_dead if item.identity not in certain),
         )
+        reached(FaultPoint.SWEEP_PLANNED)
+        return plan
 
     def second_look(
         self,
@@ -174,6 +178,7 @@ class Sweep:
 
     def report(self, plan: SweepPlan, pending: Sequence[str]) -> SweepReport:
         """What the plan named and is gone, and what is still there, as Azure shows it now."""
+        reached(FaultPoint.SWEEP_REMOVED)
         touched = {item.disk.key: item.disk for item in plan.leftovers}
         sight = self._look.at(touched.values())
         scene = self._scene(self.media.view(), plan.dead, plan.left_alone)

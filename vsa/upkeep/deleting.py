@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vsa.errors import DeleteRefused, MediaDamaged, ObjectMissing, TryAgainLater
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
 from vsa.media.store import Store
 from vsa.media.view import View
@@ -59,6 +60,7 @@ def _delete(store: Store, name: str, progress: Progress) -> Deleted:
     try:
         size = store.size(name)
         store.delete(name)
+        reached(FaultPoint.OBJECT_DELETED)
     except ObjectMissing:
         return Deleted()
     except (DeleteRefused, TryAgainLater) as error:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from vsa.errors import BadRequest
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout, recall, signs
 from vsa.media.entries import DoomEntry
 from vsa.media.layout import CHECKPOINTS, KEYS, PACK_TARGET, RUNS
@@ -210,14 +211,17 @@ def carry_out(
     """
     survey = plan._survey
     before = set(survey.media.view().given_up)
+    reached(FaultPoint.PRUNE_STARTED)
     swept, repacked = _sweep(survey, plan.points, "no recovery point needs it"), Repacked()
     if plan.repack.packs:
         run = random(8).hex()
         repacked = _repack(survey, plan.repack, run, process, random)
         _add_candidates(survey, run, plan.repack)
         swept += _sweep(survey, plan.points, "its frames lie elsewhere now")
+        reached(FaultPoint.REPACK_SWEPT)
         survey.media.append_planned(partial(_end, run))
     swept += _Swept(0, 0, _delete_superseded(survey))
+    reached(FaultPoint.PRUNE_DONE)
     survey.media.checkpoint_if_due()
     given_up = set(survey.media.view().given_up) - before
     return PruneReport(
@@ -234,6 +238,7 @@ def _repack(
     survey: Survey, plan: RepackPlan, run: str, process: ProcessName, random: Callable[[int], bytes]
 ) -> Repacked:
     survey.media.begin_run(_intent(run, survey.now, process))
+    reached(FaultPoint.REPACK_STARTED)
     env = Repacking(
         survey.media,
         survey.objects,
@@ -285,6 +290,7 @@ def _sweep(survey: Survey, points: tuple[int, ...], reason: str) -> _Swept:
     before = len(media.view().doomed)
     while media.append_planned(dooming) is not None:
         entries += 1
+    reached(FaultPoint.OBJECTS_DOOMED)
     # What is deleted is what the log says, read from the store, not what was asked for.
     view = media.view()
     names = [survey.objects.names[number] for number in numbers_of(survey.listed | survey.candidates)]

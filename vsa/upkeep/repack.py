@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vsa.errors import MediaConflict, RunStopped
+from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
 from vsa.media.entries import RelocateEntry
 from vsa.media.frames import Fingerprint
@@ -95,6 +96,7 @@ class _Batch:
         self._fold(goes)
         self._copy(goes)
         self._writer.close()
+        reached(FaultPoint.FRAMES_COPIED)
         if goes:
             self._commit(goes)
 
@@ -159,9 +161,11 @@ class _Batch:
         about = MovesDescription(media=env.media.id, run=env.run, sources=tuple(sources), packs=tuple(packs))
         name = layout.moves(env.run, env.random(8))
         table = store_moves(env.media.store, name, about, self._rows(goes, about))
+        reached(FaultPoint.MOVES_STORED)
         reason = "frames of packs that were mostly empty, small or held elsewhere too"
         entry = RelocateEntry(table=table, packs=tuple(sources), reason=reason)
         self._done.slots.add(env.media.relocate(entry, run=env.run, planned_on=self._planned_on()))
+        reached(FaultPoint.FRAMES_MOVED)
 
     def _planned_on(self) -> View:
         """The newest view in which nothing has moved but by this run: its batches concern different packs."""
