@@ -52,7 +52,7 @@ def base_disk(view: View, disk_key: str) -> SourceDisk:
 def old_bases(
     view: View, subclient: Subclient, subscription_id: str, *, now: dt.datetime
 ) -> Iterator[ReleasedBase]:
-    """Those of them that a job lets go which could not look at its subscription: they must not stay for ever."""
+    """Those that a job lets go which could not look at its subscription: they must not stay for ever."""
     for _, base in _bases_of(view, subclient, subscription_id):
         if reason := _too_old(base, subclient, now):
             yield ReleasedBase(base=base, reason=reason)
