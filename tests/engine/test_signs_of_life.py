@@ -20,11 +20,11 @@ from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
 from vsa.cli import sweeping
 from vsa.errors import RunStopped
 from vsa.media.entries import Result
-from vsa.media.signs import newest
+from vsa.media.signs import SILENT_AFTER, newest
 from vsa.model import ProcessName, Reason
 from vsa.transfer import runs
 from vsa.transfer.backup_job import BackupJob
-from vsa.transfer.dead_runs import SILENT_AFTER, JobState
+from vsa.transfer.dead_runs import JobState
 from vsa.transfer.pending import Thing
 from vsa.transfer.signs import EVERY_SECONDS
 from vsa.transfer.sweep import Sweep

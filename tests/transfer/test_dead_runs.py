@@ -9,8 +9,8 @@ import pytest
 
 from tests.media.making import NOW, a_disk, an_intent, new_media
 from vsa.media.media import Media
-from vsa.media.signs import Sign
-from vsa.transfer.dead_runs import SILENT_AFTER, JobState, JudgedRun, OpenRuns, Verdict, judge
+from vsa.media.signs import SILENT_AFTER, Sign
+from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
 
 MINUTE = dt.timedelta(minutes=1)
 RUNNING = JobState("Running", is_over=False)

@@ -6,6 +6,7 @@ one goes on without. Each run numbers its own, so the newest is known by its nam
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Iterable
 
@@ -18,6 +19,10 @@ from vsa.media.view import View
 from vsa.model import Noun
 
 LONGEST_SPACING_SECONDS = 24 * 3600
+SILENT_AFTER = dt.timedelta(hours=3)
+"""A run is silent when its last sign of life is older: longer than a media is away, or a machine asleep."""
+SIGNS_MISSED = 4
+"""So many signs must be missing as well, however far apart the run gives them."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +60,17 @@ def newest(media: Media, run: str) -> Sign | None:
         else:
             return sign
     return None
+
+
+def is_silent(sign: Sign, now: dt.datetime) -> bool:
+    """Whether the run should have given another sign long ago, if both clocks are right."""
+    missed = dt.timedelta(seconds=SIGNS_MISSED * sign.every_seconds)
+    return now - sign.at > max(SILENT_AFTER, missed)
+
+
+def is_fresh(sign: Sign, now: dt.datetime) -> bool:
+    """Whether the run lives by this sign: neither old nor too far ahead of the clock here to tell."""
+    return not is_silent(sign, now) and sign.at - now < SILENT_AFTER
 
 
 def superseded(names: Iterable[str], view: View) -> list[str]:

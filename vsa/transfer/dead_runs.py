@@ -15,16 +15,12 @@ from enum import StrEnum
 
 from vsa.errors import BadRequest, TryAgainLater, VsaError
 from vsa.media.media import Media
-from vsa.media.signs import Sign, newest
+from vsa.media.signs import Sign, is_fresh, is_silent, newest
 from vsa.model import Intent
 from vsa.text import age_text
 from vsa.transfer.liveness import has_ended
 from vsa.transfer.owned import is_over
 
-SILENT_AFTER = dt.timedelta(hours=3)
-"""A run is silent when its last sign of life is older: longer than a media is away, or a machine asleep."""
-SIGNS_MISSED = 4
-"""So many signs must be missing as well, however far apart the run gives them."""
 ASK_AFTER = dt.timedelta(days=2)
 """A run that cannot be judged is anybody's guess for so long; then somebody should look."""
 
@@ -143,7 +139,7 @@ class _Bench:
             told = "; it was named, but only a flow run that is over can be swept: cancel it first"
             reason = f"its job's flow run {intent.job} is not over: {job.name}{told if named else ''}"
             return JudgedRun(intent, Verdict.LIVE, reason, refused=named, sign=sign)
-        if sign is not None and sign.at - self.now < SILENT_AFTER:
+        if sign is not None and is_fresh(sign, self.now):
             return JudgedRun(intent, Verdict.LIVE, _heard(sign, self.now), sign=sign)
         heard = f"; {_heard(sign, self.now)}" if sign else ""
         return JudgedRun(intent, Verdict.UNKNOWN, f"{self._unknown(intent)}{heard}", sign=sign)
@@ -180,12 +176,6 @@ class _Bench:
             f"{asked} flow run {intent.job}, and process {intent.process.id} on {intent.process.host} may "
             "still live: if you know that it has ended, name the run"
         )
-
-
-def is_silent(sign: Sign, now: dt.datetime) -> bool:
-    """Whether the run should have given another sign long ago, if both clocks are right."""
-    missed = dt.timedelta(seconds=SIGNS_MISSED * sign.every_seconds)
-    return now - sign.at > max(SILENT_AFTER, missed)
 
 
 def _heard(sign: Sign, now: dt.datetime) -> str:
