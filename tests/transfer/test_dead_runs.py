@@ -9,7 +9,7 @@ import pytest
 
 from tests.media.making import NOW, a_disk, an_intent, new_media
 from vsa.media.media import Media
-from vsa.media.signs import SILENT_AFTER, Sign
+from vsa.media.signs import SILENT_AFTER, Heard, Sign
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
 
 MINUTE = dt.timedelta(minutes=1)
@@ -27,6 +27,10 @@ def a_sign(age: dt.timedelta, *, number: int = 5, every_seconds: int = 300) -> S
     return Sign(run="run-1", number=number, at=NOW - age, every_seconds=every_seconds)
 
 
+def listed(sign: Sign | None, highest: int = 0) -> dict[str, Heard]:
+    return {"run-1": Heard(sign, max(highest, sign.number))} if sign else {}
+
+
 def judged(
     media: Media,
     sign: Sign | None,
@@ -35,10 +39,12 @@ def judged(
     named: bool = False,
     before: Sign | None = None,
     second: bool = False,
+    highest: int = 0,
 ) -> JudgedRun:
-    """The verdict of a first look or, with `second`, of one after a first that found `before` silent."""
-    runs = OpenRuns((INTENT,), signs={"run-1": sign} if sign else {})
-    silent = ({"run-1": before} if before else {}) if second else None
+    """The verdict of a first look or, with `second`, of one after a first that found `before` silent;
+    `highest` is the number of a sign that is listed now and cannot be read."""
+    runs = OpenRuns((INTENT,), signs=listed(sign, highest))
+    silent = listed(before) if second else None
     jobs = {"job-1": job} if job else None
     (run,) = judge(runs, jobs, ["run-1"] if named else [], media, now=NOW, silent=silent)
     return run
@@ -76,6 +82,13 @@ def test_a_run_that_gave_a_sign_between_two_looks_lives_whatever_the_clocks_say(
     run = judged(media, after, second=True, before=before)
     assert run.verdict is Verdict.LIVE
     assert run.reason.endswith("6 days old: a clock is wrong, here or on proxy-1")
+
+
+def test_a_sign_that_cannot_be_read_proves_life_by_its_number(media: Media) -> None:
+    old = a_sign(SILENT_AFTER + MINUTE, number=5)
+    run = judged(media, old, second=True, before=old, highest=6)
+    assert run.verdict is Verdict.LIVE
+    assert run.reason == "it goes on, though its last sign of life is 3 hours old: sign 6 cannot be read"
 
 
 def test_a_run_that_has_become_silent_since_the_first_look_is_left_to_the_next_sweep(media: Media) -> None:

@@ -105,7 +105,7 @@ class Sweep:
         sight = self._look.everywhere(runs.intents)
         reached(FaultPoint.SWEEP_LOOKED)
         # Read after Azure was: what a run made that began since cannot be among what was seen.
-        silent = None if first is None else {run.intent.run: run.sign for run in first.silent if run.sign}
+        silent = None if first is None else {run.intent.run: run.heard for run in first.silent if run.heard}
         runs = self._with_remembered(runs, named, sight)
         judged = judge(runs, jobs, named, self.media, now=self.now(), silent=silent)
         view = self.media.view()
