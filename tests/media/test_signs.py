@@ -68,6 +68,12 @@ def test_the_listing_tells_the_highest_number_also_of_those_that_cannot_be_read(
     assert heard(media, "run-1") == Heard(None, MOST_READ)
 
 
+def test_one_that_promises_the_next_for_tomorrow_is_passed_over(media: Media) -> None:
+    give(media, a_sign(0))
+    give(media, a_sign(1).model_copy(update={"every_seconds": 3601}))
+    assert heard(media, "run-1") == Heard(a_sign(0), 1)
+
+
 def test_what_has_another_name_is_no_sign(media: Media) -> None:
     give(media, a_sign(0))
     for name in ("1.json", "00000002.txt", "x/00000003.json"):

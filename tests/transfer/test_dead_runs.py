@@ -9,7 +9,7 @@ import pytest
 
 from tests.media.making import NOW, a_disk, an_intent, new_media
 from vsa.media.media import Media
-from vsa.media.signs import SILENT_AFTER, Heard, Sign
+from vsa.media.signs import LONGEST_SPACING_SECONDS, SILENT_AFTER, Heard, Sign
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
 
 MINUTE = dt.timedelta(minutes=1)
@@ -98,9 +98,9 @@ def test_a_run_that_has_become_silent_since_the_first_look_is_left_to_the_next_s
 
 
 def test_a_run_that_gives_signs_seldom_is_given_time_for_several(media: Media) -> None:
-    seldom = SILENT_AFTER.total_seconds()
+    seldom = dt.timedelta(seconds=LONGEST_SPACING_SECONDS)
     for missed, verdict in ((3.9, Verdict.LIVE), (4.1, Verdict.SILENT)):
-        sign = a_sign(missed * SILENT_AFTER, every_seconds=int(seldom))
+        sign = a_sign(missed * seldom, every_seconds=LONGEST_SPACING_SECONDS)
         assert judged(media, sign).verdict is verdict
 
 

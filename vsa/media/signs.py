@@ -19,7 +19,8 @@ from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Noun
 
-LONGEST_SPACING_SECONDS = 24 * 3600
+LONGEST_SPACING_SECONDS = 3600
+"""A sweep that doubts a run waits for twice its spacing: nobody may make it wait for days."""
 SILENT_AFTER = dt.timedelta(hours=3)
 """A run is silent when its last sign of life is older: longer than a media is away, or a machine asleep."""
 SIGNS_MISSED = 4

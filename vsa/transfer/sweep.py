@@ -176,6 +176,18 @@ class Sweep:
         pending += [line for disk in plan.other_disks for line in self.clear(disk)]
         return self.report(plan, pending)
 
+    def carry_out_twice(
+        self,
+        plan: SweepPlan,
+        jobs_of: Callable[[OpenRuns], Mapping[str, JobState] | None],
+        named: Collection[str],
+    ) -> SweepReport:
+        """What is certain at once; what the silent runs left after a second look, if there are any."""
+        report = self.carry_out(plan)
+        if not plan.silent:
+            return report
+        return self.carry_out(self.second_look(plan, jobs_of, named)).after(report)
+
     def report(self, plan: SweepPlan, pending: Sequence[str]) -> SweepReport:
         """What the plan named and is gone, and what is still there, as Azure shows it now."""
         reached(FaultPoint.SWEEP_REMOVED)
