@@ -10,7 +10,7 @@ import pytest
 from tests.media.making import NOW, a_disk, an_intent, new_media
 from vsa.media.media import Media
 from vsa.media.signs import LONGEST_SPACING_SECONDS, SILENT_AFTER, Heard, Sign
-from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
+from vsa.transfer.dead_runs import ASK_OF_LIVE_AFTER, JobState, JudgedRun, OpenRuns, Verdict, judge
 
 MINUTE = dt.timedelta(minutes=1)
 RUNNING = JobState("Running", is_over=False)
@@ -55,6 +55,13 @@ def test_a_run_that_gives_signs_lives(media: Media) -> None:
         run = judged(media, a_sign(age))
         assert run.verdict is Verdict.LIVE, run.reason
     assert judged(media, a_sign(7 * MINUTE)).reason == "its last sign of life is 7 minutes old"
+
+
+def test_somebody_should_look_at_a_run_that_lives_for_more_than_a_week(media: Media) -> None:
+    run = judged(media, a_sign(MINUTE))
+    began = run.intent.started_at
+    assert not run.asks_for_somebody(began + ASK_OF_LIVE_AFTER)
+    assert run.asks_for_somebody(began + ASK_OF_LIVE_AFTER + MINUTE)
 
 
 def test_a_run_that_gives_none_at_all_is_not_judged_by_that(media: Media) -> None:

@@ -23,6 +23,8 @@ from vsa.transfer.owned import is_over
 
 ASK_AFTER = dt.timedelta(days=2)
 """A run that cannot be judged is anybody's guess for so long; then somebody should look."""
+ASK_OF_LIVE_AFTER = dt.timedelta(days=7)
+"""Longer than a backup should take: a run that still gives signs hangs, or somebody else gives them."""
 
 
 class Verdict(StrEnum):
@@ -71,7 +73,8 @@ class JudgedRun:
 
     def asks_for_somebody(self, now: dt.datetime) -> bool:
         """Whether a person should say what became of it."""
-        return self.refused or (self.verdict is Verdict.UNKNOWN and self.age(now) > ASK_AFTER)
+        patience = {Verdict.UNKNOWN: ASK_AFTER, Verdict.LIVE: ASK_OF_LIVE_AFTER}.get(self.verdict)
+        return self.refused or (patience is not None and self.age(now) > patience)
 
 
 def open_runs(media: Media) -> OpenRuns:
