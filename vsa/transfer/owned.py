@@ -86,16 +86,22 @@ class Excess:
 
 def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
     """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
-    if item.inherited and not _is_recorded(disk, item, view):
-        _log.warning(
-            "disk %s: snapshot %s carries our marks because a snapshot of ours was copied over the disk; "
-            "it may be somebody else's and stays",
-            disk.name,
-            item.name.moment,
-        )
+    if told := claim_of(disk, item, view):
+        _log.warning("%s", told)
         return Excess()
     base = view.base_of(disk.key)
     return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
+
+
+def claim_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> str:
+    """Why a snapshot with our marks may be a user's own, in words; empty if it is ours."""
+    if not item.inherited or _recorded(disk, item, view):
+        return ""
+    return (
+        f"disk {disk.name}: snapshot {item.title} carries marks of run {item.run}, but was not made when "
+        "they say, nor does a recovery point name it. If a snapshot of ours was copied over the disk it may be "
+        "somebody's own, so it stays; delete it if nobody needs it"
+    )
 
 
 def excess_things(disk: SourceDisk, item: FoundSnapshot, view: View) -> Iterator[Leftover]:
@@ -112,11 +118,6 @@ def _used_by(disk: SourceDisk, item: FoundSnapshot, view: View) -> int | None:
     """How many bytes a snapshot holds at most, as its recovery point saw it; None if it has none."""
     recorded = _recorded(disk, item, view)
     return recorded.figures.allocated if recorded else None
-
-
-def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
-    """Whether the run's recovery point names this very snapshot."""
-    return _recorded(disk, item, view) is not None
 
 
 def _recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> DiskBackup | None:

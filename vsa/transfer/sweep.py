@@ -27,7 +27,14 @@ from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, clear_now, release
 from vsa.transfer.looking import Disks, Look, Sight
-from vsa.transfer.owned import excess_things, intent_of, is_over, require_witnessed, staging_thing
+from vsa.transfer.owned import (
+    claim_of,
+    excess_things,
+    intent_of,
+    is_over,
+    require_witnessed,
+    staging_thing,
+)
 from vsa.transfer.pending import Leftover, Price
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
@@ -256,6 +263,8 @@ def _remarks(sight: Sight, scene: _Scene) -> Iterator[str]:
     for disk, item in sight.snapshots:
         if doubt := _doubt(disk, item, scene.media):
             yield doubt
+        elif claim := claim_of(disk, item, scene.view):
+            yield claim
         elif scene.is_strange(item.run):
             yield _stranger(f"snapshot {item.title}", disk, item.run)
     for disk, blob in sight.staged:
