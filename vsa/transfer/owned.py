@@ -8,7 +8,7 @@ and is named by the intent or the point of its run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from vsa.azure.marks import FoundSnapshot
@@ -84,13 +84,18 @@ class Excess:
     snapshot: bool = False
 
 
-def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
-    """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
+def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View, in_use: Collection[str] = ()) -> Excess:
+    """What must go of a snapshot with our marks whose run is over, or is about to be fenced.
+
+    On the disks that are `in_use` (keys) access to the base stays: a live run may have asked for it.
+    """
     if told := claim_of(disk, item, view):
         _log.warning("%s", told)
         return Excess()
     base = view.base_of(disk.key)
-    return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
+    is_base = base is not None and base[1].is_same(item.name)
+    is_read = is_base and disk.key in in_use
+    return Excess(grant=item.granted and not is_read, snapshot=not is_base)
 
 
 def claim_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> str:
@@ -104,9 +109,11 @@ def claim_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> str:
     )
 
 
-def excess_things(disk: SourceDisk, item: FoundSnapshot, view: View) -> Iterator[Leftover]:
+def excess_things(
+    disk: SourceDisk, item: FoundSnapshot, view: View, in_use: Collection[str] = ()
+) -> Iterator[Leftover]:
     """The same as things that are to go, each with its size."""
-    excess = excess_of(disk, item, view)
+    excess = excess_of(disk, item, view, in_use)
     if excess.grant:
         yield Leftover(Thing.GRANT, item.title, disk, item.run, item.taken_at)
     if excess.snapshot:
