@@ -213,7 +213,8 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str]
     is returned, and keeps nothing else from going.
 
     Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
-    own; on the disks that are `in_use` (keys) also access to that base. MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
+    own; on the disks that are `in_use` (keys) also access to that base. MediaDamaged, and nothing is
+    removed, if a snapshot was made when the log was another or longer.
     """
     found: list[FoundSnapshot] = []
     staged: list[FoundStaging] = []

@@ -104,8 +104,8 @@ def claim_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> str:
         return ""
     return (
         f"disk {disk.name}: snapshot {item.title} carries marks of run {item.run}, but was not made when "
-        "they say, nor does a recovery point name it. If a snapshot of ours was copied over the disk it may be "
-        "somebody's own, so it stays; delete it if nobody needs it"
+        "they say, nor does a recovery point name it. If a snapshot of ours was copied over the disk it may "
+        "be somebody's own, so it stays; delete it if nobody needs it"
     )
 
 

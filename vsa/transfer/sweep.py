@@ -166,7 +166,8 @@ class Sweep:
         return self.plan(runs, jobs_of(runs), named, first=plan)
 
     def release(self, run: JudgedRun, in_use: Collection[str]) -> tuple[str, ...]:
-        """Fence a dead run and remove what it left; in words what could not be removed. `in_use`: the plan's."""
+        """Fence a dead run and remove what it left; in words what could not be removed.
+        `in_use`: the plan's."""
         reason = f"swept: {run.reason}"
         disks = run.intent.disks
         return release(run.intent.run, disks, reason, self._env, with_rest=False, in_use=in_use)
