@@ -116,6 +116,9 @@ class AzureConnection:
     def blob_budget(self, url: str) -> Budget:
         """The budget of the host that a blob's URL names: a storage account, or where a managed disk is."""
         host = urlsplit(url).netloc.lower()
+        # Asked for with every read: one is made only where there is none.
+        if found := self._blob_budgets.get(host):
+            return found
         return self._blob_budgets.setdefault(host, Budget(f"blob service {host}", clock=self.clock))
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 
 from azure.core.pipeline.transport import RequestsTransport
 
-from vsa.azure.budget import Budget, Purpose, current_purpose
+from vsa.azure.budget import Budget, Purpose, Turn, current_purpose
 from vsa.azure.errors import parse_retry_after
 from vsa.stop import wait_here
 
@@ -17,6 +17,16 @@ TOO_OFTEN = frozenset({429})
 BLOBS_TOO_OFTEN = frozenset({429, 503})
 """How the blob service says it (ServerBusy)."""
 _OPERATIONS = 512
+
+
+def tell(
+    budget: Budget, turn: Turn, status: int, retry_after: str | None, *, too_often: frozenset[int]
+) -> None:
+    """Tell the budget what came of a request: the answer's status and its Retry-After, as it was written."""
+    if status in too_often:
+        budget.refused(turn, parse_retry_after(retry_after))
+    else:
+        budget.answered(turn)
 
 
 class MeteredTransport(RequestsTransport):  # type: ignore[misc]
@@ -40,10 +50,7 @@ class MeteredTransport(RequestsTransport):  # type: ignore[misc]
         turn = budget.take(purpose, wait=wait_here)
         response: Any = super().send(request, **options)
         headers = response.headers
-        if response.status_code in self._too_often:
-            budget.refused(turn, parse_retry_after(headers.get("Retry-After")))
-        else:
-            budget.answered(turn)
+        tell(budget, turn, response.status_code, headers.get("Retry-After"), too_often=self._too_often)
         if purpose is Purpose.CLEANUP:
             begun = (headers.get("Azure-AsyncOperation"), headers.get("Location"))
             self._cleaning.extend(url for url in begun if url and url not in self._cleaning)

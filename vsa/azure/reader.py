@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from vsa.azure.budget import Budget, current_purpose
 from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
-from vsa.azure.metered import BLOBS_TOO_OFTEN
+from vsa.azure.metered import BLOBS_TOO_OFTEN, tell
 from vsa.errors import AzureRefused, TryAgainLater
 from vsa.ranges import ByteRange
 from vsa.redact import public_url
@@ -89,10 +89,7 @@ class RangeReader:
         connection = self._connected(parts.scheme, parts.netloc)
         connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
         answer = connection.getresponse()
-        if answer.status in BLOBS_TOO_OFTEN:
-            budget.refused(turn, parse_retry_after(answer.headers.get("Retry-After")))
-        else:
-            budget.answered(turn)
+        tell(budget, turn, answer.status, answer.headers.get("Retry-After"), too_often=BLOBS_TOO_OFTEN)
         if answer.status != 206:
             raise _refusal(answer, _reading(url, at))
         _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))

@@ -107,7 +107,7 @@ def unattended_bases(view: View, seen: Iterable[SnapshotName], *, now: dt.dateti
         point = view.points[slot].point
         asked = {point.subclient} | users.get(base.disk_key, set())
         if not asked & at_work:
-            disk = next(backup.disk for backup in point.disks if backup.disk.key == base.disk_key)
+            disk = base_disk(view, base.disk_key)
             age, title = age_of(base.taken_at, now), base.moment or base.id
             yield (
                 f"base snapshot {title} of disk {disk.name} is {age} old, and no job of subclient "
