@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Timer
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -39,11 +40,12 @@ from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.ending import WITH_ERRORS, tell
 from tasks.flow_runs import end_children, has_server, is_being_cancelled
+from tasks.last_things import LastThings, why_cut_short
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
 from tasks.pools import seen_by_prefect, warn_unless_deaths_are_noticed
 from tasks.proxies import ProxyStreams
-from tasks.report import show_report
+from tasks.report import show_report, show_report_of_stopped
 from tasks.scratch import make_scratch, remove_scratch
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
@@ -54,6 +56,7 @@ from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result
+from vsa.media.media import Media
 from vsa.model import Exclusion, Method
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
@@ -74,11 +77,22 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     # Before the job is opened, which may fail: nothing is to be read while it is deleted.
     end_children(flow_run.id)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
-    pending = job.release_all()
-    for message in pending:
+    released = job.release_all()
+    for message in released.pending:
         logger.error("%s", message)
-    job.report_stopped(f"the job's process ended before the job did: {state.name}", pending)
+    report = job.report_stopped(f"the job's process ended before the job did: {state.name}", released)
     remove_scratch(job.id)
+    last, location = LastThings(), job.media.location
+    show = partial(show_report_of_stopped, report, flow_run.id, location=location)
+    last.attempt(show, "the job's report is not shown")
+    last.attempt(partial(_keep_sound_witness, job.media), "the media's witness is not kept")
+    last.let_go()
+
+
+def _keep_sound_witness(media: Media) -> None:
+    """As a job does, which asks first whether the log is still the one that is remembered."""
+    check_witness.fn(media)
+    keep_witness.fn(media)
 
 
 @flow(
@@ -151,17 +165,28 @@ class _Story:
 
     def run(self) -> JobEntry:
         """All stages; stage 8 is the last one, whatever happened before."""
+        cause: BaseException | None = None
         try:
             self._backup()
         except VsaError as error:
             self._alarms.append(str(error))
+        except BaseException as error:
+            cause = error
+            self._alarms.append(why_cut_short(error))
+            raise
         finally:
-            report = self._end()
+            last = LastThings(cause)
+            report = last.carry(self._end)
+            last.attempt(partial(self._show, report), "the job's report is not shown")
+            last.let_go()
+        return report
+
+    def _show(self, report: JobEntry) -> None:
+        """What people and the next job see of this one, apart from the log."""
         keep_witness(self._job.media, return_state=True)
         children = {disk: str(child) for disk, child in self._streams.children.items()}
         location = self._job.media.location
         show_report(report, self._proxies, streams=children, location=location, return_state=True)
-        return report
 
     def _backup(self) -> None:
         """Stages 1 to 7."""
