@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import Generic, TypeVar
 
 from prefect.exceptions import TerminationSignal
@@ -89,7 +88,8 @@ class _Piece(Generic[T]):
     """A piece of work in a thread and with the context of whoever has asked for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
-        self._work = partial(contextvars.copy_context().run, work)
+        self._work = work
+        self._context = contextvars.copy_context()
         self._taken = threading.Lock()
         self.future: Future[T] = Future()
         self.ended = threading.Event()
@@ -103,7 +103,7 @@ class _Piece(Generic[T]):
         if not self._taken.acquire(blocking=False):
             return
         try:
-            self.future.set_result(self._work())
+            self.future.set_result(self._context.run(self._work))
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             self.future.set_exception(error)
         self.ended.set()
