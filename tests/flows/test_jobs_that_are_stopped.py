@@ -184,10 +184,11 @@ def test_its_flow_run_has_its_report_with_the_reason_and_prefect_its_witness(
     stopped: dict[str, Stopped], way: str
 ) -> None:
     job = stopped[way]
-    (summary,) = wait_for(
+    # What the job was too slow for may come after the hook's: versions of one another.
+    summary, *_ = wait_for(
         "the summary", lambda: artifacts_of(job.job, "markdown") or None, seconds=120, every=0.5
     )
-    (table,) = artifacts_of(job.job, "table")
+    table, *_ = artifacts_of(job.job, "table")
     assert (summary.key, table.key) == (f"backup-{job.site.name}", f"backup-{job.site.name}-disks")
     assert str(summary.data).startswith(f"# {job.site.name}: failed\n")
     for reason in REASONS[way]:
