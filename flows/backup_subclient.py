@@ -24,6 +24,7 @@ from uuid import UUID, uuid4
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
@@ -39,8 +40,7 @@ from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
 from tasks.ending import WITH_ERRORS, tell
-from tasks.flow_runs import end_children, has_server, is_being_cancelled
-from tasks.last_things import LastThings, why_cut_short
+from tasks.flow_runs import NO_ANSWER, end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
 from tasks.pools import seen_by_prefect, warn_unless_deaths_are_noticed
@@ -82,11 +82,15 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         logger.error("%s", message)
     report = job.report_stopped(f"the job's process ended before the job did: {state.name}", released)
     remove_scratch(job.id)
-    last, location = LastThings(), job.media.location
-    show = partial(show_report_of_stopped, report, flow_run.id, location=location)
-    last.attempt(show, "the job's report is not shown")
-    last.attempt(partial(_keep_sound_witness, job.media), "the media's witness is not kept")
-    last.let_go()
+    for show in (
+        partial(show_report_of_stopped, report, flow_run.id, location=job.media.location),
+        partial(_keep_sound_witness, job.media),
+    ):
+        # What people and the next job see of it, apart from the log: one that fails keeps not the other.
+        try:
+            show()
+        except (VsaError, *NO_ANSWER) as error:
+            logger.warning("%s", error)
 
 
 def _keep_sound_witness(media: Media) -> None:
@@ -165,20 +169,19 @@ class _Story:
 
     def run(self) -> JobEntry:
         """All stages; stage 8 is the last one, whatever happened before."""
-        cause: BaseException | None = None
+        told = False
         try:
             self._backup()
         except VsaError as error:
             self._alarms.append(str(error))
-        except BaseException as error:
-            cause = error
-            self._alarms.append(why_cut_short(error))
+        except TerminationSignal:
+            told = True
             raise
         finally:
-            last = LastThings(cause)
-            report = last.carry(self._end)
-            last.attempt(partial(self._show, report), "the job's report is not shown")
-            last.let_go()
+            report = self._end()
+            # Told to end, it is killed soon: then the hook shows what the log says.
+            if not told:
+                self._show(report)
         return report
 
     def _show(self, report: JobEntry) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.media.making import NOW, a_disk, an_intent, back_up, new_media, noise, read_point
 from tests.media.moving import copied, moved, packs_of, places_in
+from vsa.errors import PointGone
 from vsa.media.entries import Damaged, DamageEntry
 from vsa.media.media import Media
 from vsa.model import ProcessName, SourceDisk
@@ -71,10 +72,16 @@ def grow(
     parent: int | None = None,
     started_at: dt.datetime = NOW,
 ) -> int:
-    """One more point, on the point `parent` of the same disk. A prune judges by its start if it lives."""
+    """One more point, on the point `parent` of the same disk. A prune judges by its start if it lives.
+
+    PointGone if that point has been pruned since the caller saw it.
+    """
     base = ()
     if parent is not None:
-        base = media.view().points[parent].point.disks[0].indexes
+        made = media.view().points.get(parent)
+        if made is None:
+            raise PointGone(f"recovery point {parent} has been pruned")
+        base = made.point.disks[0].indexes
     return back_up(
         media, changes, run=run, scratch=scratch, disk=disk, base=base, parent=parent, started_at=started_at
     )

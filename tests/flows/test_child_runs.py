@@ -22,6 +22,7 @@ from flows.stream_disk import stream_disk
 from tasks import child_runs, proxies
 from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting
 from tasks.flow_runs import cancel, say_cancelled
+from tasks.pools import seen_by_prefect
 from tasks.proxies import ProxyStreams
 from tasks.watch import Watch
 from tests.flows.prefect_server import PrefectServer, wait_for
@@ -35,6 +36,7 @@ from vsa.model import DiskBackup
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
+from vsa.transfer.proxies import Proxy
 
 pytestmark = only_in_ci
 
@@ -414,6 +416,29 @@ def test_a_stream_waits_a_while_for_proxies_that_all_refuse(carried: Begin, stat
     stream.leaves_word(child)
     stations[1].tells(child, Completed())
     assert stream.result()
+
+
+def test_streams_that_look_for_a_proxy_at_the_same_time_ask_the_server_once(
+    stations: list[Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[Proxy]] = []
+
+    def ask(found: Sequence[Proxy]) -> list[Proxy]:
+        asked.append(found)
+        return seen_by_prefect(found)
+
+    monkeypatch.setattr(proxies, "seen_by_prefect", ask)
+    now = 0.0
+    lookout = proxies._Lookout([station.proxy for station in stations], Stop(), lambda: now)
+    assert [proxy.refusal for proxy in lookout.proxies()] == ["", ""]
+    stations[1].change_pool(is_paused=True)
+    assert [proxy.refusal for proxy in lookout.proxies()] == ["", ""]
+    assert len(asked) == 1
+    now = proxies.ASK_AGAIN_SECONDS
+    first, second = lookout.proxies()
+    assert first.refusal == ""
+    assert "is paused" in second.refusal
+    assert len(asked) == 2
 
 
 def test_a_stream_that_no_proxy_could_carry_if_it_came_back_fails_at_once(
