@@ -18,10 +18,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from blocks.subclient import BackupSubclient
-from flows.stream_disk import stream_disk
+from flows.stream_disk import carry_out, stream_disk
 from tasks import child_runs, proxies
 from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting
-from tasks.flow_runs import cancel, say_cancelled
+from tasks.flow_runs import cancel, children_of, say_cancelled
 from tasks.pools import seen_by_prefect
 from tasks.proxies import ProxyStreams
 from tasks.watch import Watch
@@ -41,6 +41,8 @@ from vsa.transfer.proxies import Proxy
 pytestmark = only_in_ci
 
 SECONDS = 60.0
+SERVER_PAGE = 200
+"""So many flow runs the server says at once (PREFECT_SERVER_API_DEFAULT_LIMIT)."""
 NOBODY = "http://127.0.0.1:9/api"
 """Where no server listens."""
 
@@ -201,6 +203,32 @@ def test_cancelling_ends_what_has_not_begun_and_says_what_goes_on(
     assert client.read_flow_run(run.id).state_name == "Cancelling"
     client.set_flow_run_state(run.id, Cancelled())
     assert cancel([run.id], wait_seconds=0)
+
+
+def test_children_are_all_found_though_others_end_while_they_are_asked_for(
+    client: SyncPrefectClient, run: FlowRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than the server says at once; five of its first page end before the next is asked for."""
+    caller = client.create_task_run(carry_out, run.id, dynamic_key="0")
+    made = [
+        client.create_flow_run(stream_disk, parameters={}, parent_task_run_id=caller.id, state=Scheduled())
+        for _ in range(SERVER_PAGE + 10)
+    ]
+    ended: list[UUID] = []
+    read_flow_runs = SyncPrefectClient.read_flow_runs
+
+    def read_and_end_some(asking: SyncPrefectClient, **asked: Any) -> list[FlowRun]:
+        page = read_flow_runs(asking, **asked)
+        if not ended:
+            ended.extend(each.id for each in page[:5])
+            for each in ended:
+                client.set_flow_run_state(each, Cancelled())
+        return page
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_runs", read_and_end_some)
+    found = children_of(run.id)
+    assert [each for each in found if each not in ended] == [each.id for each in made if each.id not in ended]
+    assert children_of(run.id) == [each.id for each in made if each.id not in ended]
 
 
 def test_a_run_says_that_it_has_ended_only_when_it_is_being_cancelled(
