@@ -37,6 +37,7 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
+from tasks.edge import without_secrets
 from tasks.ending import WITH_ERRORS, tell
 from tasks.flow_runs import end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
@@ -90,6 +91,7 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     on_crashed=[clean_up_after],
     persist_result=False,
 )
+@without_secrets
 def backup_subclient(
     subclient: str = Field(description="Name of the Subclient block."),
     method: Literal["cbt", "crc"] | None = Field(
