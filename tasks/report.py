@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import (
@@ -22,6 +21,7 @@ from prefect.client.schemas.filters import (
 from prefect.context import TaskRunContext
 
 from tasks.artifacts import artifact_key, run_link
+from tasks.edge import task
 from tasks.markup import code_block, code_span, escaped, section, table
 from tasks.policy import STAGE
 from tasks.report_rows import HEADINGS, Row, rows
