@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -161,6 +162,69 @@ def test_who_is_told_to_stop_while_it_waits_stops(budget: Budget, clock: Clock) 
 
     with pytest.raises(RunStopped):
         budget.take(Purpose.WORK, wait=stopped)
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_who_gives_up_leaves_no_gap(budget: Budget, clock: Clock, purpose: Purpose) -> None:
+    budget.refused(turn(budget, clock, purpose), 7.0)
+
+    def stopped(_seconds: float) -> None:
+        raise RunStopped("the job was told to stop")
+
+    for _ in range(100):
+        with pytest.raises(RunStopped):
+            budget.take(purpose, wait=stopped)
+    assert came(budget, clock, 2, purpose) == pytest.approx([7.0, 7.0 + SPACING_SECONDS])
+
+
+def stand_in_line(
+    budget: Budget, clock: Clock, callers: int, then: Callable[[], None], purpose: Purpose = Purpose.WORK
+) -> list[float]:
+    """So many come while the first of them waits, and all wait; `then` something happens. When they had
+    their turns: of those who wake at the same time, the last who came first."""
+    moments: list[float] = []
+
+    def come(behind: int) -> None:
+        once = [then if behind == 0 else partial(come, behind - 1)]
+
+        def wait(seconds: float) -> None:
+            if once:
+                once.pop()()
+            else:
+                clock.wait(seconds)
+
+        budget.take(purpose, wait=wait)
+        moments.append(clock.now)
+
+    come(callers - 1)
+    return moments
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_when_azure_answers_again_nobody_waits_for_what_was_held_back_before(
+    budget: Budget, clock: Clock, purpose: Purpose
+) -> None:
+    for _ in range(6):
+        budget.refused(turn(budget, clock, purpose), 1.0)
+    answered = turn(budget, clock, purpose)
+    newcomer: list[float] = []
+
+    def recover() -> None:
+        for _ in range(60):
+            budget.answered(answered)
+        newcomer.extend(came(budget, clock, 1, purpose))
+
+    now = clock.now
+    moments = stand_in_line(budget, clock, 50, recover, purpose)
+    assert newcomer == [now]
+    assert moments == [now] * 50
+
+
+def test_who_waits_in_line_has_a_turn_after_those_before_it(budget: Budget, clock: Clock) -> None:
+    """And those before it, if they sleep that long, keep their distance from it."""
+    budget.refused(turn(budget, clock), 7.0)
+    moments = stand_in_line(budget, clock, 3, lambda: None)
+    assert moments == pytest.approx([7.0 + SPACING_SECONDS * number for number in (2, 4, 5)])
 
 
 def test_a_lane_is_that_of_the_block_and_ends_with_it() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -216,18 +219,79 @@ def test_snapshots_that_know_more_than_the_media_are_left_alone_and_said(world: 
     assert sum("vsa-witness" in tags for tags in ours if tags.get("vsa-media") == world.media.id) == 2
 
 
+def raise_next(errors: Iterator[Exception | None]) -> None:
+    if (error := next(errors)) is not None:
+        raise error
+
+
 def test_access_that_is_granted_when_the_run_has_just_ended_is_given_back(world: World) -> None:
     """Its base stays, so nobody would revoke it before the next job."""
     world.add_vm({"os": random_bytes(MIB, "os")})
     world.back_up()
     (disk,) = world.media.view().points[min(world.points)].point.disks
     ends = iter([None, RunStopped("it has its recovery point already")])
-
-    def guard() -> None:
-        if (end := next(ends)) is not None:
-            raise end
-
     with pytest.raises(RunStopped):
-        Grants(world.connection, guard=guard, stop=Stop()).snapshot(disk.snapshot)
+        Grants(world.connection, guard=partial(raise_next, ends), stop=Stop()).snapshot(disk.snapshot)
     assert next(ends, "asked twice") == "asked twice"
     assert not [row["id"] for row in world.control.inventory()["snapshots"] if row["grant_open"]]
+
+
+def asked_for_access(world: World, since: int) -> int:
+    rows = world.control.requests(since=since)
+    return sum(row["path"].lower().endswith("/begingetaccess") for row in rows)
+
+
+def test_a_lock_that_keeps_access_open_does_not_hide_that_the_run_has_ended(world: World) -> None:
+    """Azure's refusal to revoke is none to grant: no room is made, and no access asked for a second time."""
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    guards = chain([None], repeat(RunStopped("it was fenced")))
+    rooms: list[None] = []
+    grants = Grants(
+        world.connection,
+        guard=partial(raise_next, guards),
+        stop=Stop(),
+        make_room=lambda: rooms.append(None),
+    )
+    since = world.control.requests()[-1]["number"]
+    revoke = {"plane": "arm", "method": "POST", "path": "(?i)endgetaccess", "times": None}
+    locked = world.fault("status", **revoke, status=409, code="ScopeLocked")
+    with locked, pytest.raises(RunStopped, match="it was fenced"):
+        grants.snapshot(disk.snapshot)
+    assert (asked_for_access(world, since), rooms) == (1, [])
+
+
+def test_a_run_that_ends_while_room_is_made_asks_for_no_access_again(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    ends: list[RunStopped] = []
+    grants = Grants(
+        world.connection,
+        guard=lambda: raise_next(iter(ends or [None])),
+        stop=Stop(),
+        make_room=lambda: ends.append(RunStopped("it was fenced")),
+    )
+    since = world.control.requests()[-1]["number"]
+    full = {"plane": "arm", "method": "POST", "path": "(?i)begingetaccess"}
+    with (
+        world.fault("status", **full, status=409, code="Conflict"),
+        pytest.raises(RunStopped, match="fenced"),
+    ):
+        grants.snapshot(disk.snapshot)
+    assert asked_for_access(world, since) == 1
+
+
+def test_a_run_that_ends_while_azure_is_busy_asks_for_no_access_again(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    (disk,) = world.media.view().points[min(world.points)].point.disks
+    guards = iter([None, RunStopped("it was fenced")])
+    grants = Grants(world.connection, guard=partial(raise_next, guards), stop=Stop())
+    since = world.control.requests()[-1]["number"]
+    grant = {"plane": "arm", "method": "POST", "path": "(?i)begingetaccess"}
+    busy = world.fault("status", **grant, status=503, code="ServerBusy", retry_after=1)
+    with busy, pytest.raises(RunStopped, match="fenced"):
+        grants.snapshot(disk.snapshot)
+    assert asked_for_access(world, since) == 1

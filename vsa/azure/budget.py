@@ -15,12 +15,13 @@ own refusals stop it, and then it goes on before the others do.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,26 @@ class Turn:
     pauses: int
 
 
+@dataclass
+class _Lane:
+    """Those who wait for one purpose, in the order in which they came; times are the clock's, in seconds.
+
+    What they hold is a place, not a time: when answers let them come closer, or one gives up, all move up.
+    """
+
+    opens_at: float = 0.0
+    last: float = -math.inf
+    """When somebody had a turn."""
+    line: list[object] = field(default_factory=list)
+
+    def due(self, place: object, spacing: float) -> float:
+        """When it is the turn of this place, as things are. One before it that oversleeps holds up nobody."""
+        return max(self.opens_at, self.last + spacing) + self.line.index(place) * spacing
+
+    def close(self, until: float) -> None:
+        self.opens_at = max(self.opens_at, until)
+
+
 class Budget:
     """The shared budget of one place. Thread-safe."""
 
@@ -82,25 +103,28 @@ class Budget:
         self._place = place
         self._clock = clock
         self._lock = threading.Lock()
-        self._opens_at = dict.fromkeys(Purpose, 0.0)
-        self._next_at = dict.fromkeys(Purpose, 0.0)
+        self._lanes = {purpose: _Lane() for purpose in Purpose}
         self._spacing = 0.0
         self._refused_in_a_row = 0
         self._pauses = 0
 
     def take(self, purpose: Purpose, *, wait: Callable[[float], None]) -> Turn:
         """Return when it is this caller's turn. `wait` sleeps for so many seconds, and may raise."""
-        at = self._reserve(purpose)
-        while True:
-            seconds = at - self._clock()
-            if seconds > 0:
+        lane, place = self._lanes[purpose], object()
+        with self._lock:
+            lane.line.append(place)
+        try:
+            while True:
+                with self._lock:
+                    now = self._clock()
+                    seconds = lane.due(place, self._spacing) - now
+                    if seconds <= 0:
+                        lane.last = now
+                        return Turn(purpose, self._pauses)
                 wait(min(seconds, LOOK_SECONDS))
-                continue
+        finally:
             with self._lock:
-                if self._opens_at[purpose] <= at:
-                    return Turn(purpose, self._pauses)
-            # Somebody was refused while this one waited.
-            at = self._reserve(purpose)
+                lane.line.remove(place)
 
     def refused(self, turn: Turn, retry_after: float | None) -> None:
         """Azure has refused a request for coming too often; `retry_after` is its wish in seconds, if any."""
@@ -112,11 +136,11 @@ class Budget:
                 self._spacing = min(max(2 * self._spacing, SPACING_SECONDS), MOST_SPACING_SECONDS)
             # Those that were under way when the first was refused say nothing new, but may wish for more.
             until = now + self._pause(retry_after)
-            told = until > self._opens_at[Purpose.WORK]
+            told = until > self._lanes[Purpose.WORK].opens_at
             if turn.purpose is Purpose.CLEANUP:
-                self._close(Purpose.CLEANUP, until)
+                self._lanes[Purpose.CLEANUP].close(until)
                 until += HEAD_START_SECONDS
-            self._close(Purpose.WORK, until)
+            self._lanes[Purpose.WORK].close(until)
         if told:
             _log.warning(
                 "%s takes no more requests for now: all of this process wait for %.1f s%s",
@@ -133,18 +157,8 @@ class Budget:
                 spacing = self._spacing * RECOVERY
                 self._spacing = spacing if spacing >= LEAST_SPACING_SECONDS else 0.0
 
-    def _reserve(self, purpose: Purpose) -> float:
-        with self._lock:
-            at = max(self._clock(), self._opens_at[purpose], self._next_at[purpose])
-            self._next_at[purpose] = at + self._spacing
-            return at
-
     def _pause(self, wish: float | None) -> float:
         if wish is not None:
             return min(wish, LONGEST_PAUSE_SECONDS)
         doubled: float = FIRST_PAUSE_SECONDS * 2 ** min(self._refused_in_a_row - 1, 10)
         return min(doubled, LAST_PAUSE_SECONDS)
-
-    def _close(self, purpose: Purpose, until: float) -> None:
-        if until > self._opens_at[purpose]:
-            self._opens_at[purpose] = self._next_at[purpose] = until

@@ -121,10 +121,10 @@ class GrantedAccess:
 class Grants:
     """Asks for access to snapshots and gives it back.
 
-    `guard` runs before every request for access, and once more when it was granted: it raises when the run
-    has been fenced or has committed, and what was granted is given back. `make_room` runs once when a request
-    is refused: of a family only five snapshots may be read at a time, and access that a dead run left open
-    may be what stands in the way. What it raises is raised.
+    `guard` runs before every request for access, repeated ones too, and once more when it was granted: it
+    raises when the run has been fenced or has committed, and what was granted is given back. `make_room` runs
+    once when a request is refused: of a family only five snapshots may be read at a time, and access that a
+    dead run left open may be what stands in the way. What it raises is raised.
     """
 
     def __init__(
@@ -153,19 +153,13 @@ class Grants:
         try:
             yield GrantedAccess(lambda: self._ask(ref), _title(ref))
         finally:
-            try:
-                revoke(self._connection, ref)
-            except VsaError as error:
-                # What was read stands; the release of the run revokes again and reports.
-                _log.warning("%s: %s", _title(ref), error)
+            self._give_back(ref)
 
     def blob(self, blob_url: str) -> GrantedAccess:
         """Access to a whole page blob of ours, such as a staging blob."""
         return GrantedAccess(lambda: self._sign(blob_url, ""), public_url(blob_url))
 
     def _ask(self, ref: SnapshotRef) -> Secret:
-        self._guard()
-        reached(FaultPoint.ACCESS_GUARDED)
         if ref.kind is not DiskKind.MANAGED:
             return self._sign(ref.id, str(ref.moment))
         try:
@@ -188,6 +182,9 @@ class Grants:
         body = models.GrantAccessData(access="Read", duration_in_seconds=self._seconds)
 
         def grant() -> Secret:
+            # Before a repetition, too: minutes may have passed, or an hour where Azure wished for it.
+            self._guard()
+            reached(FaultPoint.ACCESS_GUARDED)
             with azure_errors(f"ask for access to snapshot {parts.name}"):
                 granted = finished(
                     self._connection.compute.snapshots.begin_grant_access(parts.group, parts.name, body),
@@ -202,12 +199,20 @@ class Grants:
             self._guard()
         except VsaError:
             # The run may have been ended by another while this was on its way, after that one had revoked.
-            revoke(self._connection, ref)
+            self._give_back(ref)
             raise
         return url
 
+    def _give_back(self, ref: SnapshotRef) -> None:
+        """Revoke. What fails is logged and hides nothing: whoever clears the run away revokes again."""
+        try:
+            revoke(self._connection, ref)
+        except VsaError as error:
+            _log.warning("%s: %s", _title(ref), error)
+
     def _sign(self, blob_url: str, moment: str) -> Secret:
         self._guard()
+        reached(FaultPoint.ACCESS_GUARDED)
         address = BlobAddress.parse(blob_url)
         return again(lambda: self._accounts.read_url(address, moment, seconds=self._seconds), stop=self._stop)
 
