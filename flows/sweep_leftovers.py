@@ -83,10 +83,11 @@ def sweep_leftovers(
         check_witness(sweep.media)
         open_runs = find_open_runs(sweep)
         plan = plan_sweep(sweep, open_runs, states_of_jobs(open_runs), runs)
-        if plan.silent and not dry_run:
-            plan = second_look(sweep, plan, runs)
         get_run_logger().info("%s", plan.text())
         swept = plan if dry_run else _carry_out(sweep, plan)
+        if plan.silent and isinstance(swept, SweepReport):
+            # What is certain does not wait for it.
+            swept = _carry_out(sweep, second_look(sweep, plan, runs)).after(swept)
     except VsaError as error:
         return Failed(message=str(error))
     show_sweep(swept, media, return_state=True)

@@ -20,11 +20,11 @@ from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
 from vsa.cli import sweeping
 from vsa.errors import RunStopped
 from vsa.media.entries import Result
-from vsa.media.signs import newest
+from vsa.media.signs import SILENT_AFTER, newest
 from vsa.model import ProcessName, Reason
 from vsa.transfer import runs
 from vsa.transfer.backup_job import BackupJob
-from vsa.transfer.dead_runs import SILENT_AFTER, JobState
+from vsa.transfer.dead_runs import JobState
 from vsa.transfer.pending import Thing
 from vsa.transfer.signs import EVERY_SECONDS
 from vsa.transfer.sweep import Sweep
@@ -38,6 +38,10 @@ __all__ = ["quick_polls"]
 
 def ahead() -> dt.datetime:
     return dt.datetime.now(dt.UTC) + LATER
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def before() -> dt.datetime:
@@ -63,7 +67,7 @@ def sweep_once(
     options = {"now": ahead, "sleep": sleeper} | options
     sweep = Sweep(world.connection, world.media, **options)
     plan = sweep.plan(sweep.open_runs(), jobs, ())
-    return sweep.carry_out(sweep.second_look(plan, lambda _: jobs, ()))
+    return sweep.carry_out_twice(plan, lambda _: jobs, ())
 
 
 def vanish_on_another_machine(job: BackupJob) -> None:
@@ -120,6 +124,24 @@ def test_a_first_look_touches_nothing_and_says_what_would_go(world: World) -> No
     assert (all_snapshots(world), world.media.view().head) == (there, head)
     sweep_once(world, Sleeper())
     canaries.require_alone()
+
+
+def test_what_is_certain_goes_before_the_wait_for_the_silent_ones(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    silent = begun(world.job(now=before))
+    world.add_vm({"os2": random_bytes(MIB, "os2")})
+    over = world.job()
+    run = over.new_run(over.identify_disks(over.discover().selected[1]))
+    over.create_snapshots(run)
+    left: list[Any] = []
+    sleeper = Sleeper(lambda: left.append(all_snapshots(world)))
+    report = sweep_once(world, sleeper, {over.id: JobState("Crashed", is_over=True)}, now=now)
+    assert world.media.view().fenced == {run.id, silent.id}
+    assert len(left) == 1
+    assert len(left[0]) == 1
+    assert {item.run for item in report.removed} == {run.id, silent.id}
+    assert {item.intent.run for item in report.plan.dead} == {run.id, silent.id}
+    world.require_no_leftovers()
 
 
 @pytest.mark.parametrize("jobs", [None, {"job-1": RUNNING}])

@@ -13,7 +13,7 @@ from vsa.errors import MediaConflict
 from vsa.media import layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
-from vsa.media.signs import Sign, give, newest
+from vsa.media.signs import MOST_READ, Heard, Sign, give, heard, newest
 
 
 @pytest.fixture(params=KEYS, ids=named_key)
@@ -56,6 +56,22 @@ def test_one_that_is_spoilt_or_is_of_another_run_is_passed_over(tmp_path: Path) 
     assert newest(media, "run-1") == a_sign(0)
     path_of(media, 0).unlink()
     assert newest(media, "run-1") is None
+
+
+def test_the_listing_tells_the_highest_number_also_of_those_that_cannot_be_read(media: Media) -> None:
+    assert heard(media, "run-1") is None
+    give(media, a_sign(0))
+    for number in range(1, MOST_READ):
+        media.store.create(layout.sign("run-1", number), [b"spoilt"])
+    assert heard(media, "run-1") == Heard(a_sign(0), MOST_READ - 1)
+    media.store.create(layout.sign("run-1", MOST_READ), [b"spoilt"])
+    assert heard(media, "run-1") == Heard(None, MOST_READ)
+
+
+def test_one_that_promises_the_next_for_tomorrow_is_passed_over(media: Media) -> None:
+    give(media, a_sign(0))
+    give(media, a_sign(1).model_copy(update={"every_seconds": 3601}))
+    assert heard(media, "run-1") == Heard(a_sign(0), 1)
 
 
 def test_what_has_another_name_is_no_sign(media: Media) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.media.making import NOW, a_disk, an_intent, new_media
 from vsa.media.media import Media
-from vsa.media.signs import Sign
-from vsa.transfer.dead_runs import SILENT_AFTER, JobState, JudgedRun, OpenRuns, Verdict, judge
+from vsa.media.signs import LONGEST_SPACING_SECONDS, SILENT_AFTER, Heard, Sign
+from vsa.transfer.dead_runs import ASK_OF_LIVE_AFTER, JobState, JudgedRun, OpenRuns, Verdict, judge
 
 MINUTE = dt.timedelta(minutes=1)
 RUNNING = JobState("Running", is_over=False)
@@ -27,6 +27,10 @@ def a_sign(age: dt.timedelta, *, number: int = 5, every_seconds: int = 300) -> S
     return Sign(run="run-1", number=number, at=NOW - age, every_seconds=every_seconds)
 
 
+def listed(sign: Sign | None, highest: int = 0) -> dict[str, Heard]:
+    return {"run-1": Heard(sign, max(highest, sign.number))} if sign else {}
+
+
 def judged(
     media: Media,
     sign: Sign | None,
@@ -35,10 +39,12 @@ def judged(
     named: bool = False,
     before: Sign | None = None,
     second: bool = False,
+    highest: int = 0,
 ) -> JudgedRun:
-    """The verdict of a first look or, with `second`, of one after a first that found `before` silent."""
-    runs = OpenRuns((INTENT,), signs={"run-1": sign} if sign else {})
-    silent = ({"run-1": before} if before else {}) if second else None
+    """The verdict of a first look or, with `second`, of one after a first that found `before` silent;
+    `highest` is the number of a sign that is listed now and cannot be read."""
+    runs = OpenRuns((INTENT,), signs=listed(sign, highest))
+    silent = listed(before) if second else None
     jobs = {"job-1": job} if job else None
     (run,) = judge(runs, jobs, ["run-1"] if named else [], media, now=NOW, silent=silent)
     return run
@@ -49,6 +55,13 @@ def test_a_run_that_gives_signs_lives(media: Media) -> None:
         run = judged(media, a_sign(age))
         assert run.verdict is Verdict.LIVE, run.reason
     assert judged(media, a_sign(7 * MINUTE)).reason == "its last sign of life is 7 minutes old"
+
+
+def test_somebody_should_look_at_a_run_that_lives_for_more_than_a_week(media: Media) -> None:
+    run = judged(media, a_sign(MINUTE))
+    began = run.intent.started_at
+    assert not run.asks_for_somebody(began + ASK_OF_LIVE_AFTER)
+    assert run.asks_for_somebody(began + ASK_OF_LIVE_AFTER + MINUTE)
 
 
 def test_a_run_that_gives_none_at_all_is_not_judged_by_that(media: Media) -> None:
@@ -78,6 +91,13 @@ def test_a_run_that_gave_a_sign_between_two_looks_lives_whatever_the_clocks_say(
     assert run.reason.endswith("6 days old: a clock is wrong, here or on proxy-1")
 
 
+def test_a_sign_that_cannot_be_read_proves_life_by_its_number(media: Media) -> None:
+    old = a_sign(SILENT_AFTER + MINUTE, number=5)
+    run = judged(media, old, second=True, before=old, highest=6)
+    assert run.verdict is Verdict.LIVE
+    assert run.reason == "it goes on, though its last sign of life is 3 hours old: sign 6 cannot be read"
+
+
 def test_a_run_that_has_become_silent_since_the_first_look_is_left_to_the_next_sweep(media: Media) -> None:
     run = judged(media, a_sign(SILENT_AFTER + MINUTE), second=True)
     assert run.verdict is Verdict.UNKNOWN
@@ -85,9 +105,9 @@ def test_a_run_that_has_become_silent_since_the_first_look_is_left_to_the_next_s
 
 
 def test_a_run_that_gives_signs_seldom_is_given_time_for_several(media: Media) -> None:
-    seldom = SILENT_AFTER.total_seconds()
+    seldom = dt.timedelta(seconds=LONGEST_SPACING_SECONDS)
     for missed, verdict in ((3.9, Verdict.LIVE), (4.1, Verdict.SILENT)):
-        sign = a_sign(missed * SILENT_AFTER, every_seconds=int(seldom))
+        sign = a_sign(missed * seldom, every_seconds=LONGEST_SPACING_SECONDS)
         assert judged(media, sign).verdict is verdict
 
 

@@ -13,6 +13,7 @@ from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
 from vsa.errors import BadRequest, DeleteRefused, MediaDamaged, MediaUnusable, ObjectsDoomed, RunStopped
 from vsa.media.entries import DoomEntry
 from vsa.media.folder import FolderStore
+from vsa.media.signs import SILENT_AFTER, Sign, give
 from vsa.upkeep import doom
 from vsa.upkeep.prune import carry_out
 
@@ -123,6 +124,24 @@ class TestOrphans:
         keeping.now += 2 * DAY
         assert keeping.prune().deleted.objects == 3
         assert keeping.objects() == set()
+
+    def test_of_an_old_run_that_gives_signs_of_life_nothing_goes(self, keeping):
+        run = keeping.begin()
+        entry, holds = keeping.written(run, {0: "a"})
+        keeping.now += 2 * DAY
+        give(keeping.media, Sign(run=run, number=0, at=keeping.now - SILENT_AFTER, every_seconds=300))
+        assert (keeping.prune().objects, keeping.plan().unknown) == (0, (run,))
+        keeping.held[keeping.media.append(entry, run=run)] = holds
+        keeping.require_sound()
+
+    @pytest.mark.parametrize("age", [1.1 * SILENT_AFTER, -1.1 * SILENT_AFTER])
+    def test_signs_that_are_old_or_far_ahead_of_the_clock_keep_nothing(self, keeping, age):
+        run = keeping.begin()
+        keeping.written(run, {0: "a"})
+        keeping.now += 2 * DAY
+        give(keeping.media, Sign(run=run, number=0, at=keeping.now - age, every_seconds=300))
+        assert keeping.prune().deleted.objects >= 3
+        assert run in keeping.media.view().fenced
 
     def test_of_a_run_without_an_intent_nothing_goes(self, keeping):
         run = keeping.begin()

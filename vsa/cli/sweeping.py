@@ -45,8 +45,8 @@ def _swept(options: argparse.Namespace, err: TextIO) -> Answer:
         err.write(
             f"{len(plan.silent)} runs give no sign of life any more; looking again in {minutes:.0f} min.\n"
         )
-    plan = sweep.second_look(plan, lambda _: None, options.run)
-    report = sweep.carry_out(plan)
+    report = sweep.carry_out_twice(plan, lambda _: None, options.run)
+    plan = report.plan
     document = _plan_document(options, plan) | {
         "removed": _listed(report.removed, plan.price),
         "remaining": _listed(report.remaining, plan.price),

@@ -6,8 +6,10 @@ one goes on without. Each run numbers its own, so the newest is known by its nam
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pydantic import AwareDatetime, Field
 
@@ -17,7 +19,14 @@ from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Noun
 
-LONGEST_SPACING_SECONDS = 24 * 3600
+LONGEST_SPACING_SECONDS = 3600
+"""A sweep that doubts a run waits for twice its spacing: nobody may make it wait for days."""
+SILENT_AFTER = dt.timedelta(hours=3)
+"""A run is silent when its last sign of life is older: longer than a media is away, or a machine asleep."""
+SIGNS_MISSED = 4
+"""So many signs must be missing as well, however far apart the run gives them."""
+MOST_READ = 20
+"""Of a run's signs, beginning with the newest: so many that cannot be read are passed over."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,25 +45,53 @@ def give(media: Media, sign: Sign) -> None:
     media.store.create(layout.sign(sign.run, sign.number), [documents.encode(sign)])
 
 
-def newest(media: Media, run: str) -> Sign | None:
-    """The last sign that a listing shows; None if there is none that can be read and trusted.
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a run has said: its last sign that can be read and trusted, None if there is none, and the highest
+    number that a listing shows. That one proves by its name that the run went on, whatever is in it."""
 
-    A listing may miss some: then the run looks more silent than it is.
-    """
-    numbers = [found[1] for name in media.store.names(layout.signs(run)) if (found := layout.sign_of(name))]
-    for number in sorted(numbers, reverse=True):
-        name = layout.sign(run, number)
-        try:
-            sign = documents.decode(media.store.read(name, limit=layout.MAX_DOCUMENT_SIZE), Sign, name)
-            if (sign.run, sign.number) != (run, number):
-                raise MediaDamaged(f"{name} says that it is sign {sign.number} of run {sign.run}")
-        except TryAgainLater:
-            raise
-        except VsaError as error:
-            _log.warning("a sign of life is passed over: %s", error)
-        else:
-            return sign
-    return None
+    last: Sign | None
+    highest: int
+
+
+def heard(media: Media, run: str) -> Heard | None:
+    """What a listing shows of the run; None if it shows no sign. It may miss some: then the run looks more
+    silent than it is."""
+    names = media.store.names(layout.signs(run))
+    numbers = sorted((found[1] for name in names if (found := layout.sign_of(name))), reverse=True)
+    readable = (_read(media, run, number) for number in numbers[:MOST_READ])
+    return Heard(next(filter(None, readable), None), numbers[0]) if numbers else None
+
+
+def newest(media: Media, run: str) -> Sign | None:
+    """The last sign of the run; None if there is none that can be read and trusted."""
+    found = heard(media, run)
+    return found.last if found else None
+
+
+def _read(media: Media, run: str, number: int) -> Sign | None:
+    name = layout.sign(run, number)
+    try:
+        sign = documents.decode(media.store.read(name, limit=layout.MAX_DOCUMENT_SIZE), Sign, name)
+        if (sign.run, sign.number) != (run, number):
+            raise MediaDamaged(f"{name} says that it is sign {sign.number} of run {sign.run}")
+    except TryAgainLater:
+        raise
+    except VsaError as error:
+        _log.warning("a sign of life is passed over: %s", error)
+        return None
+    return sign
+
+
+def is_silent(sign: Sign, now: dt.datetime) -> bool:
+    """Whether the run should have given another sign long ago, if both clocks are right."""
+    missed = dt.timedelta(seconds=SIGNS_MISSED * sign.every_seconds)
+    return now - sign.at > max(SILENT_AFTER, missed)
+
+
+def is_fresh(sign: Sign, now: dt.datetime) -> bool:
+    """Whether the run lives by this sign: neither old nor too far ahead of the clock here to tell."""
+    return not is_silent(sign, now) and sign.at - now < SILENT_AFTER
 
 
 def superseded(names: Iterable[str], view: View) -> list[str]:

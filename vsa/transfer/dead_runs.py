@@ -15,18 +15,16 @@ from enum import StrEnum
 
 from vsa.errors import BadRequest, TryAgainLater, VsaError
 from vsa.media.media import Media
-from vsa.media.signs import Sign, newest
+from vsa.media.signs import Heard, Sign, heard, is_fresh, is_silent
 from vsa.model import Intent
 from vsa.text import age_text
 from vsa.transfer.liveness import has_ended
 from vsa.transfer.owned import is_over
 
-SILENT_AFTER = dt.timedelta(hours=3)
-"""A run is silent when its last sign of life is older: longer than a media is away, or a machine asleep."""
-SIGNS_MISSED = 4
-"""So many signs must be missing as well, however far apart the run gives them."""
 ASK_AFTER = dt.timedelta(days=2)
 """A run that cannot be judged is anybody's guess for so long; then somebody should look."""
+ASK_OF_LIVE_AFTER = dt.timedelta(days=7)
+"""Longer than a backup should take: a run that still gives signs hangs, or somebody else gives them."""
 
 
 class Verdict(StrEnum):
@@ -46,31 +44,37 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class OpenRuns:
-    """The runs that the log knows no end of, and by their ids the last sign of life of those that give any;
+    """The runs that the log knows no end of, and by their ids what those have said that give signs of life;
     `unreadable` says whose intents cannot be read, and why."""
 
     intents: tuple[Intent, ...]
     unreadable: tuple[str, ...] = ()
-    signs: Mapping[str, Sign] = field(default_factory=dict)
+    signs: Mapping[str, Heard] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedRun:
     """A run, what became of it, and how that is known. `refused`: somebody called it dead, and it is not.
-    `sign`: its last sign of life."""
+    `heard`: its signs of life."""
 
     intent: Intent
     verdict: Verdict
     reason: str
     refused: bool = False
-    sign: Sign | None = None
+    heard: Heard | None = None
+
+    @property
+    def sign(self) -> Sign | None:
+        """Its last sign of life that can be read."""
+        return self.heard.last if self.heard else None
 
     def age(self, now: dt.datetime) -> dt.timedelta:
         return now - self.intent.started_at
 
     def asks_for_somebody(self, now: dt.datetime) -> bool:
         """Whether a person should say what became of it."""
-        return self.refused or (self.verdict is Verdict.UNKNOWN and self.age(now) > ASK_AFTER)
+        patience = {Verdict.UNKNOWN: ASK_AFTER, Verdict.LIVE: ASK_OF_LIVE_AFTER}.get(self.verdict)
+        return self.refused or (patience is not None and self.age(now) > patience)
 
 
 def open_runs(media: Media) -> OpenRuns:
@@ -93,8 +97,8 @@ def open_runs(media: Media) -> OpenRuns:
         else:
             # Runs of a prune or a rebuild have no disks: they make nothing in Azure.
             intents += [intent] if intent and intent.disks else []
-    last = {intent.run: newest(media, intent.run) for intent in intents}
-    return OpenRuns(tuple(intents), tuple(unreadable), {run: sign for run, sign in last.items() if sign})
+    said = {intent.run: heard(media, intent.run) for intent in intents}
+    return OpenRuns(tuple(intents), tuple(unreadable), {run: signs for run, signs in said.items() if signs})
 
 
 def judge(
@@ -104,12 +108,12 @@ def judge(
     media: Media,
     *,
     now: dt.datetime,
-    silent: Mapping[str, Sign] | None = None,
+    silent: Mapping[str, Heard] | None = None,
 ) -> tuple[JudgedRun, ...]:
     """A verdict for each open run. `jobs` has the flow runs that the server knows, by id, None if no server
     was asked; `named` are the runs that an operator calls dead. BadRequest if there is no such run.
 
-    `silent` has the last signs of the runs that were silent at a first look, so long ago that a live one
+    `silent` has the signs of the runs that were silent at a first look, so long ago that a live one
     would have given another; None at the first look.
     """
     known = {intent.run for intent in runs.intents}
@@ -128,25 +132,26 @@ class _Bench:
 
     jobs: Mapping[str, JobState] | None
     named: Collection[str]
-    signs: Mapping[str, Sign]
+    signs: Mapping[str, Heard]
     now: dt.datetime
-    silent: Mapping[str, Sign] | None
+    silent: Mapping[str, Heard] | None
 
     def judged(self, intent: Intent) -> JudgedRun:
-        known_by, sign = self._known_dead(intent), self.signs.get(intent.run)
+        known_by, signs = self._known_dead(intent), self.signs.get(intent.run)
+        sign = signs.last if signs else None
         if known_by:
-            return JudgedRun(intent, Verdict.DEAD, known_by, sign=sign)
-        if sign is not None and is_silent(sign, self.now):
-            return self._by_silence(intent, sign)
+            return JudgedRun(intent, Verdict.DEAD, known_by, heard=signs)
+        if signs is not None and sign is not None and is_silent(sign, self.now):
+            return self._by_silence(intent, sign, signs)
         if job := self._job(intent):
             named = intent.run in self.named
             told = "; it was named, but only a flow run that is over can be swept: cancel it first"
             reason = f"its job's flow run {intent.job} is not over: {job.name}{told if named else ''}"
-            return JudgedRun(intent, Verdict.LIVE, reason, refused=named, sign=sign)
-        if sign is not None and sign.at - self.now < SILENT_AFTER:
-            return JudgedRun(intent, Verdict.LIVE, _heard(sign, self.now), sign=sign)
-        heard = f"; {_heard(sign, self.now)}" if sign else ""
-        return JudgedRun(intent, Verdict.UNKNOWN, f"{self._unknown(intent)}{heard}", sign=sign)
+            return JudgedRun(intent, Verdict.LIVE, reason, refused=named, heard=signs)
+        if sign is not None and is_fresh(sign, self.now):
+            return JudgedRun(intent, Verdict.LIVE, _how_old(sign, self.now), heard=signs)
+        how = f"; {_how_old(sign, self.now)}" if sign else ""
+        return JudgedRun(intent, Verdict.UNKNOWN, f"{self._unknown(intent)}{how}", heard=signs)
 
     def _job(self, intent: Intent) -> JobState | None:
         return (self.jobs or {}).get(intent.job)
@@ -160,19 +165,22 @@ class _Bench:
             return f"its job's flow run {intent.job} is over: {job.name}"
         return "an operator named it" if job is None and intent.run in self.named else ""
 
-    def _by_silence(self, intent: Intent, sign: Sign) -> JudgedRun:
-        heard = _heard(sign, self.now)
+    def _by_silence(self, intent: Intent, sign: Sign, signs: Heard) -> JudgedRun:
+        how = _how_old(sign, self.now)
         if self.silent is None:
-            reason = f"{heard}; it is dead if a second look finds no other"
-            return JudgedRun(intent, Verdict.SILENT, reason, sign=sign)
+            reason = f"{how}; it is dead if a second look finds no other"
+            return JudgedRun(intent, Verdict.SILENT, reason, heard=signs)
         before = self.silent.get(intent.run)
         if before is None:
-            reason = f"{heard}, and was not as old at the first look: the next sweep decides"
-            return JudgedRun(intent, Verdict.UNKNOWN, reason, sign=sign)
-        if sign.number > before.number:
-            reason = f"it goes on, though {heard}: a clock is wrong, here or on {intent.process.host}"
-            return JudgedRun(intent, Verdict.LIVE, reason, sign=sign)
-        return JudgedRun(intent, Verdict.DEAD, f"{heard}, and a second look found no other", sign=sign)
+            reason = f"{how}, and was not as old at the first look: the next sweep decides"
+            return JudgedRun(intent, Verdict.UNKNOWN, reason, heard=signs)
+        if signs.highest > before.highest:
+            doubt = f"a clock is wrong, here or on {intent.process.host}"
+            if signs.highest > sign.number:
+                doubt = f"sign {signs.highest} cannot be read"
+            reason = f"it goes on, though {how}: {doubt}"
+            return JudgedRun(intent, Verdict.LIVE, reason, heard=signs)
+        return JudgedRun(intent, Verdict.DEAD, f"{how}, and a second look found no other", heard=signs)
 
     def _unknown(self, intent: Intent) -> str:
         asked = "this server knows no" if self.jobs is not None else "no server was asked for"
@@ -182,13 +190,7 @@ class _Bench:
         )
 
 
-def is_silent(sign: Sign, now: dt.datetime) -> bool:
-    """Whether the run should have given another sign long ago, if both clocks are right."""
-    missed = dt.timedelta(seconds=SIGNS_MISSED * sign.every_seconds)
-    return now - sign.at > max(SILENT_AFTER, missed)
-
-
-def _heard(sign: Sign, now: dt.datetime) -> str:
+def _how_old(sign: Sign, now: dt.datetime) -> str:
     seconds = (now - sign.at).total_seconds()
     how = f"{age_text(seconds)} old" if seconds >= 0 else f"{age_text(-seconds)} ahead of the clock here"
     return f"its last sign of life is {how}"

@@ -11,9 +11,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from vsa.errors import VsaError
 from vsa.media.media import Media
 from vsa.media.signs import Sign, give
+from vsa.redact import redact
 
 EVERY_SECONDS = 300
 """Twelve small objects an hour for each open run; a sweep that doubts one waits for twice as long."""
@@ -33,7 +33,8 @@ class SignsOfLife:
         self._lock = threading.Lock()
         self._open: set[str] = set()
         self._numbers: Counter[str] = Counter()
-        self._none_left: threading.Event | None = None
+        self._none_left = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def begin(self, run: str) -> None:
         """Give the run's first sign; nothing if it has begun before."""
@@ -41,21 +42,16 @@ class SignsOfLife:
             if run in self._open:
                 return
             self._open.add(run)
-            if self._none_left is None:
-                self._none_left = threading.Event()
-                # A daemon: a job that dies gives no sign any more.
-                threading.Thread(
-                    target=self._go_on, args=[self._none_left], name="signs of life", daemon=True
-                ).start()
+            self._have_a_thread()
         self._give(run)
 
     def end(self, run: str) -> None:
         """Give no more signs of the run; nothing if it has not begun."""
         with self._lock:
             self._open.discard(run)
-            if not self._open and self._none_left is not None:
+            if not self._open:
                 self._none_left.set()
-                self._none_left = None
+                self._thread = None
 
     def give(self) -> None:
         """One sign of each open run."""
@@ -63,6 +59,20 @@ class SignsOfLife:
             runs = sorted(self._open)
         for run in runs:
             self._give(run)
+
+    def _have_a_thread(self) -> None:
+        """Start one, unless there is one that lives; without it, the next run that begins tries again."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        none_left = threading.Event()
+        # A daemon: a job that dies gives no sign any more.
+        thread = threading.Thread(target=self._go_on, args=[none_left], name="signs of life", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("no thread gives signs of life: %s", error)
+        else:
+            self._none_left, self._thread = none_left, thread
 
     def _go_on(self, none_left: threading.Event) -> None:
         while not none_left.wait(self._every_seconds):
@@ -75,8 +85,12 @@ class SignsOfLife:
             number = self._numbers[run]
             # Taken whatever becomes of it: a create whose answer is lost may still come about.
             self._numbers[run] += 1
-        sign = Sign(run=run, number=number, at=self._now(), every_seconds=self._every_seconds)
         try:
-            give(self._media, sign)
-        except VsaError as error:
-            _log.warning("run %s goes on, which could not be said on the media: %s", run, error)
+            give(
+                self._media,
+                Sign(run=run, number=number, at=self._now(), every_seconds=self._every_seconds),
+            )
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, the next one may succeed; were it raised, no run would give a sign any more.
+            what = redact(f"{type(error).__name__}: {error}")
+            _log.warning("run %s goes on, which could not be said on the media: %s", run, what)

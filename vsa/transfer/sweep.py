@@ -105,7 +105,7 @@ class Sweep:
         sight = self._look.everywhere(runs.intents)
         reached(FaultPoint.SWEEP_LOOKED)
         # Read after Azure was: what a run made that began since cannot be among what was seen.
-        silent = None if first is None else {run.intent.run: run.sign for run in first.silent if run.sign}
+        silent = None if first is None else {run.intent.run: run.heard for run in first.silent if run.heard}
         runs = self._with_remembered(runs, named, sight)
         judged = judge(runs, jobs, named, self.media, now=self.now(), silent=silent)
         view = self.media.view()
@@ -175,6 +175,18 @@ class Sweep:
         pending = [line for run in plan.dead for line in self.release(run)]
         pending += [line for disk in plan.other_disks for line in self.clear(disk)]
         return self.report(plan, pending)
+
+    def carry_out_twice(
+        self,
+        plan: SweepPlan,
+        jobs_of: Callable[[OpenRuns], Mapping[str, JobState] | None],
+        named: Collection[str],
+    ) -> SweepReport:
+        """What is certain at once; what the silent runs left after a second look, if there are any."""
+        report = self.carry_out(plan)
+        if not plan.silent:
+            return report
+        return self.carry_out(self.second_look(plan, jobs_of, named)).after(report)
 
     def report(self, plan: SweepPlan, pending: Sequence[str]) -> SweepReport:
         """What the plan named and is gone, and what is still there, as Azure shows it now."""

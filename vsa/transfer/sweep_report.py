@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vsa.model import SourceDisk
 from vsa.transfer.dead_runs import JudgedRun
@@ -86,6 +86,20 @@ class SweepReport:
     removed: tuple[Leftover, ...]
     remaining: tuple[Leftover, ...]
     pending: tuple[str, ...]
+
+    def after(self, first: SweepReport) -> SweepReport:
+        """This report of what a second look found, with what was done before it."""
+        runs = {run.intent.run for run in self.plan.dead}
+        again = {item.identity for item in self.plan.leftovers}
+        dead = (run for run in first.plan.dead if run.intent.run not in runs)
+        leftovers = (item for item in first.plan.leftovers if item.identity not in again)
+        removed = (item for item in first.removed if item.identity not in again)
+        plan = replace(
+            self.plan,
+            dead=(*dead, *self.plan.dead),
+            leftovers=(*leftovers, *self.plan.leftovers),
+        )
+        return replace(self, plan=plan, removed=(*removed, *self.removed))
 
     @property
     def attention(self) -> tuple[str, ...]:

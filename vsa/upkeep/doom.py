@@ -12,6 +12,7 @@ from vsa.media import admission, layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.pack import HEADER_SIZE, PackHeader
+from vsa.media.signs import is_fresh, newest
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
@@ -62,10 +63,17 @@ def named_objects(view: View, slots: Iterable[int], objects: Objects) -> int:
 
 
 def judge_runs(
-    media: Media, view: View, names: Iterable[str], *, before: dt.datetime, has_ended: HasEnded
+    media: Media,
+    view: View,
+    names: Iterable[str],
+    *,
+    before: dt.datetime,
+    has_ended: HasEnded,
+    now: dt.datetime,
 ) -> Runs:
     """Which runs are over. Of those that the log does not know to be: the ones whose process is known to have
-    ended, and those begun before `before`. The fence protects a run that is wrongly held for dead."""
+    ended, and those begun before `before` that give no sign of life. The fence protects a run that is wrongly
+    held for dead."""
     listed = frozenset(names)
     runs = {run for name in listed if (run := layout.run_of(name)) is not None}
     dead: set[str] = set()
@@ -77,11 +85,20 @@ def judge_runs(
         intent = None if over and layout.intent(run) not in listed else _intent(media, run)
         old = intent is not None and intent.started_at <= before
         if not over:
-            ended = old or (intent is not None and has_ended(intent.process))
-            (dead if ended else unknown).add(run)
+            ended = intent is not None and has_ended(intent.process)
+            (dead if ended or (old and not _may_go_on(media, run, now)) else unknown).add(run)
         if old and run not in unknown:
             told.add(layout.intent(run))
     return Runs(frozenset(dead), frozenset(unknown), frozenset(told))
+
+
+def _may_go_on(media: Media, run: str, now: dt.datetime) -> bool:
+    """Whether it says so by a sign of life; also if those cannot be read, and then nothing is concluded."""
+    try:
+        sign = newest(media, run)
+    except VsaError:
+        return True
+    return sign is not None and is_fresh(sign, now)
 
 
 def _intent(media: Media, run: str) -> Intent | None:

@@ -166,7 +166,7 @@ def plan_prune(
     listed = listed_objects(media, objects, beside=beside)
     candidates = listed | named_objects(view, points, objects)
     names = [objects.names[number] for number in numbers_of(candidates)]
-    runs = judge_runs(media, view, names, before=now - max(grace, RUN_GRACE), has_ended=has_ended)
+    runs = judge_runs(media, view, names, before=now - max(grace, RUN_GRACE), has_ended=has_ended, now=now)
     survey = Survey(
         media, objects, needs, runs, listed, candidates, beside, before, now, pack_target, progress, view
     )
