@@ -107,8 +107,9 @@ def _open(media: str, subscription: str, price: Price, *, write: bool) -> Sweep:
 def _carry_out(sweep: Sweep, plan: SweepPlan) -> SweepReport:
     """Release each dead run, clear the other disks, and see what came of it."""
     wait(list(end_streams.map(list(plan.given_up_jobs))))
-    released = release_dead_run.map(unmapped(sweep), list(plan.dead))
-    cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks))
+    in_use = unmapped(plan.in_use)
+    released = release_dead_run.map(unmapped(sweep), list(plan.dead), in_use)
+    cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks), in_use)
     done: list[PrefectFuture[Any]] = [*released, *cleared]
     wait(done)
     pending = [line for future in done for line in _pending(future)]

@@ -66,15 +66,15 @@ def end_streams(job: str) -> None:
 @task(
     name="release dead run", task_run_name="release run {run.intent.run} of {run.intent.vm_name}", **CLEANUP
 )
-def release_dead_run(sweep: Sweep, run: JudgedRun) -> tuple[str, ...]:
+def release_dead_run(sweep: Sweep, run: JudgedRun, in_use: Collection[str]) -> tuple[str, ...]:
     """Fence the run in the log, then remove what it left; returns what is pending."""
-    return sweep.release(run)
+    return sweep.release(run, in_use)
 
 
 @task(name="clear disk", task_run_name="clear disk {disk.name}", **CLEANUP)
-def clear_disk(sweep: Sweep, disk: SourceDisk) -> tuple[str, ...]:
+def clear_disk(sweep: Sweep, disk: SourceDisk, in_use: Collection[str]) -> tuple[str, ...]:
     """Remove what runs that are over have left of the disk; returns what is pending."""
-    return sweep.clear(disk)
+    return sweep.clear(disk, in_use)
 
 
 @task(name="look again", **REPEATED)

@@ -119,6 +119,7 @@ class VhdCanaries:
         self._snap(vhd.name, {})
         self._snap(vhd.name, theirs)
         self._snap(vhd.name, marks | {"vsa_disk": "another-disk"})
+        self._inherit(vhd.name, disk.key)
         self._make(vhd.container, f"{vhd.name}.old", {})
         self._snap(f"{vhd.name}.old", marks)
         if disk.kind is DiskKind.UNMANAGED_PREMIUM:
@@ -133,6 +134,21 @@ class VhdCanaries:
         self._world.control.advance_clock(BETWEEN_JOBS)
         made = self._blobs.get_blob_client(self._vhd.container, name).create_snapshot(metadata=metadata)
         self._world.strangers.add(made["snapshot"])
+
+    def _inherit(self, name: str, disk: str) -> None:
+        """An owner's snapshot of the VHD while that had the marks of a snapshot of ours, as after a copy of
+        it; later the VHD loses them."""
+        container = self._blobs.get_container_client(self._vhd.container)
+        listed = container.list_blobs(name_starts_with=name, include=["snapshots", "metadata"])
+        marked = ((item.metadata or {}) for item in listed if item.snapshot)
+        own = {"vsa_media": self._world.media.id, "vsa_disk": disk}
+        ours = next(marks for marks in marked if own.items() <= marks.items())
+        vhd = container.get_blob_client(name)
+        before = vhd.get_blob_properties().metadata
+        vhd.set_blob_metadata(ours)
+        self._world.control.advance_clock(BETWEEN_JOBS)
+        self._world.strangers.add(vhd.create_snapshot()["snapshot"])
+        vhd.set_blob_metadata(before)
 
     def _make(self, container: str, name: str, metadata: dict[str, str]) -> None:
         self._blobs.get_blob_client(container, name).create_page_blob(SECTOR, metadata=metadata)

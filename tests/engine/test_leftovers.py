@@ -15,6 +15,7 @@ from vsa.media.media import Media
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.runs import Run
+from vsa.transfer.sweep import Sweep
 
 
 def begun(job: BackupJob) -> Run:
@@ -93,20 +94,43 @@ def test_a_snapshot_by_our_name_that_is_not_what_we_asked_for_is_not_adopted(
     world.require_sound()
 
 
-@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
-def test_an_owners_snapshots_stay_although_their_vhd_inherited_our_marks(world: World, kind: str) -> None:
+def snapshot_by_an_owner_who_went_back(world: World, ours: str) -> str:
     """Copying a snapshot over its VHD is how owners go back in time, and metadata is copied along."""
+    vhd = world.vhd("os")
+    vhd.set_blob_metadata(world.vhd("os", ours).get_blob_properties().metadata)
+    world.control.advance_clock(601)
+    return str(vhd.create_snapshot()["snapshot"])
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+def test_an_owners_snapshots_stay_although_their_vhd_inherited_our_marks(
+    world: World, kind: str, is_cleared: bool
+) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
     world.back_up()
-    vhd = world.vhd("os")
-    ours = next(iter(world.media.view().bases().values()))[1]
-    marks = world.vhd("os", str(ours.moment)).get_blob_properties().metadata
-    vhd.set_blob_metadata(marks)
-    world.control.advance_clock(601)
-    theirs = vhd.create_snapshot()["snapshot"]
+    (ours,) = world.bases
+    theirs = snapshot_by_an_owner_who_went_back(world, ours)
+    if is_cleared:
+        world.vhd("os").set_blob_metadata({})
     world.back_up()
     assert world.vhd("os", theirs).exists()
-    assert not world.vhd("os", str(ours.moment)).exists()
+    assert not world.vhd("os", ours).exists()
+    sweep = Sweep(world.connection, world.media)
+    plan = sweep.plan(sweep.open_runs(), None, ())
+    assert plan.leftovers == ()
+    (told,) = plan.attention
+    assert theirs in told and "may be somebody's own" in told
+
+
+def test_an_owners_snapshot_stays_that_inherited_the_marks_of_a_dead_run(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=STANDARD_VHD)
+    begun_by_a_process_that_ends(world)
+    (ours,) = world.snapshots
+    theirs = snapshot_by_an_owner_who_went_back(world, ours)
+    world.vhd("os").set_blob_metadata({})
+    world.back_up()
+    assert world.snapshots == world.bases | {theirs}
 
 
 def test_a_job_that_finds_nothing_dead_leaves_live_runs_alone(world: World) -> None:

@@ -25,6 +25,7 @@ from vsa.media.media import Media
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.dead_runs import ASK_AFTER, JobState
+from vsa.transfer.leftovers import fence
 from vsa.transfer.pending import Thing
 from vsa.transfer.sweep import Sweep
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
@@ -259,6 +260,28 @@ def test_the_base_that_a_live_run_reads_keeps_its_grant(world: World) -> None:
     world.require_no_leftovers()
 
 
+def test_what_a_fenced_run_left_goes_though_a_run_may_go_on_on_its_disk(world: World) -> None:
+    """All of it but access to the base, which the run that goes on may have asked for."""
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.back_up()
+    job = world.job()
+    going_on = begun(job)
+    ended = begun(world.job())
+    fence([ended.id], "the test says so", world.media)
+    (base,) = (ref for _, ref in world.media.view().bases().values())
+    body = {"access": "Read", "durationInSeconds": 3600}
+    snapshots = world.connection.compute.snapshots
+    snapshots.begin_grant_access(world.group, base.id.rpartition("/")[2], body).result()
+    report = swept(world)
+    assert [run.intent.run for run in report.plan.left_alone] == [going_on.id]
+    assert [(item.run, item.thing) for item in report.removed] == [(ended.id, Thing.SNAPSHOT)]
+    assert report.attention == ()
+    granted = [row["id"].lower() for row in world.control.inventory()["snapshots"] if row["grant_open"]]
+    assert granted.count(base.id.lower()) == 1
+    job.release(going_on)
+    world.require_no_leftovers()
+
+
 def test_disks_of_another_subscription_are_left_to_a_sweep_of_that_one(world: World) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")})
     begun_by_a_process_that_ends(world)
@@ -302,7 +325,7 @@ def test_two_sweeps_at_once_end_as_one(world: World, control: Control) -> None:
     first, plan = planned(world)
     second, same = planned(world, media=Media.open(world.media.location, write=True))
     for sweep, mine in ((first, plan), (second, same)):
-        assert [line for run in mine.dead for line in sweep.release(run)] == []
+        assert [line for run in mine.dead for line in sweep.release(run, mine.in_use)] == []
         assert sweep.report(mine, ()).remaining == ()
     world.require_no_leftovers()
 

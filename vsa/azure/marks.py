@@ -19,6 +19,8 @@ from vsa.errors import BadRequest
 from vsa.model import DiskKind, DiskRole, SnapshotName, SourceDisk, name_key
 
 MEDIA, RUN, JOB, DISK, WITNESS = "vsa-media", "vsa-run", "vsa-job", "vsa-disk", "vsa-witness"
+ASKED = "vsa-asked"
+"""Of blob snapshots alone: Azure's time just before it was asked for the snapshot."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class FoundSnapshot:
 
     `size`: bytes of the disk that it shows. `witness`: how far the media's log was when it was made, in the
     words of its marks, which anybody may have edited. `granted`: somebody may have access to it. `inherited`:
-    the disk itself carries the same marks, because a snapshot of ours was copied over it, so a user's own
-    snapshots of it look like ours. `marked`: its marks say all of it; if not, they are missing and only the
-    name speaks for it, which is not enough. `source_unique_id`: which disk of that name it is of, if known.
+    it was not made when its marks say, so it may be a user's own: of a VHD over which a snapshot of ours was
+    copied, marks and all. `marked`: its marks say all of it; if not, they are missing and only the name
+    speaks for it, which is not enough. `source_unique_id`: which disk of that name it is of, if known.
     """
 
     name: SnapshotName

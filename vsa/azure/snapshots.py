@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.errors import azure_errors
-from vsa.azure.marks import FoundSnapshot, Owner, ours_among, snapshot_name
+from vsa.azure.marks import ASKED, FoundSnapshot, Owner, in_metadata, ours_among, snapshot_name
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
@@ -51,6 +52,12 @@ PREMIUM_LIMITS = (
     "Azure keeps 100 snapshots of a premium page blob: delete those that nobody needs, of ours there is the "
     "base alone"
 )
+
+# How long after it was asked for a blob snapshot is made at most, and how far Azure's clocks may differ. A
+# snapshot of ours that took longer is no longer known by its marks, which a person is told; the longer this
+# is, the sooner a user's snapshot of a VHD that was put back from ours is taken for ours, and deleted.
+LONGEST_MAKING = dt.timedelta(minutes=10)
+CLOCKS_DIFFER = dt.timedelta(minutes=1)
 
 # Premium SSD v2 and Ultra copy in the background, a large disk for hours; a grant before 100 % is refused.
 COMPLETION_SECONDS = 5.0
@@ -251,11 +258,17 @@ class BlobSnapshots:
         raise TryAgainLater(f"snapshot VHD {disk.source}: no snapshot was allowed in time")
 
     def _create_or_adopt(self, disk: SourceDisk, owner: Owner) -> SnapshotRef:
-        adopted = next((f.name.moment for f in self.ours(disk, owner.media) if f.run == owner.run), None)
+        found, now = self._look(disk, owner.media)
+        mine = (item for item in found if item.run == owner.run and not item.inherited)
+        adopted = next((item.name.moment for item in mine), None)
+        if not now:
+            raise TryAgainLater(
+                f"list snapshots of VHD {disk.source}: the answer has no Date to mark one with"
+            )
         key = self._accounts.key(BlobAddress.parse(disk.source))
         with azure_errors(f"snapshot VHD {disk.source}"):
             made = adopted or self._connection.blob(disk.source, key).create_snapshot(
-                metadata=owner.metadata()
+                metadata=owner.metadata() | {in_metadata(ASKED): now}
             ).get("snapshot")
             moment = str(made)
             snapshot = self._connection.blob(f"{disk.source}?snapshot={moment}", key).get_blob_properties()
@@ -271,32 +284,43 @@ class BlobSnapshots:
 
     def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
         try:
-            with azure_errors(f"list snapshots of VHD {disk.source}"):
-                blobs = self._listed(BlobAddress.parse(disk.source))
+            return self._look(disk, media)[0]
         except AzureNotFound:
             return []
-        base_run = next((_run_of(blob, disk, media) for blob in blobs if not blob.snapshot), "")
-        return [
+
+    def _look(self, disk: SourceDisk, media: str) -> tuple[list[FoundSnapshot], str]:
+        """The snapshots with marks of the disk and media, and the time of Azure's answer, as it writes it."""
+        with azure_errors(f"list snapshots of VHD {disk.source}"):
+            blobs, now = self._listed(BlobAddress.parse(disk.source))
+        found = [
             FoundSnapshot(
                 name=SnapshotName(kind=disk.kind, id=disk.source, moment=blob.snapshot),
                 run=run,
                 taken_at=_moment(blob.snapshot),
                 size=max(0, blob.size - VHD_FOOTER),
                 witness=(blob.metadata or {}).get("vsa_witness", ""),
-                inherited=run == base_run,
+                inherited=not _is_as_asked(blob),
             )
             for blob in blobs
             if blob.snapshot and (run := _run_of(blob, disk, media))
         ]
+        return found, now
 
     def ours_of(self, disks: Sequence[SourceDisk], media: str) -> list[tuple[SourceDisk, FoundSnapshot]]:
         return [(disk, found) for disk in disks for found in self.ours(disk, media)]
 
-    def _listed(self, address: BlobAddress) -> list[Any]:
-        """The VHD and its snapshots; a name is a prefix of other names, too."""
+    def _listed(self, address: BlobAddress) -> tuple[list[Any], str]:
+        """The VHD and its snapshots, and the answer's Date; a name is a prefix of other names, too."""
+        dates = [""]
+
+        def remember(response: Any) -> None:
+            dates.append(response.http_response.headers.get("Date", ""))
+
         container = self._connection.container(address.container_url, self._accounts.key(address))
-        blobs = container.list_blobs(name_starts_with=address.name, include=["snapshots", "metadata"])
-        return [blob for blob in blobs if blob.name == address.name]
+        blobs = container.list_blobs(
+            name_starts_with=address.name, include=["snapshots", "metadata"], raw_response_hook=remember
+        )
+        return [blob for blob in blobs if blob.name == address.name], dates[-1]
 
     def exists(self, ref: SnapshotRef) -> bool:
         try:
@@ -324,6 +348,16 @@ def _run_of(blob: Any, disk: SourceDisk, media: str) -> str:
     if marks.get("vsa_media") != media or marks.get("vsa_disk") != disk.key:
         return ""
     return str(marks.get("vsa_run", ""))
+
+
+def _is_as_asked(blob: Any) -> bool:
+    """Whether a blob snapshot was made when its marks say that it was asked for. One without metadata of its
+    own takes over the VHD's (REST "Snapshot Blob"), and a copy brings its source's: these marks are older."""
+    try:
+        asked = parsedate_to_datetime((blob.metadata or {}).get(in_metadata(ASKED), ""))
+        return -CLOCKS_DIFFER <= _moment(blob.snapshot) - asked <= LONGEST_MAKING
+    except (TypeError, ValueError):
+        return False
 
 
 def _moment(snapshot: str) -> dt.datetime:

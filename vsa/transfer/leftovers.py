@@ -7,7 +7,7 @@ a crash, or by the next job on the same disk.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,7 +20,6 @@ from vsa.errors import MediaUnusable, TryAgainLater, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
-from vsa.media.view import View
 from vsa.model import DiskKind, Intent, SnapshotName, SourceDisk
 from vsa.stop import Stop, again
 from vsa.transfer.environment import RunEnvironment
@@ -66,16 +65,22 @@ _log = logging.getLogger(__name__)
 
 
 def release(
-    run: str, disks: Sequence[SourceDisk], reason: str, env: RunEnvironment, *, with_rest: bool = True
+    run: str,
+    disks: Sequence[SourceDisk],
+    reason: str,
+    env: RunEnvironment,
+    *,
+    with_rest: bool = True,
+    in_use: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Remove what a run leaves, and return in words what could not be removed; `with_rest`: and what of it
-    is still there, its age and its cost.
+    is still there, its age and its cost. `in_use` as `clear_disk` has it.
 
     A run that has not committed is fenced first, so that a commit still on its way cannot name snapshots
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
     """
     pending: list[str] = []
-    clear: Clear = clear_disk
+    clear: Clear = partial(clear_disk, in_use=in_use)
     try:
         if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
@@ -211,12 +216,13 @@ def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
             yield intent
 
 
-def clear_disk(disk: SourceDisk, env: RunEnvironment) -> Kept:
+def clear_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str] = ()) -> Kept:
     """Remove from Azure what this media made of the disk and nobody needs; what cannot be seen or will not go
     is returned, and keeps nothing else from going.
 
     Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
-    own. MediaDamaged, and nothing is removed, if a snapshot was made when the log was another or longer.
+    own; on the disks that are `in_use` (keys) also access to that base. MediaDamaged, and nothing is
+    removed, if a snapshot was made when the log was another or longer.
     """
     found: list[FoundSnapshot] = []
     staged: list[FoundStaging] = []
@@ -243,7 +249,7 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment) -> Kept:
             kept.refused.extend(_refusals([partial(StagingBlobs(env.connection).delete, blob.url)]))
     for item in found:
         if is_over(item.run, view):
-            kept.refused.extend(_clear_snapshot(disk, item, view, env))
+            kept.refused.extend(_clear_snapshot(disk, item, excess_of(disk, item, view, in_use), env))
     return kept
 
 
@@ -272,8 +278,9 @@ def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
         raise kept.unseen[0]
 
 
-def _clear_snapshot(disk: SourceDisk, item: FoundSnapshot, view: View, env: RunEnvironment) -> list[VsaError]:
-    excess = excess_of(disk, item, view)
+def _clear_snapshot(
+    disk: SourceDisk, item: FoundSnapshot, excess: Excess, env: RunEnvironment
+) -> list[VsaError]:
     refused = _let_go(item.name, excess, env)
     if excess.snapshot and not refused:
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)

@@ -8,7 +8,7 @@ and is named by the intent or the point of its run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from vsa.azure.marks import FoundSnapshot
@@ -84,23 +84,36 @@ class Excess:
     snapshot: bool = False
 
 
-def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> Excess:
-    """What must go of a snapshot with our marks whose run is over, or is about to be fenced."""
-    if item.inherited and not _is_recorded(disk, item, view):
-        _log.warning(
-            "disk %s: snapshot %s carries our marks because a snapshot of ours was copied over the disk; "
-            "it may be somebody else's and stays",
-            disk.name,
-            item.name.moment,
-        )
+def excess_of(disk: SourceDisk, item: FoundSnapshot, view: View, in_use: Collection[str] = ()) -> Excess:
+    """What must go of a snapshot with our marks whose run is over, or is about to be fenced.
+
+    On the disks that are `in_use` (keys) access to the base stays: a live run may have asked for it.
+    """
+    if told := claim_of(disk, item, view):
+        _log.warning("%s", told)
         return Excess()
     base = view.base_of(disk.key)
-    return Excess(grant=item.granted, snapshot=base is None or not base[1].is_same(item.name))
+    is_base = base is not None and base[1].is_same(item.name)
+    is_read = is_base and disk.key in in_use
+    return Excess(grant=item.granted and not is_read, snapshot=not is_base)
 
 
-def excess_things(disk: SourceDisk, item: FoundSnapshot, view: View) -> Iterator[Leftover]:
+def claim_of(disk: SourceDisk, item: FoundSnapshot, view: View) -> str:
+    """Why a snapshot with our marks may be a user's own, in words; empty if it is ours."""
+    if not item.inherited or _recorded(disk, item, view):
+        return ""
+    return (
+        f"disk {disk.name}: snapshot {item.title} carries marks of run {item.run}, but was not made when "
+        "they say, nor does a recovery point name it. If a snapshot of ours was copied over the disk it may "
+        "be somebody's own, so it stays; delete it if nobody needs it"
+    )
+
+
+def excess_things(
+    disk: SourceDisk, item: FoundSnapshot, view: View, in_use: Collection[str] = ()
+) -> Iterator[Leftover]:
     """The same as things that are to go, each with its size."""
-    excess = excess_of(disk, item, view)
+    excess = excess_of(disk, item, view, in_use)
     if excess.grant:
         yield Leftover(Thing.GRANT, item.title, disk, item.run, item.taken_at)
     if excess.snapshot:
@@ -112,11 +125,6 @@ def _used_by(disk: SourceDisk, item: FoundSnapshot, view: View) -> int | None:
     """How many bytes a snapshot holds at most, as its recovery point saw it; None if it has none."""
     recorded = _recorded(disk, item, view)
     return recorded.figures.allocated if recorded else None
-
-
-def _is_recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> bool:
-    """Whether the run's recovery point names this very snapshot."""
-    return _recorded(disk, item, view) is not None
 
 
 def _recorded(disk: SourceDisk, item: FoundSnapshot, view: View) -> DiskBackup | None:

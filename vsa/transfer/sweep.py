@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import FoundSnapshot
@@ -27,7 +28,14 @@ from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, clear_now, release
 from vsa.transfer.looking import Disks, Look, Sight
-from vsa.transfer.owned import excess_things, intent_of, is_over, require_witnessed, staging_thing
+from vsa.transfer.owned import (
+    claim_of,
+    excess_things,
+    intent_of,
+    is_over,
+    require_witnessed,
+    staging_thing,
+)
 from vsa.transfer.pending import Leftover, Price
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
@@ -48,10 +56,9 @@ class _Scene:
     dead: Collection[str]
     in_use: Collection[str]
 
-    def may_go(self, run: str, disk: SourceDisk) -> bool:
-        """Whether what the run left of the disk is nobody's. On a disk that is in use, access to the base is
-        what a live run may have asked for: what ended runs left there goes with that run."""
-        return run in self.dead or (is_over(run, self.view) and disk.key not in self.in_use)
+    def may_go(self, run: str) -> bool:
+        """Whether what the run left is nobody's."""
+        return run in self.dead or is_over(run, self.view)
 
     def is_strange(self, run: str) -> bool:
         """Whether the media knows nothing of the run. It writes an intent before it makes anything; a prune
@@ -158,22 +165,25 @@ class Sweep:
         runs = self.open_runs()
         return self.plan(runs, jobs_of(runs), named, first=plan)
 
-    def release(self, run: JudgedRun) -> tuple[str, ...]:
-        """Fence a dead run and remove what it left; in words what could not be removed."""
+    def release(self, run: JudgedRun, in_use: Collection[str]) -> tuple[str, ...]:
+        """Fence a dead run and remove what it left; in words what could not be removed.
+        `in_use`: the plan's."""
         reason = f"swept: {run.reason}"
-        return release(run.intent.run, run.intent.disks, reason, self._env, with_rest=False)
+        disks = run.intent.disks
+        return release(run.intent.run, disks, reason, self._env, with_rest=False, in_use=in_use)
 
-    def clear(self, disk: SourceDisk) -> tuple[str, ...]:
-        """Remove what runs that are over have left of a disk; in words what could not be removed."""
-        pending = clear_now(disk, self._env, clear=clear_disk)
+    def clear(self, disk: SourceDisk, in_use: Collection[str]) -> tuple[str, ...]:
+        """Remove what runs that are over have left of a disk; in words what could not be removed.
+        `in_use`: the plan's."""
+        pending = clear_now(disk, self._env, clear=partial(clear_disk, in_use=in_use))
         if pending:
             _log.error("%s", pending)
         return (pending,) if pending else ()
 
     def carry_out(self, plan: SweepPlan) -> SweepReport:
         """All of a plan, one thing after the other, and what came of it."""
-        pending = [line for run in plan.dead for line in self.release(run)]
-        pending += [line for disk in plan.other_disks for line in self.clear(disk)]
+        pending = [line for run in plan.dead for line in self.release(run, plan.in_use)]
+        pending += [line for disk in plan.other_disks for line in self.clear(disk, plan.in_use)]
         return self.report(plan, pending)
 
     def carry_out_twice(
@@ -247,10 +257,10 @@ def _concerns(run: JudgedRun, view: View, disks: Disks) -> bool:
 
 def _leftovers(sight: Sight, scene: _Scene) -> Iterator[Leftover]:
     for disk, item in sight.snapshots:
-        if scene.may_go(item.run, disk) and not _doubt(disk, item, scene.media):
-            yield from excess_things(disk, item, scene.view)
+        if scene.may_go(item.run) and not _doubt(disk, item, scene.media):
+            yield from excess_things(disk, item, scene.view, scene.in_use)
     for disk, blob in sight.staged:
-        if scene.may_go(blob.run, disk):
+        if scene.may_go(blob.run):
             yield staging_thing(disk, blob)
 
 
@@ -268,6 +278,8 @@ def _remarks(sight: Sight, scene: _Scene) -> Iterator[str]:
     for disk, item in sight.snapshots:
         if doubt := _doubt(disk, item, scene.media):
             yield doubt
+        elif claim := claim_of(disk, item, scene.view):
+            yield claim
         elif scene.is_strange(item.run):
             yield _stranger(f"snapshot {item.title}", disk, item.run)
     for disk, blob in sight.staged:

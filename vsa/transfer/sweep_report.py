@@ -49,6 +49,11 @@ class SweepPlan:
         return tuple(others.values())
 
     @property
+    def in_use(self) -> frozenset[str]:
+        """Keys of the disks of runs that may go on."""
+        return frozenset(disk.key for run in (*self.left_alone, *self.silent) for disk in run.intent.disks)
+
+    @property
     def given_up_jobs(self) -> tuple[str, ...]:
         """The jobs of dead runs that have no run which may go on: nobody waits for their streams."""
         going_on = {run.intent.job for run in (*self.left_alone, *self.silent)}
