@@ -39,7 +39,6 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
-from tasks.edge import without_secrets
 from tasks.ending import WITH_ERRORS, tell
 from tasks.flow_runs import NO_ANSWER, end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
@@ -109,7 +108,6 @@ def _keep_sound_witness(media: Media) -> None:
     on_crashed=[clean_up_after],
     persist_result=False,
 )
-@without_secrets
 def backup_subclient(
     subclient: str = Field(description="Name of the Subclient block."),
     method: Literal["cbt", "crc"] | None = Field(

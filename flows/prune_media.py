@@ -23,7 +23,6 @@ from pydantic import Field
 
 from blocks.backup_media import BackupMedia
 from blocks.subclient import retention_policies
-from tasks.edge import without_secrets
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.prune import forget_points, plan_retention, prune
@@ -40,7 +39,6 @@ from vsa.upkeep.prune import PrunePlan
     description="Forget recovery points by the retention of their subclients, and prune the media.",
     persist_result=False,
 )
-@without_secrets
 def prune_media(
     media: str = Field(description="Name of the Backup Media block."),
     retention: bool = Field(

@@ -24,7 +24,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from blocks.backup_media import BackupMedia
-from tasks.edge import without_secrets
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.restore import RestoreOutcome, RestorePlan, plan_of, remarks, restore_one, show_restore
@@ -46,7 +45,6 @@ DISKS_AT_ONCE = 4
     task_runner=ThreadPoolTaskRunner(max_workers=DISKS_AT_ONCE),  # type: ignore[arg-type]
     persist_result=False,
 )
-@without_secrets
 def restore_disks(
     media: str = Field(description="Name of the Backup Media block."),
     folder: str = Field(

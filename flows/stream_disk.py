@@ -21,7 +21,6 @@ from pydantic import Field
 
 from blocks.subclient import BackupSubclient
 from tasks.child_runs import UNFIT
-from tasks.edge import without_secrets
 from tasks.flow_runs import is_held_for_dead, say_cancelled
 from tasks.logs import show_engine_logs
 from tasks.pools import STREAM_FLOW
@@ -53,7 +52,6 @@ _STREAMS: Any = Field(description="The disks to carry, and how.", min_length=1)
     on_crashed=[_clean_scratch],
     persist_result=False,
 )
-@without_secrets
 def stream_disk(
     subclient: str = Field(description="Name of the job's Subclient block."),
     streams: list[StreamOrder] = _STREAMS,

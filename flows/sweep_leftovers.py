@@ -28,7 +28,6 @@ from pydantic import Field
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
-from tasks.edge import without_secrets
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.sweep import (
@@ -59,7 +58,6 @@ THREADS = 8
     task_runner=ThreadPoolTaskRunner(max_workers=THREADS),  # type: ignore[arg-type]
     persist_result=False,
 )
-@without_secrets
 def sweep_leftovers(
     media: str = Field(description="Name of the Backup Media block whose runs are looked at."),
     subscription: str = Field(

@@ -16,7 +16,6 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from blocks.backup_media import BackupMedia
-from tasks.edge import without_secrets
 from tasks.logs import show_engine_logs
 from tasks.verify import look_at_media, record_in_log, show_verify_report
 from vsa.errors import VsaError
@@ -29,7 +28,6 @@ from vsa.upkeep.report import Depth, VerifyReport
     description="Prove that recovery points can be restored.",
     persist_result=False,
 )
-@without_secrets
 def verify_media(
     media: str = Field(description="Name of the Backup Media block."),
     depth: Literal["log", "objects", "bytes", "restore"] = Field(

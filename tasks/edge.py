@@ -1,7 +1,8 @@
-"""The edge of tasks and flows, where an exception becomes the message of a Prefect state.
+"""The edge of tasks, where an exception becomes the message of a Prefect state.
 
 Prefect makes the message of the exception's own words, and no filter of logs sees it. Our own errors are
-redacted when they are made; those of other people's libraries are seen to here.
+redacted when they are made; those of other people's libraries are seen to here. Flows have no such edge:
+Prefect looks for the types of their parameters where their function stands, and what they call are tasks.
 """
 
 from __future__ import annotations

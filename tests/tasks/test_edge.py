@@ -1,4 +1,4 @@
-"""What leaves a task or a flow as an exception, and so becomes the message of a Prefect state."""
+"""What leaves a task as an exception, and so becomes the message of a Prefect state."""
 
 from __future__ import annotations
 
