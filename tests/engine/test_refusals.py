@@ -204,7 +204,7 @@ def test_where_the_media_takes_no_fence_what_is_over_goes_all_the_same(world: Wo
     begun_by_a_process_that_ends(world)
     ended(world, over)
     before = all_snapshots(world)
-    (pending,) = Sweep(world.connection, Media.open(world.media.location)).clear(over.disks[0])
+    (pending,) = Sweep(world.connection, Media.open(world.media.location)).clear(over.disks[0], frozenset())
     assert "the media takes no entry" in pending
     (gone,) = before - all_snapshots(world)
     assert gone.endswith(name_in(over))

@@ -183,8 +183,7 @@ class Grants:
 
         def grant() -> Secret:
             # Before a repetition, too: minutes may have passed, or an hour where Azure wished for it.
-            self._guard()
-            reached(FaultPoint.ACCESS_GUARDED)
+            self._require_going_on()
             with azure_errors(f"ask for access to snapshot {parts.name}"):
                 granted = finished(
                     self._connection.compute.snapshots.begin_grant_access(parts.group, parts.name, body),
@@ -210,9 +209,13 @@ class Grants:
         except VsaError as error:
             _log.warning("%s: %s", _title(ref), error)
 
-    def _sign(self, blob_url: str, moment: str) -> Secret:
+    def _require_going_on(self) -> None:
+        """Read the log before access is asked for: RunStopped if it knows an end of the run."""
         self._guard()
         reached(FaultPoint.ACCESS_GUARDED)
+
+    def _sign(self, blob_url: str, moment: str) -> Secret:
+        self._require_going_on()
         address = BlobAddress.parse(blob_url)
         return again(lambda: self._accounts.read_url(address, moment, seconds=self._seconds), stop=self._stop)
 
