@@ -70,7 +70,7 @@ def _is_said_to_be(flow_run: UUID, kind: StateType) -> bool:
 
 
 def children_of(job: UUID) -> list[UUID]:
-    """The job's child runs that have not ended, oldest first, as far as the server knows.
+    """The job's child runs that have not ended, in any order, as far as the server knows.
 
     It is asked for all of them, in pages of the one order that is total and that their end does not change: a
     page of the open ones alone would skip as many as have ended since the page before.
@@ -82,9 +82,7 @@ def children_of(job: UUID) -> list[UUID]:
         while page := client.read_flow_runs(flow_run_filter=asked, sort=FlowRunSort.ID_DESC, offset=read):
             read += len(page)
             found |= {run.id: run for run in page}
-    left = (run for run in found.values() if run.state is None or not run.state.is_final())
-    # Ids of flow runs grow with time: Prefect takes UUIDs of version 7.
-    return sorted(run.id for run in left)
+    return [run.id for run in found.values() if run.state is None or not run.state.is_final()]
 
 
 def end_children(job: UUID, *, wait_seconds: float = STOP_SECONDS) -> bool:
