@@ -55,13 +55,15 @@ test: check ## everything that needs no real cloud, in under ten minutes
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 # Tests that play rounds: few in `make test`, more of some in CI, all in the soak (tests/soak.py).
-ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
-  tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
-  tests/engine/test_changes_in_mid_job.py tests/engine/test_access_in_mid_job.py \
+ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_access_in_mid_job.py \
   tests/engine/test_quotas.py tests/engine/test_bases_of_nobody.py \
   tests/engine/test_disks_of_every_sort.py tests/engine/test_jobs_at_once.py \
-  tests/engine/test_changing_estate.py tests/flows/test_postgresql.py
-ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py
+  tests/engine/test_changing_estate.py
+ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
+  tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
+  $(ENGINE_ROUNDS) tests/flows/test_postgresql.py
+ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py \
+  $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)

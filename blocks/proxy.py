@@ -35,7 +35,7 @@ class BackupProxy(Block):
     management_certificate: SecretStr | None = Field(
         default=None,
         description="For Azure Classic, in PEM form: the certificate first, and its private key without a "
-        "passphrase. Empty if it has none.",
+        "passphrase. This version does not back up Classic VMs, with or without one: leave it empty.",
     )
 
     @property

@@ -31,20 +31,34 @@ from vsa.errors import BadRequest
 
 FAILED = "azure-vsa: failed runs"
 WITH_ERRORS = "azure-vsa: runs completed with errors"
+LATE = "azure-vsa: runs that do not begin"
 
 WITHIN_SECONDS = 180
 """Six heartbeats. To a server that was away for longer all runs are dead: an upgrade of it must fit in."""
+
+LATE_SECONDS = 1800
+"""So long may a run stay late: a worker that is started anew finishes first what it had begun."""
+_LEAST_LATE_SECONDS = 30
+"""A worker asks for runs every ten seconds (PREFECT_WORKER_QUERY_SECONDS)."""
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", ending.WITH_ERRORS, "Failed", UNFIT, "TimedOut", "Cancelled", "Crashed")
 _FLOW_RUNS = "prefect.flow-run.*"
 # What the event says of the state, not what the run says later.
 _STATE = "{{ event.resource['prefect.state-name'] }}"
+_LINK = "{{ (flow_run | ui_url) or '' }}"
 _BODY = (
     "{{ event.resource['prefect.resource.name'] }}: "
     + _STATE
-    + "\n\n{{ event.resource['prefect.state-message'] | truncate(2000) }}\n\n{{ (flow_run | ui_url) or '' }}"
+    + "\n\n{{ event.resource['prefect.state-message'] | truncate(2000) }}\n\n"
+    + _LINK
 )
+# A run has the name that its flow gives it only once it has begun.
+_LATE_BODY = (
+    "{{ flow.name }}/{{ deployment.name }}: its run {{ event.resource['prefect.resource.name'] }} is late "
+    "and has not begun for SECONDS seconds. Does a worker of the work pool {{ work_pool.name }} live, and is "
+    "the pool neither paused nor full?\n\n"
+) + _LINK
 
 
 def flow_names() -> list[str]:
@@ -120,12 +134,39 @@ def notification_of_errors(flows: Sequence[str], block: UUID) -> AutomationCore:
     return _notification(WITH_ERRORS, trigger, block)
 
 
+def notification_of_late_runs(
+    flows: Sequence[str], block: UUID, *, within: int = LATE_SECONDS
+) -> AutomationCore:
+    """Tell of every run that is late for `within` seconds and has not begun: most often no worker lives.
+
+    The server calls a planned run late, once, when nobody has claimed it 15 seconds after its time
+    (prefect/server/services/late_runs.py); whatever it says of the run next ends the waiting. Single streams
+    are left out: their job gives them to another proxy. BadRequest if a worker that is well needs longer.
+    """
+    if within < _LEAST_LATE_SECONDS:
+        raise BadRequest(
+            f"a run that has not begun {within} seconds after it was late cannot mean that no worker lives: "
+            f"expected {_LEAST_LATE_SECONDS} seconds or more"
+        )
+    trigger = EventTrigger(
+        after={"prefect.flow-run.Late"},
+        expect={_FLOW_RUNS},
+        match=ResourceSpecification({"prefect.resource.id": [_FLOW_RUNS]}),
+        match_related=_of_flows([name for name in flows if name != stream_disk.name]),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=dt.timedelta(seconds=within),
+    )
+    return _notification(LATE, trigger, block, body=_LATE_BODY.replace("SECONDS", str(within)))
+
+
 def _of_flows(names: Sequence[str]) -> ResourceSpecification:
     return ResourceSpecification({"prefect.resource.role": ["flow"], "prefect.resource.name": [*names]})
 
 
-def _notification(name: str, trigger: EventTrigger, block: UUID) -> AutomationCore:
-    action = SendNotification(block_document_id=block, subject=f"azure-vsa: {_STATE}", body=_BODY)
+def _notification(name: str, trigger: EventTrigger, block: UUID, *, body: str = _BODY) -> AutomationCore:
+    action = SendNotification(block_document_id=block, subject=f"azure-vsa: {_STATE}", body=body)
     return AutomationCore(
         name=name,
         description="Sends a notification. Made by deployments.register --notify.",

@@ -23,6 +23,7 @@ from blocks.backup_media import BackupMedia
 from blocks.proxy import BackupProxy
 from blocks.subclient import BackupSubclient
 from deployments.automations import (
+    LATE_SECONDS,
     WITHIN_SECONDS,
     crash_of_silent_runs,
     ensure_automation,
@@ -30,6 +31,7 @@ from deployments.automations import (
     notification_block,
     notification_of_errors,
     notification_of_failures,
+    notification_of_late_runs,
     notified_block,
 )
 from deployments.gone import find_gone, remove_gone, tell_gone
@@ -45,20 +47,22 @@ def register(
     *,
     notify: str | None = None,
     silent_seconds: int = WITHIN_SECONDS,
+    late_seconds: int = LATE_SECONDS,
     remove: bool = False,
 ) -> Iterator[str]:
     """Register everything, saying what was done.
 
     `notify` names the block that people are told by, `silent_seconds` says after how long without a heartbeat
-    a run has died, `remove` deletes what is left of proxies without a block. BadRequest, before anything that
-    depends on it is changed, if something cannot be meant.
+    a run has died, `late_seconds` after how long people are told of one that does not begin, `remove` deletes
+    what is left of proxies without a block. BadRequest, before anything that depends on it is changed, if
+    something cannot be meant.
     """
     for block in BLOCKS:
         _register_block(block)
         yield f"Block type {block.get_block_type_name()} is registered."
     yield from ensure_pool(client, CONTROL)
     yield from register_proxies(client, remove=remove)
-    yield from register_automations(client, notify, silent_seconds=silent_seconds)
+    yield from register_automations(client, notify, silent_seconds=silent_seconds, late_seconds=late_seconds)
 
 
 def _register_block(block: Any) -> None:
@@ -82,17 +86,25 @@ def register_proxies(client: SyncPrefectClient, *, remove: bool = False) -> Iter
 
 
 def register_automations(
-    client: SyncPrefectClient, notify: str | None = None, *, silent_seconds: int = WITHIN_SECONDS
+    client: SyncPrefectClient,
+    notify: str | None = None,
+    *,
+    silent_seconds: int = WITHIN_SECONDS,
+    late_seconds: int = LATE_SECONDS,
 ) -> Iterator[str]:
     """The automations; without `notify` people are told as they were before, if they were."""
     flows = flow_names()
     block = notification_block(client, notify) if notify else notified_block(client)
     yield from ensure_automation(client, crash_of_silent_runs(flows, within=silent_seconds))
     if block is None:
-        yield "Nobody is told of failed jobs: name a notification block with --notify TYPE-SLUG/NAME."
+        yield (
+            "Nobody is told of failed jobs, nor of those that do not begin: name a notification block with "
+            "--notify TYPE-SLUG/NAME."
+        )
         return
     yield from ensure_automation(client, notification_of_failures(flows, block))
     yield from ensure_automation(client, notification_of_errors(flows, block))
+    yield from ensure_automation(client, notification_of_late_runs(flows, block, within=late_seconds))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a deployed run without a heartbeat for so long has crashed (default: %(default)s)",
     )
     parser.add_argument(
+        "--late-seconds",
+        type=int,
+        default=LATE_SECONDS,
+        metavar="N",
+        help="people are told of a run that is late for so long and has not begun (default: %(default)s)",
+    )
+    parser.add_argument(
         "--remove-gone", action="store_true", help="delete what is left of proxies whose block is gone"
     )
     options = parser.parse_args(arguments)
@@ -121,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 client,
                 notify=options.notify,
                 silent_seconds=options.silent_seconds,
+                late_seconds=options.late_seconds,
                 remove=options.remove_gone,
             ):
                 sys.stdout.write(f"{line}\n")

@@ -74,10 +74,10 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     # Before the job is opened, which may fail: nothing is to be read while it is deleted.
     end_children(flow_run.id)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
-    pending = job.release_all()
-    for message in pending:
+    released = job.release_all()
+    for message in released.pending:
         logger.error("%s", message)
-    job.report_stopped(f"the job's process ended before the job did: {state.name}", pending)
+    job.report_stopped(f"the job's process ended before the job did: {state.name}", released)
     remove_scratch(job.id)
 
 

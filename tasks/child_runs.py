@@ -103,7 +103,7 @@ class ChildRuns:
         # One key for all attempts at this request: an answer that was lost makes no second child.
         key = uuid4().hex
         try:
-            child = answered(lambda: _create(proxy, self._subclient, orders, key), self._stop)
+            child = answered(lambda: self._create(proxy, orders, key), self._stop)
         except (ObjectNotFound, PrefectHTTPStatusError) as error:
             reason = f"Prefect refuses a run of {STREAM_FLOW}/{proxy.name}: {error}"
             raise ProxyLost(_attempt(proxy, Failure.REFUSED, reason)) from error
@@ -111,6 +111,27 @@ class ChildRuns:
             self._started(order, child.id)
         _log.info("%s is given to proxy %s (run %s)", child.name, proxy.name, child.id)
         return child
+
+    def _create(self, proxy: Proxy, orders: Sequence[StreamOrder], key: str) -> FlowRun:
+        parameters = {
+            "subclient": self._subclient,
+            "streams": [order.model_dump(mode="json") for order in orders],
+        }
+        with _linking:
+            # Many may have waited here for long; none of them begins after a stop.
+            self._stop.check()
+            # In a task it answers at once, and with the run: its signature speaks of coroutines as well.
+            created: Any = run_deployment(
+                f"{STREAM_FLOW}/{proxy.name}",
+                parameters=parameters,
+                flow_run_name=run_name(orders),
+                timeout=0,
+                as_subflow=True,
+                idempotency_key=key,
+                tags=sorted({f"proxy:{proxy.name}", *(f"vm:{order.vm}" for order in orders)}),
+            )
+            assert isinstance(created, FlowRun)
+            return created
 
     def _end_of(self, child: FlowRun, proxy: Proxy) -> State:
         """The child's last state, whenever it comes: a final one, or a cancellation that has no end."""
@@ -187,23 +208,6 @@ class _Waiting:
 
 def _attempt(proxy: Proxy, failure: Failure, reason: str) -> Attempt:
     return Attempt(proxy=proxy.name, failure=failure, reason=reason)
-
-
-def _create(proxy: Proxy, subclient: str, orders: Sequence[StreamOrder], key: str) -> FlowRun:
-    parameters = {"subclient": subclient, "streams": [order.model_dump(mode="json") for order in orders]}
-    with _linking:
-        # In a task it answers at once, and with the run: its signature speaks of coroutines as well.
-        created: Any = run_deployment(
-            f"{STREAM_FLOW}/{proxy.name}",
-            parameters=parameters,
-            flow_run_name=run_name(orders),
-            timeout=0,
-            as_subflow=True,
-            idempotency_key=key,
-            tags=sorted({f"proxy:{proxy.name}", *(f"vm:{order.vm}" for order in orders)}),
-        )
-        assert isinstance(created, FlowRun)
-        return created
 
 
 def run_name(orders: Sequence[StreamOrder]) -> str:

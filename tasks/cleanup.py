@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from prefect import task
-
+from tasks.edge import task
 from tasks.flow_runs import end_children
 from tasks.policy import STAGE
 from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome

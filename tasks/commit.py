@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import task
-
+from tasks.edge import task
 from tasks.policy import REPEATED
 from vsa.model import DiskBackup, Exclusion
 from vsa.transfer.backup_job import BackupJob, Carry

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import task
-
+from tasks.edge import task
 from tasks.policy import REPEATED
 from vsa.transfer.backup_job import BackupJob, Discovery
 

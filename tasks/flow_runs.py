@@ -14,13 +14,9 @@ from uuid import UUID
 import httpx
 from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling
 
@@ -31,7 +27,6 @@ LOOK_SECONDS = 0.5
 NO_ANSWER = (httpx.HTTPError, PrefectHTTPStatusError)
 """What Prefect's client raises when the server is away or will not say."""
 
-_OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 _log = logging.getLogger(__name__)
 
 
@@ -75,18 +70,19 @@ def _is_said_to_be(flow_run: UUID, kind: StateType) -> bool:
 
 
 def children_of(job: UUID) -> list[UUID]:
-    """The job's child runs that have not ended, oldest first, as far as the server knows."""
-    asked = FlowRunFilter(
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[job]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
-    )
-    found: list[UUID] = []
+    """The job's child runs that have not ended, in any order, as far as the server knows.
+
+    It is asked for all of them, in pages of the one order that is total and that their end does not change: a
+    page of the open ones alone would skip as many as have ended since the page before.
+    """
+    asked = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[job]))
+    found: dict[UUID, FlowRun] = {}
+    read = 0
     with get_client(sync_client=True) as client:
-        while True:
-            page = client.read_flow_runs(flow_run_filter=asked, offset=len(found))
-            if not page:
-                return found
-            found += [run.id for run in page]
+        while page := client.read_flow_runs(flow_run_filter=asked, sort=FlowRunSort.ID_DESC, offset=read):
+            read += len(page)
+            found |= {run.id: run for run in page}
+    return [run.id for run in found.values() if run.state is None or not run.state.is_final()]
 
 
 def end_children(job: UUID, *, wait_seconds: float = STOP_SECONDS) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from tasks.outage import answered
 from tasks.pools import seen_by_prefect
 from vsa.errors import StreamFailed
 from vsa.model import DiskBackup
+from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Attempt, Failure, Proxy, next_proxy
@@ -28,6 +30,29 @@ MOST_ATTEMPTS = 8
 """After which a stream waits for nobody any more: proxies that come and go may do so for ever."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Lookout:
+    """What Prefect says of the proxies now, asked once for all streams that want to know at the same time.
+
+    After an outage many do, when the server has most to do.
+    """
+
+    def __init__(self, proxies: Sequence[Proxy], stop: Stop, clock: Callable[[], float]) -> None:
+        self._proxies = proxies
+        self._stop = stop
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked_at = -math.inf
+        self._seen: list[Proxy] = []
+
+    def proxies(self) -> list[Proxy]:
+        """Each with its refusal, at most ASK_AGAIN_SECONDS old; RunStopped on a stop."""
+        with self._lock:
+            if self._clock() - self._asked_at >= ASK_AGAIN_SECONDS:
+                self._seen = answered(lambda: seen_by_prefect(self._proxies), self._stop)
+                self._asked_at = self._clock()
+            return self._seen
 
 
 class ProxyStreams:
@@ -49,6 +74,7 @@ class ProxyStreams:
         self._moved = 0
         self._clock = clock
         self._lock = threading.Lock()
+        self._lookout = _Lookout(proxies, job.stop, clock)
         runs = ChildRuns(subclient, job.media, job.stop, started=self._note)
         self._lanes = {
             proxy.name: Lane(
@@ -106,7 +132,7 @@ class ProxyStreams:
         deadline = self._clock() + (0 if in_vain else RETURN_SECONDS)
         considered = attempts
         while True:
-            found = choose(answered(lambda: seen_by_prefect(proxies), self._stop), considered)
+            found = choose(self._lookout.proxies(), considered)
             if found is not None:
                 return found
             if self._clock() >= deadline:

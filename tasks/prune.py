@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect import task
 from prefect.logging import get_run_logger
 
+from tasks.edge import task
 from tasks.policy import REPEATED
 from tasks.progress import LoggedProgress
 from vsa.cli.plans import forget_text, prune_text, report_text

@@ -9,10 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.artifacts import artifact_key, run_link
+from tasks.edge import task
 from tasks.markup import code_block, code_span, escaped, section, table
 from tasks.policy import STAGE
 from tasks.report_rows import HEADINGS, Row, rows

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from tasks.artifacts import artifact_key
+from tasks.edge import task
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from tasks.progress import LoggedProgress

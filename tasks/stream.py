@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID
 
-from prefect import task
-
+from tasks.edge import task
 from tasks.policy import REPEATED, STAGE
 from tasks.progress import stream_progress
 from vsa.errors import VsaError

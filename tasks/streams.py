@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import task
-
+from tasks.edge import task
 from tasks.policy import STAGE
 from vsa.transfer.backup_job import BackupJob, VmDisks
 from vsa.transfer.proxies import Assignment, Proxy

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType
 
 from tasks.artifacts import artifact_key
+from tasks.edge import task
 from tasks.flow_runs import end_children
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from prefect import task
-
+from tasks.edge import task
 from tasks.policy import REPEATED
 from tasks.progress import stream_progress
 from vsa.model import DiskBackup, SnapshotRef, SourceDisk

@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from tasks.edge import task
 from tasks.markup import escaped, section
 from tasks.policy import REPEATED, STAGE
 from tasks.progress import LoggedProgress

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from prefect import task
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.variables import Variable
 
+from tasks.edge import task
 from tasks.policy import STAGE
 from vsa.errors import BadRequest, MediaDamaged
 from vsa.media.media import Media

@@ -1,8 +1,9 @@
 """Keeps secrets out of logs, errors and reports.
 
 The secrets of this project: SAS signatures (whoever holds one reads the disk), bearer tokens,
-storage account keys and client secrets. They are removed from finished text, because URLs reach logs
-by way of arguments, exceptions and other people's libraries.
+storage account keys, client secrets, passphrases, and what signs in to Prefect's server and database.
+They are removed from finished text, because URLs reach logs by way of arguments, exceptions and other
+people's libraries.
 """
 
 from __future__ import annotations
@@ -16,16 +17,31 @@ MASK = "REDACTED"
 
 _NAMED = (
     r"sig|x-amz-signature|x-amz-security-token|accountkey|sharedaccesskey|account_key|accesskey"
-    r"|access_token|refresh_token|id_token|client_secret|client_assertion|password|secretaccesskey"
+    r"|access_token|refresh_token|id_token|session_token|client_secret|client_assertion"
+    r"|password|passwd|pgpassword|passphrase|api[_-]?key|auth_string|secret_?key|secret_?access_?key"
 )
 # A value ends where a query, a connection string, a quoted string or a sentence goes on.
 _VALUE = r"[^&;\s\"'<>\\,)\]}]+"
+# One in quotes ends with the quote that it began with, which JSON inside of JSON escapes.
+_QUOTED = r"(?P<quote>\\?[\"']))(?:(?!(?P=quote))(?:\\.|[^\\\n]))+"
 
 _SECRETS = (
-    # sig=..., AccountKey=..., and the same with = percent-encoded inside another URL's query
-    re.compile(rf"(?i)(?P<keep>(?<![a-z])(?:{_NAMED})(?:=|%(?:25)*3D)){_VALUE}"),
-    # "client_secret": "...", 'sig': ['...']
-    re.compile(rf"(?i)(?P<keep>[\"'](?:{_NAMED})\\?[\"']\s*:\s*\[?\\?[\"'])[^\"'\\]+"),
+    # sig=..., AccountKey = ..., and the same with = percent-encoded inside another URL's query
+    re.compile(rf"(?i)(?P<keep>(?<![a-z])(?:{_NAMED})(?:=| = |%(?:25)*3D)){_VALUE}"),
+    # passphrase='three words'
+    re.compile(rf"(?i)(?P<keep>(?<![a-z])(?:{_NAMED})\s*=\s*b?{_QUOTED}"),
+    # "client_secret": "...", 'sig': ['...'], ('PREFECT_API_KEY', '...')
+    re.compile(rf"(?i)(?P<keep>[\"'](?:[\w-]*[_-])?(?:{_NAMED})\\?[\"']\s*[:,]\s*\[?b?{_QUOTED}"),
+    # Authorization: Basic ..., and the header as part of a dict or of a list of pairs
+    re.compile(
+        r"(?i)(?P<keep>\bauthorization\\?[\"']?\s*[:=,]\s*b?\\?[\"']?"
+        rf"(?:basic|bearer|digest|negotiate|ntlm)\s+){_VALUE}"
+    ),
+    # postgresql://user:...@host; a port with a path behind it, in which there is an @, is no password.
+    re.compile(
+        r"(?i)(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s/?#:@\"'<>]*:)"
+        r"(?!\d{1,5}[/?#])[^\s?#\"'<>]+(?=@)"
+    ),
     re.compile(r"(?i)(?P<keep>\bbearer\s+)[a-z0-9._~+/=-]{16,}"),
     re.compile(r"(?i)(?P<keep>\bsharedkey(?:lite)?\s+[a-z0-9-]+:)[a-z0-9+/=]+"),
     # A JSON web token anywhere: header and payload are JSON objects, so both begin with eyJ.

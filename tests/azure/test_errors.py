@@ -159,7 +159,7 @@ def test_answers_of_the_data_plane(azure: Loopback, status: int, code: str, ours
     with pytest.raises(VsaError) as caught, azure_errors("read blob disk"):
         list(blob.list_page_ranges())
     assert type(caught.value) is ours
-    assert str(caught.value).startswith(f"read blob disk: {status} {code}")
+    assert str(caught.value).startswith(f"read blob disk: {status} {code}".rstrip())
     if isinstance(caught.value, AzureRefused):
         assert caught.value.code == code
     assert SIGNATURE not in "".join(traceback.format_exception(caught.value))
@@ -172,7 +172,8 @@ def test_answers_of_the_control_plane(azure: Loopback, status: int, code: str, o
     error = core.HttpResponseError(response=an_answer(azure), error_format=ARMErrorFormat)
     ours_now = translate(error, "snapshot disk web-01")
     assert type(ours_now) is ours
-    assert str(ours_now).startswith(f"snapshot disk web-01: {status} {code}: ({code}) No.")
+    said = f"{status} {code}: ({code}) No." if code else f"{status}: No."
+    assert str(ours_now).startswith(f"snapshot disk web-01: {said}")
 
 
 @pytest.mark.parametrize(
@@ -313,5 +314,24 @@ def test_a_signature_in_azures_words_is_masked() -> None:
     assert str(ours) == "read disk: GET https://host/disk?sv=1&sig=REDACTED was refused"
 
 
-def test_an_answer_without_words_has_no_empty_place_for_them() -> None:
-    assert str(from_answer("read disk", 409, "Locked", "")) == "read disk: 409 Locked"
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        ("Locked", "It is.", "read disk: 409 Locked: It is."),
+        ("Locked", "", "read disk: 409 Locked"),
+        ("", "It is.", "read disk: 409: It is."),
+        ("", "", "read disk: 409"),
+    ],
+)
+def test_an_answer_without_code_or_words_has_no_empty_place_for_them(
+    code: str, words: str, said: str
+) -> None:
+    assert str(from_answer("read disk", 409, code, words)) == said
+
+
+@pytest.mark.parametrize("code", ['"code": "", ', '"code": null, ', ""])
+def test_a_code_that_azure_left_empty_is_not_said(azure: Loopback, code: str) -> None:
+    body = f'{{"error": {{{code}"message": "No."}}}}'.encode()
+    azure.answers = [lambda request: send(request, 503, {"Content-Type": "application/json"}, body)]
+    error = core.HttpResponseError(response=an_answer(azure), error_format=ARMErrorFormat)
+    assert str(translate(error, "snapshot disk web-01")) == "snapshot disk web-01: 503: No."

@@ -84,6 +84,36 @@ def test_a_sign_in_secret_never_survives(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "PREFECT_API_AUTH_STRING=admin:hunter2",
+        "{'PREFECT_API_AUTH_STRING': 'admin:hunter2'}",
+        "Authorization: Basic hunter2",
+        "{'Authorization': 'Bearer hunter2'}",
+        "[(b'authorization', b'Basic hunter2')]",
+        "postgresql+asyncpg://vsa:hunter2@db:5432/prefect",
+        "postgresql://vsa:an@hunter2/b@db:5432/prefect",
+        "redis://:hunter2@cache:6379/0",
+        "passphrase='three words of hunter2'",
+        '{"passphrase": "it\'s hunter2"}',
+        '{\\"password\\": \\"of hunter2\\"}',
+        "AccountKey = hunter2;EndpointSuffix=core.windows.net",
+        "PGPASSWORD=hunter2 AZURE_CLIENT_SECRET=hunter2",
+    ],
+)
+def test_what_signs_in_elsewhere_never_survives(text: str) -> None:
+    assert "hunter2" not in redact(text)
+    assert "REDACTED" in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "disk password-vm-os of passphrase_db: 3 extents",
+        "Authorization: required, Basic authentication failed",
+        "wrong passphrase: try another",
+        "http://127.0.0.1:4200/api refused ops@example.org",
+        "https://host:8443/a/b@c",
+        "postgresql://vsa@db:5432/prefect",
+        "x-ms-request-id: 7d3f8c1e-0b1a-4c55-9c1f-0a1b2c3d4e5f",
         "design=round, assign=left",
         "the bearer of this",
         "sha256 " + "a" * 64,

@@ -161,6 +161,11 @@ def test_a_job_that_died_releases_its_open_runs_before_it_looks_at_all_that_ever
         return read_it(name)
 
     monkeypatch.setattr(world.media, "intent", intent)
-    assert job.release_all() == ()
+    released = job.release_all()
+    assert released.pending == ()
     assert read[0] == run.id
     assert left == [2, 1, 1, 1], "the base alone is left when the others are looked at"
+    report = job.report_stopped("killed", released)
+    assert ([vm.run for vm in report.vms], report.alarms) == ([run.id], ("killed",))
+    assert len(read) == 4, "they are read once"
+    assert job.report_stopped("again", released) == report

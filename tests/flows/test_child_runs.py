@@ -18,10 +18,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from blocks.subclient import BackupSubclient
-from flows.stream_disk import stream_disk
+from flows.stream_disk import carry_out, stream_disk
 from tasks import child_runs, proxies
 from tasks.child_runs import POOL_SECONDS, UNFIT, _Waiting
-from tasks.flow_runs import cancel, say_cancelled
+from tasks.flow_runs import cancel, children_of, say_cancelled
+from tasks.pools import seen_by_prefect
 from tasks.proxies import ProxyStreams
 from tasks.watch import Watch
 from tests.flows.prefect_server import PrefectServer, wait_for
@@ -35,10 +36,13 @@ from vsa.model import DiskBackup
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.order import StreamOrder
+from vsa.transfer.proxies import Proxy
 
 pytestmark = only_in_ci
 
 SECONDS = 60.0
+SERVER_PAGE = 200
+"""So many flow runs the server says at once (PREFECT_SERVER_API_DEFAULT_LIMIT)."""
 NOBODY = "http://127.0.0.1:9/api"
 """Where no server listens."""
 
@@ -199,6 +203,33 @@ def test_cancelling_ends_what_has_not_begun_and_says_what_goes_on(
     assert client.read_flow_run(run.id).state_name == "Cancelling"
     client.set_flow_run_state(run.id, Cancelled())
     assert cancel([run.id], wait_seconds=0)
+
+
+def test_children_are_all_found_though_others_end_while_they_are_asked_for(
+    client: SyncPrefectClient, run: FlowRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than the server says at once; five of its first page end before the next is asked for."""
+    caller = client.create_task_run(carry_out, run.id, dynamic_key="0")
+    made = [
+        client.create_flow_run(stream_disk, parameters={}, parent_task_run_id=caller.id, state=Scheduled())
+        for _ in range(SERVER_PAGE + 10)
+    ]
+    ended: list[UUID] = []
+    read_flow_runs = SyncPrefectClient.read_flow_runs
+
+    def read_and_end_some(asking: SyncPrefectClient, **asked: Any) -> list[FlowRun]:
+        page = read_flow_runs(asking, **asked)
+        if not ended:
+            ended.extend(each.id for each in page[:5])
+            for each in ended:
+                client.set_flow_run_state(each, Cancelled())
+        return page
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_runs", read_and_end_some)
+    found = children_of(run.id)
+    assert set(found) - set(ended) == {each.id for each in made} - set(ended)
+    assert len(found) == len(set(found))
+    assert set(children_of(run.id)) == {each.id for each in made} - set(ended)
 
 
 def test_a_run_says_that_it_has_ended_only_when_it_is_being_cancelled(
@@ -414,6 +445,29 @@ def test_a_stream_waits_a_while_for_proxies_that_all_refuse(carried: Begin, stat
     stream.leaves_word(child)
     stations[1].tells(child, Completed())
     assert stream.result()
+
+
+def test_streams_that_look_for_a_proxy_at_the_same_time_ask_the_server_once(
+    stations: list[Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[Proxy]] = []
+
+    def ask(found: Sequence[Proxy]) -> list[Proxy]:
+        asked.append(found)
+        return seen_by_prefect(found)
+
+    monkeypatch.setattr(proxies, "seen_by_prefect", ask)
+    now = 0.0
+    lookout = proxies._Lookout([station.proxy for station in stations], Stop(), lambda: now)
+    assert [proxy.refusal for proxy in lookout.proxies()] == ["", ""]
+    stations[1].change_pool(is_paused=True)
+    assert [proxy.refusal for proxy in lookout.proxies()] == ["", ""]
+    assert len(asked) == 1
+    now = proxies.ASK_AGAIN_SECONDS
+    first, second = lookout.proxies()
+    assert first.refusal == ""
+    assert "is paused" in second.refusal
+    assert len(asked) == 2
 
 
 def test_a_stream_that_no_proxy_could_carry_if_it_came_back_fails_at_once(

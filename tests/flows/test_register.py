@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow
@@ -24,15 +25,17 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.events.utilities import emit_event
-from prefect.states import Cancelled, Failed, Running
+from prefect.states import Cancelled, Failed, Pending, Running
 
 from blocks.proxy import BackupProxy
 from blocks.saved import saved_names
 from deployments.automations import (
     FAILED,
+    LATE,
     WITH_ERRORS,
     crash_of_silent_runs,
     flow_names,
+    notification_of_late_runs,
 )
 from deployments.gone import find_gone, remove_gone
 from deployments.register import main, register, register_automations, register_proxies
@@ -49,7 +52,7 @@ from vsa.errors import BadRequest
 
 pytestmark = only_in_ci
 
-AUTOMATIONS = (LOST_HEARTBEAT, FAILED, WITH_ERRORS)
+AUTOMATIONS = (LOST_HEARTBEAT, FAILED, WITH_ERRORS, LATE)
 
 
 @pytest.fixture
@@ -280,6 +283,11 @@ def test_a_silence_that_is_shorter_than_a_heartbeat_means_nothing() -> None:
         crash_of_silent_runs(["backup-subclient"], within=30)
 
 
+def test_a_lateness_that_a_worker_which_lives_may_have_means_nothing() -> None:
+    with pytest.raises(BadRequest, match="29 seconds after it was late cannot mean"):
+        notification_of_late_runs(["backup-subclient"], uuid4(), within=29)
+
+
 @flow(name="somebody-elses", persist_result=False)
 def somebody_elses() -> Any:
     return Failed(message="nobody's business")
@@ -322,6 +330,43 @@ def test_failed_jobs_and_those_with_errors_are_told_and_nobody_elses(
     assert with_errors["subject"] == "azure-vsa: Completed with errors"
     assert "1 of 2 VMs have a recovery point" in with_errors["body"]
     assert changes_said(list(register_automations(client))) == [], "told as before, though not named again"
+
+
+@pytest.fixture
+def unserved(client: SyncPrefectClient) -> Iterator[Callable[[Any], FlowRun]]:
+    """Plans a run of a flow, for now, in a pool that no worker serves; returns when it is late."""
+    save("registered-a")
+    list(register_proxies(client))
+    made = []
+
+    def plan(of: Any) -> FlowRun:
+        deployment = client.create_deployment(
+            client.create_flow(of), "unserved", work_pool_name="registered-a"
+        )
+        made.append(deployment)
+        run = client.create_flow_run_from_deployment(deployment)
+        wait_for("the run to be late", lambda: client.read_flow_run(run.id).state_name == "Late", seconds=120)
+        return run
+
+    yield plan
+    for deployment in made:
+        client.delete_deployment(deployment)
+
+
+def test_jobs_that_do_not_begin_are_told_and_nobody_elses(
+    client: SyncPrefectClient, receiver: Receiver, unserved: Callable[[Any], FlowRun]
+) -> None:
+    said = changes_said(list(register_automations(client, late_seconds=60)))
+    assert [line for line in said if LATE in line and "was changed" in line], said
+    unserved(somebody_elses)
+    client.set_flow_run_state(unserved(backup_subclient).id, Pending())
+    forgotten = unserved(prune_media)
+
+    wait_for("the notification", lambda: receiver.received or None, seconds=300)
+    (told,) = receiver.received
+    assert told["subject"] == "azure-vsa: Late"
+    assert told["body"].startswith(f"prune-media/unserved: its run {forgotten.name} is late")
+    assert "60 seconds" in told["body"] and "work pool registered-a live" in told["body"]
 
 
 @pytest.fixture

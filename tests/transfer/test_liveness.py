@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from vsa.model import ProcessName
-from vsa.transfer.liveness import has_ended, this_process
+from vsa.transfer.liveness import has_ended, machine_id, this_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are named by Linux's /proc")
 
@@ -70,8 +71,24 @@ def test_what_cannot_be_judged_from_here_counts_as_alive(elsewhere: dict[str, st
     assert not has_ended(mine.model_copy(update=dead_here | elsewhere))
 
 
+def on_its_board(**update: str) -> ProcessName:
+    return this_process().model_copy(update={"machine": "its board"} | update)
+
+
 def test_a_restarted_machine_has_no_old_processes() -> None:
-    mine = this_process().model_copy(update={"machine": this_process().machine or ""})
-    if not mine.machine:
-        pytest.skip("this machine shows no product id")
-    assert has_ended(mine.model_copy(update={"boot": "the one before"}))
+    assert has_ended(on_its_board(boot="the one before"), here=on_its_board())
+
+
+@pytest.mark.parametrize("other", [{"machine": "a clone's"}, {"machine": ""}, {"host": "another"}])
+def test_what_ran_in_another_boot_may_be_another_machine(other: dict[str, str]) -> None:
+    assert not has_ended(on_its_board(boot="another", **other), here=on_its_board())
+    assert not has_ended(on_its_board(boot="another"), here=on_its_board(**other))
+
+
+def test_the_machine_is_named_by_the_first_place_that_this_user_can_read(tmp_path: Path) -> None:
+    silent, copy, later = tmp_path / "silent", tmp_path / "copy", tmp_path / "later"
+    silent.mkdir()
+    assert machine_id((silent, copy)) == ""
+    copy.write_text("its board\n")
+    later.write_text("another\n")
+    assert machine_id((silent, copy, later)) == "its board"

@@ -138,7 +138,8 @@ def from_answer(
     """Our error for an HTTP answer of either plane."""
     if status < 400:
         return _from_operation(action, code, words)
-    message = f"{action}: {status} {code}: {words}" if words else f"{action}: {status} {code}"
+    answer = f"{status} {code}" if code else f"{status}"
+    message = ": ".join(part for part in (action, answer, words) if part)
     if status in PASSING:
         return TryAgainLater(message, retry_after=retry_after)
     if code in SAS_CODES and status in (401, 403):
@@ -175,7 +176,9 @@ def code_of(error: HttpResponseError) -> str:
 
 def _words(error: Exception) -> str:
     words = str(getattr(error, "message", "") or error)
-    return words.splitlines()[0].strip() if words else type(error).__name__
+    # azure.core.exceptions.ODataV4Format says "(code) message", whether there is a code or not.
+    first = re.sub(r"^\((None)?\) ?", "", words.partition("\n")[0]).strip()
+    return first or type(error).__name__
 
 
 def _retry_after(error: HttpResponseError) -> float | None:

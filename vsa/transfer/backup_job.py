@@ -43,8 +43,8 @@ from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import (
+    ReleasedJob,
     dead_jobs,
-    intents_of_job,
     make_room,
     release,
     release_base,
@@ -366,7 +366,7 @@ class BackupJob:
         finally:
             self.signs.end(run.id)
 
-    def release_all(self) -> tuple[str, ...]:
+    def release_all(self) -> ReleasedJob:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
         return release_job(self.id, self._environment)
 
@@ -434,11 +434,15 @@ class BackupJob:
         self.media.checkpoint_if_due()
         return report
 
-    def report_stopped(self, reason: str, pending: Sequence[str]) -> None:
-        """Write the report of a job whose own process could not, because it was cancelled or has crashed."""
+    def report_stopped(self, reason: str, released: ReleasedJob) -> JobEntry:
+        """The report of a job that was cancelled or has crashed; written here if its own process could not.
+
+        `released` is what `release_all` found of it.
+        """
         view = self.media.view()
-        if any(reported.job.job == self.id for reported in view.jobs.values()):
-            return
+        for reported in view.jobs.values():
+            if reported.job.job == self.id:
+                return reported.job
         outcomes = [
             VmOutcome(
                 key=intent.vm_key,
@@ -448,6 +452,6 @@ class BackupJob:
                 point=view.committed.get(intent.run),
                 error="" if intent.run in view.committed else reason,
             )
-            for intent in intents_of_job(self.id, self.media)
+            for intent in released.intents
         ]
-        self.complete(outcomes, alarms=[reason, *pending])
+        return self.complete(outcomes, alarms=[reason, *released.pending])

@@ -50,6 +50,14 @@ class Kept:
         return sorted([*self.unseen, *self.refused], key=lambda error: isinstance(error, TryAgainLater))
 
 
+@dataclass(frozen=True)
+class ReleasedJob:
+    """The runs that a job had begun, and in words what of them is still there and why."""
+
+    intents: tuple[Intent, ...] = ()
+    pending: tuple[str, ...] = ()
+
+
 Clear = Callable[[SourceDisk, RunEnvironment], Kept]
 """Removes something of a disk, as much as will go."""
 
@@ -153,22 +161,22 @@ def _rest(disk: SourceDisk, env: RunEnvironment) -> Iterator[Leftover]:
             yield staging_thing(disk, blob)
 
 
-def release_job(job: str, env: RunEnvironment) -> tuple[str, ...]:
+def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
     """Release every run of a job that has ended: what hooks do after a cancellation or a crash."""
-    return tuple(
-        pending
-        for intent in _of_job(job, env.media)
-        for pending in release(intent.run, intent.disks, "the job was cancelled or crashed", env)
-    )
+    intents: list[Intent] = []
+    pending: list[str] = []
+    # Each as it is found: what the first of them left must not wait until all intents are read.
+    for intent in intents_of_job(job, env.media):
+        intents.append(intent)
+        pending += release(intent.run, intent.disks, "the job was cancelled or crashed", env)
+    return ReleasedJob(intents=tuple(intents), pending=tuple(pending))
 
 
-def intents_of_job(job: str, media: Media) -> list[Intent]:
-    """What the runs of a job wrote before they began. Reads every intent: for the rare case alone."""
-    return list(_of_job(job, media))
+def intents_of_job(job: str, media: Media) -> Iterator[Intent]:
+    """What the runs of a job wrote before they began. Reads every intent: for the rare case alone, and once.
 
-
-def _of_job(job: str, media: Media) -> Iterator[Intent]:
-    """The open ones first, which leave the most: the others are all runs that the media ever saw."""
+    The open ones come first, which leave the most: the others are all runs that the media ever saw.
+    """
     view = media.view()
     begun = sorted(media.runs(), key=lambda run: is_over(run, view))
     return (intent for intent in _intents(begun, media) if intent.job == job)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from vsa.model import ProcessName
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_MACHINE_ID = Path("/sys/class/dmi/id/product_uuid")
+# Only root may read what Linux says (drivers/firmware/dmi-id.c, mode 0400); the systemd units leave a copy to
+# the user that they run as. A copy in /run ends with the boot, so a cloned disk brings none.
+MACHINE_IDS = (Path("/sys/class/dmi/id/product_uuid"), Path("/run/azure-vsa/machine"))
 _NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def this_process() -> ProcessName:
     return ProcessName(
-        machine=_text(_MACHINE_ID),
+        machine=machine_id(),
         host=socket.gethostname(),
         boot=_text(_BOOT_ID),
         namespace=str(_NAMESPACE.readlink()) if _NAMESPACE.is_symlink() else "",
@@ -29,14 +32,20 @@ def this_process() -> ProcessName:
     )
 
 
-def has_ended(process: ProcessName) -> bool:
-    """Whether the process is known to have ended; False when that cannot be known from here."""
-    here = this_process()
+def machine_id(places: Iterable[Path] = MACHINE_IDS) -> str:
+    """The hardware's own id, by the first place that says it to this user; empty if none does."""
+    return next(filter(None, map(_text, places)), "")
+
+
+def has_ended(process: ProcessName, here: ProcessName | None = None) -> bool:
+    """Whether the process is known to have ended; False when that cannot be known from `here`."""
+    here = here or this_process()
     if not process.boot or not process.started:
         return False
     if process.boot != here.boot:
-        # A clone has another product id; where none can be read, another boot may be another machine.
-        return bool(process.machine) and process.machine == here.machine
+        # A clone has another product id, and boards that share a bogus one have other host names; where no id
+        # can be read, another boot may be another machine.
+        return bool(process.machine) and (process.machine, process.host) == (here.machine, here.host)
     same_place = (process.host, process.namespace) == (here.host, here.namespace)
     return same_place and not _lives(process)
 
