@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.engine.world import (
 from vsa.azure.grants import Grants
 from vsa.errors import RunStopped
 from vsa.media.entries import DoomEntry, Result
+from vsa.media.media import Media
 from vsa.model import Method, Reason
 from vsa.stop import Stop
 
@@ -295,3 +297,48 @@ def test_a_run_that_ends_while_azure_is_busy_asks_for_no_access_again(world: Wor
     with busy, pytest.raises(RunStopped, match="fenced"):
         grants.snapshot(disk.snapshot)
     assert asked_for_access(world, since) == 1
+
+
+@pytest.mark.parametrize("kind", [MANAGED, STANDARD_VHD, PREMIUM_VHD])
+def test_a_run_that_ends_while_azure_is_busy_makes_no_snapshot(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    create = {"plane": "arm", "path": "(?i)/snapshots/"} if kind == MANAGED else {"query": "comp=snapshot"}
+    with busy_until_fenced(world, run.id, create), pytest.raises(RunStopped, match="was fenced"):
+        job.create_snapshots(run)
+    assert world.snapshots == set()
+
+
+def test_a_run_that_ends_while_azure_is_busy_makes_no_staging_blob(world: World) -> None:
+    world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    (snapshot,) = job.create_snapshots(run)
+    copy = {"plane": "blob", "header": "x-ms-copy-source"}
+    with busy_until_fenced(world, run.id, copy), pytest.raises(RunStopped, match="was fenced"):
+        job.stage(run, run.disks[0], snapshot)
+    assert world.staging_blobs == []
+    assert job.release(run) == ()
+    world.require_no_leftovers()
+
+
+@contextmanager
+def busy_until_fenced(world: World, run: str, create: dict[str, Any]) -> Iterator[None]:
+    """Azure refuses the first request to create something; before it is repeated, the run is fenced."""
+    since = world.control.requests()[-1]["number"]
+    refused = threading.Event()
+
+    def fence() -> None:
+        while not any(row["status"] == 503 for row in world.control.requests(since=since)):
+            time.sleep(0.01)
+        Media.open(world.media.location).append(DoomEntry(runs=(run,), reason="held for dead"))
+        refused.set()
+
+    thread = threading.Thread(target=fence)
+    busy = {"status": 503, "code": "ServerBusy", "retry_after": 2}
+    with world.fault("status", **create, method="PUT", **busy):
+        thread.start()
+        yield
+        thread.join(timeout=60)
+    assert refused.is_set()

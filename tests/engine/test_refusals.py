@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +12,10 @@ from tests.engine.test_leftovers import begun, begun_by_a_process_that_ends
 from tests.engine.test_ownership import all_snapshots
 from tests.engine.test_sweep import swept, things
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
-from vsa.errors import AccessDenied
+from vsa.azure.accounts import StorageAccounts
+from vsa.azure.blob_address import BlobAddress
+from vsa.azure.staging import staging_url
+from vsa.errors import AccessDenied, TryAgainLater
 from vsa.media.entries import DoomEntry, Result
 from vsa.media.media import Media
 from vsa.model import SnapshotRef
@@ -196,6 +201,39 @@ def test_a_staging_blob_whose_copy_ends_meanwhile_is_deleted_all_the_same(world:
     with world.fault("status", **blob, method="PUT", query="comp=copy", **has_ended):
         assert job.release(run) == ()
     world.require_no_leftovers()
+
+
+def test_a_staging_blob_that_cannot_be_deleted_does_not_hide_that_its_copy_failed(world: World) -> None:
+    world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    (snapshot,) = job.create_snapshots(run)
+    blob: dict[str, Any] = {"plane": "blob", "path": "/vsa-staging/"}
+    locked = {"status": 412, "code": "LeaseIdMissing", "times": None}
+    with (
+        world.fault("delay", **blob, method="HEAD", skip=1, seconds=2),
+        world.fault("status", **blob, method="DELETE", **locked),
+        ThreadPoolExecutor() as pool,
+    ):
+        aborted = pool.submit(abort_copy, world, run)
+        with pytest.raises(TryAgainLater) as failed:
+            job.stage(run, run.disks[0], snapshot)
+        aborted.result()
+    assert "ended as 'aborted', expected 'success'; and it cannot be deleted" in str(failed.value)
+    assert "LeaseIdMissing" in str(failed.value)
+    assert job.release(run) == ()
+    world.require_no_leftovers()
+
+
+def abort_copy(world: World, run: Run) -> None:
+    """Somebody ends the copy to the run's staging blob as soon as it has begun."""
+    while not world.staging_blobs:
+        time.sleep(0.01)
+    address = BlobAddress.parse(staging_url(run.disks[0], run.id))
+    key = StorageAccounts(world.connection).key(address)
+    container = world.connection.container(address.container_url, key)
+    (blob,) = container.list_blobs(include=["copy"])
+    container.get_blob_client(blob.name).abort_copy(blob.copy.id)
 
 
 def test_where_the_media_takes_no_fence_what_is_over_goes_all_the_same(world: World) -> None:

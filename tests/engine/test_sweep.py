@@ -18,10 +18,13 @@ from tests.engine.test_killed import DiesAfterCommit, kill_at_commit, two_disks
 from tests.engine.test_leftovers import begun, begun_by_a_process_that_ends
 from tests.engine.test_ownership import all_snapshots, snapshot_by_others
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
+from tests.media.faulty_store import FaultyStore, no_fault
 from vsa.errors import BadRequest, RunStopped
 from vsa.media import layout
 from vsa.media.entries import DoomEntry
+from vsa.media.folder import FolderStore
 from vsa.media.media import Media
+from vsa.media.witness import Witness
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.dead_runs import ASK_AFTER, JobState
@@ -317,6 +320,20 @@ def test_the_snapshots_of_a_resource_group_are_listed_once(world: World) -> None
     asked = [row for row in world.control.requests(since=since) if row["path"].endswith("/snapshots")]
     first_pages = [row for row in asked if "skiptoken" not in row["query"]]
     assert len(first_pages) == 1
+
+
+def test_a_plan_asks_the_log_once_for_all_snapshots_that_one_job_made(world: World) -> None:
+    world.add_vm({name: random_bytes(MIB, name) for name in ("os", "logs", "data")})
+    world.back_up()
+    world.back_up()
+    assert len(world.snapshots) == 3
+    store = FaultyStore(FolderStore(Path(world.media.location)), no_fault)
+    _, plan = planned(world, media=Media(store))
+    assert plan.leftovers == () and plan.troubles == ()
+    rows = [row["tags"] for row in world.control.inventory()["snapshots"]]
+    (mark,) = {tags["vsa-witness"] for tags in rows if tags.get("vsa-media") == world.media.id}
+    entry = layout.slot(Witness.parse(mark).slot)
+    assert store.calls.count(("read", entry)) == 2, "once to know the log, once to compare it with the mark"
 
 
 def test_two_sweeps_at_once_end_as_one(world: World, control: Control) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -78,8 +78,12 @@ def _advising(limits: str) -> Iterator[None]:
 class Snapshots(Protocol):
     """What the engine asks of either driver."""
 
-    def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
-        """Snapshot the disk for this run, or adopt the one this run already made."""
+    def create(self, disk: SourceDisk, owner: Owner, stop: Stop, guard: Callable[[], None]) -> SnapshotRef:
+        """Snapshot the disk for this run, or adopt the one this run already made.
+
+        `guard` is called before every request for one, repeated ones too: an attempt may be hours after the
+        first, when somebody has ended the run and cleaned up after it.
+        """
 
     def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
         """The disk's snapshots that carry this media's marks, and those that lost theirs: by name alone they
@@ -105,20 +109,23 @@ class ManagedSnapshots:
         self._connection = connection
         self._api = connection.compute.snapshots
 
-    def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
+    def create(self, disk: SourceDisk, owner: Owner, stop: Stop, guard: Callable[[], None]) -> SnapshotRef:
         name = snapshot_name(owner.run, disk.key)
         # A lost answer is not a lost snapshot: the name is the run's own, so what has it is adopted.
         with _advising(MANAGED_LIMITS):
-            snapshot = again(lambda: self._get_or_put(disk, name, owner, stop), stop=stop)
+            snapshot = again(lambda: self._get_or_put(disk, name, owner, stop, guard), stop=stop)
         _require_source(snapshot, disk)
         return self._ref(disk, self._complete(disk, snapshot, stop))
 
-    def _get_or_put(self, disk: SourceDisk, name: str, owner: Owner, stop: Stop) -> Any:
+    def _get_or_put(
+        self, disk: SourceDisk, name: str, owner: Owner, stop: Stop, guard: Callable[[], None]
+    ) -> Any:
         action = f"snapshot disk {disk.name} as {name}"
         with azure_errors(action):
             try:
                 return self._api.get(disk.resource_group, name)
             except ResourceNotFoundError:
+                guard()
                 poller = self._api.begin_create_or_update(
                     disk.resource_group, name, _snapshot_body(disk, owner)
                 )
@@ -240,10 +247,10 @@ class BlobSnapshots:
         self._connection = connection
         self._accounts = StorageAccounts(connection)
 
-    def create(self, disk: SourceDisk, owner: Owner, stop: Stop) -> SnapshotRef:
+    def create(self, disk: SourceDisk, owner: Owner, stop: Stop, guard: Callable[[], None]) -> SnapshotRef:
         for attempt in range(RATE_WAITS + 1):
             try:
-                return again(lambda: self._create_or_adopt(disk, owner), stop=stop)
+                return again(lambda: self._create_or_adopt(disk, owner, guard), stop=stop)
             except AzureRefused as error:
                 if error.code == COUNT_CODE:
                     raise AzureRefused(f"{error}; {PREMIUM_LIMITS}", code=error.code) from error
@@ -257,7 +264,7 @@ class BlobSnapshots:
                 stop.wait(RATE_WAIT_SECONDS)
         raise TryAgainLater(f"snapshot VHD {disk.source}: no snapshot was allowed in time")
 
-    def _create_or_adopt(self, disk: SourceDisk, owner: Owner) -> SnapshotRef:
+    def _create_or_adopt(self, disk: SourceDisk, owner: Owner, guard: Callable[[], None]) -> SnapshotRef:
         found, now = self._look(disk, owner.media)
         mine = (item for item in found if item.run == owner.run and not item.inherited)
         adopted = next((item.name.moment for item in mine), None)
@@ -266,6 +273,8 @@ class BlobSnapshots:
                 f"list snapshots of VHD {disk.source}: the answer has no Date to mark one with"
             )
         key = self._accounts.key(BlobAddress.parse(disk.source))
+        if not adopted:
+            guard()
         with azure_errors(f"snapshot VHD {disk.source}"):
             made = adopted or self._connection.blob(disk.source, key).create_snapshot(
                 metadata=owner.metadata() | {in_metadata(ASKED): now}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ from azure.storage.blob import BlobClient, ContainerClient
 
 from vsa.azure.accounts import StorageAccounts
 from vsa.azure.blob_address import BlobAddress
+from vsa.azure.budget import cleaning
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors, code_of
 from vsa.azure.marks import DISK, MEDIA, RUN, Owner, are_missing, in_metadata, run_in
-from vsa.errors import AzureNotFound, TryAgainLater
+from vsa.errors import AzureNotFound, TryAgainLater, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.model import SnapshotRef, SourceDisk
 from vsa.stop import Stop, again
@@ -67,11 +69,21 @@ class StagingBlobs:
         self._connection = connection
         self._accounts = StorageAccounts(connection)
 
-    def copy(self, disk: SourceDisk, snapshot: SnapshotRef, owner: Owner, stop: Stop) -> str:
-        """Copy the snapshot to the run's staging blob and return its URL when the copy is complete."""
+    def copy(
+        self,
+        disk: SourceDisk,
+        snapshot: SnapshotRef,
+        owner: Owner,
+        stop: Stop,
+        guard: Callable[[], None],
+    ) -> str:
+        """Copy the snapshot to the run's staging blob and return its URL when the copy is complete.
+
+        `guard` is called before every request for a copy, repeated ones too; what it raises is raised.
+        """
         url = staging_url(disk, owner.run)
         began = time.monotonic()
-        again(lambda: self._start(url, snapshot, owner), stop=stop)
+        again(lambda: self._start(url, snapshot, owner, guard), stop=stop)
         reached(FaultPoint.COPY_STARTED)
         while (status := again(lambda: self._status(url), stop=stop)) == "pending":
             if time.monotonic() - began > LONGEST_COPY_SECONDS:
@@ -79,19 +91,29 @@ class StagingBlobs:
             stop.wait(self._connection.polling_seconds)
         if status != "success":
             # A failed copy stays failed: the next attempt must find nothing to adopt.
-            self.delete(url)
+            with cleaning():
+                left = self._delete_or_say(url)
             raise TryAgainLater(
-                f"copy of {disk.source} to its staging blob ended as {status!r}, expected 'success'"
+                f"copy of {disk.source} to its staging blob ended as {status!r}, expected 'success'{left}"
             )
         return url
 
-    def _start(self, url: str, snapshot: SnapshotRef, owner: Owner) -> None:
+    def _delete_or_say(self, url: str) -> str:
+        """Delete it; what forbids that hides nothing, but is returned, to be said beside it."""
+        try:
+            self.delete(url)
+        except VsaError as error:
+            return f"; and it cannot be deleted: {error}"
+        return ""
+
+    def _start(self, url: str, snapshot: SnapshotRef, owner: Owner, guard: Callable[[], None]) -> None:
         address = BlobAddress.parse(url)
         key = self._accounts.key(address)
         with azure_errors(f"start the copy to staging blob {url}"):
             _create_container(self._connection.container(address.container_url, key))
             blob = self._connection.blob(url, key)
             if not blob.exists():
+                guard()
                 source = f"{snapshot.id}?snapshot={snapshot.moment}"
                 blob.start_copy_from_url(source, metadata=owner.metadata())
 

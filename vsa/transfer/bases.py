@@ -44,9 +44,11 @@ def bases_to_release(
 
 
 def base_disk(view: View, disk_key: str) -> SourceDisk:
-    """The disk as the point that named its base saw it."""
-    slot, _ = view.bases()[disk_key]
-    return next(item.disk for item in view.points[slot].point.disks if item.disk.key == disk_key)
+    """The disk as the point that named its base saw it. KeyError if the log names no base for it."""
+    base = view.base_of(disk_key)
+    if base is None:
+        raise KeyError(disk_key)
+    return next(item.disk for item in view.points[base[0]].point.disks if item.disk.key == disk_key)
 
 
 def old_bases(

@@ -235,8 +235,7 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str]
             ]
         )
     )
-    for item in found:
-        require_witnessed(disk, item, env.media)
+    require_witnessed(found, disk, env.media)
     reached(FaultPoint.LEFTOVERS_LISTED)
     try:
         _fence_dead({*(blob.run for blob in staged), *(item.run for item in found)}, env)

@@ -60,20 +60,45 @@ def intent_of(run: str, media: Media) -> Intent | None:
         return None
 
 
-def require_witnessed(disk: SourceDisk, item: FoundSnapshot, media: Media) -> None:
-    """A log that was put back knows nothing of this snapshot, which may be the base of a lost point."""
-    try:
-        witness = Witness.parse(item.witness)
-    except BadRequest:
-        # No mark, of an older version or of a log that was empty; or somebody's own text.
-        return
-    try:
-        media.require_witness(witness)
-    except MediaDamaged as error:
-        raise MediaDamaged(
-            f"disk {disk.name}: snapshot {item.title} knows more than the media: "
-            f"{error}. If the media was put back on purpose, delete that snapshot"
-        ) from error
+class Witnesses:
+    """Whether the media knows what snapshots' marks say of it.
+
+    The log is asked for each mark once: those that one job made have the same, and a sweep sees thousands.
+    """
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self._refused: dict[str, MediaDamaged | None] = {}
+
+    def doubt(self, disk: SourceDisk, item: FoundSnapshot) -> str:
+        """Why the media may be an older state of what made the snapshot, in words; empty if it is not."""
+        if item.witness not in self._refused:
+            self._refused[item.witness] = self._ask(item.witness)
+        refused = self._refused[item.witness]
+        if refused is None:
+            return ""
+        return (
+            f"disk {disk.name}: snapshot {item.title} knows more than the media: {refused}. "
+            "If the media was put back on purpose, delete that snapshot"
+        )
+
+    def _ask(self, mark: str) -> MediaDamaged | None:
+        try:
+            self._media.require_witness(Witness.parse(mark))
+        except BadRequest:
+            # No mark, of an older version or of a log that was empty; or somebody's own text.
+            return None
+        except MediaDamaged as error:
+            return error
+        return None
+
+
+def require_witnessed(found: Sequence[FoundSnapshot], disk: SourceDisk, media: Media) -> None:
+    """A log that was put back knows nothing of such snapshots, which may be bases of lost points."""
+    witnesses = Witnesses(media)
+    for item in found:
+        if doubt := witnesses.doubt(disk, item):
+            raise MediaDamaged(doubt)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from pydantic import AwareDatetime
 
@@ -92,11 +93,13 @@ def create_snapshots(run: Run, env: RunEnvironment) -> tuple[SnapshotRef, ...]:
     """
     witness = str(env.media.view().witness or "")
 
-    def snapshot(disk: SourceDisk) -> SnapshotRef:
+    def require_going_on() -> None:
         guard(run.id, env.media)
         reached(FaultPoint.SNAPSHOT_GUARDED)
+
+    def snapshot(disk: SourceDisk) -> SnapshotRef:
         owner = run.owner(env.media.id, disk, witness=witness)
-        made = env.snapshots(disk).create(disk, owner, env.stop)
+        made = env.snapshots(disk).create(disk, owner, env.stop, require_going_on)
         reached(FaultPoint.SNAPSHOT_MADE)
         return made
 
@@ -112,8 +115,9 @@ def stage(run: Run, disk: SourceDisk, snapshot: SnapshotRef, env: RunEnvironment
     """The URL of the disk's staging blob, copied whole; None for disks that need none."""
     if disk.kind is not DiskKind.UNMANAGED_PREMIUM:
         return None
-    guard(run.id, env.media)
-    url = StagingBlobs(env.connection).copy(disk, snapshot, run.owner(env.media.id, disk), env.stop)
+    require_going_on = partial(guard, run.id, env.media)
+    owner = run.owner(env.media.id, disk)
+    url = StagingBlobs(env.connection).copy(disk, snapshot, owner, env.stop, require_going_on)
     reached(FaultPoint.STAGED)
     return url
 

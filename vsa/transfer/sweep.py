@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 from vsa.azure.connection import AzureConnection
-from vsa.azure.marks import FoundSnapshot
 from vsa.errors import MediaDamaged
 from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
@@ -29,11 +29,11 @@ from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.leftovers import clear_disk, clear_now, release
 from vsa.transfer.looking import Disks, Look, Sight
 from vsa.transfer.owned import (
+    Witnesses,
     claim_of,
     excess_things,
     intent_of,
     is_over,
-    require_witnessed,
     staging_thing,
 )
 from vsa.transfer.pending import Leftover, Price
@@ -49,12 +49,22 @@ NO_SERVER = (
 
 @dataclass(frozen=True)
 class _Scene:
-    """Under what a look judges: the log, the runs that are about to be fenced, the disks that are in use."""
+    """Under what a look judges: the log, what it knows of snapshots' marks, the runs that are about to be
+    fenced, the disks that are in use."""
 
     media: Media
     view: View
+    witnesses: Witnesses
     dead: Collection[str]
     in_use: Collection[str]
+
+    def judging(self, dead: Sequence[JudgedRun], left_alone: Sequence[JudgedRun]) -> Self:
+        """The same scene under these verdicts."""
+        return replace(
+            self,
+            dead={run.intent.run for run in dead},
+            in_use={disk.key for run in left_alone for disk in run.intent.disks},
+        )
 
     def may_go(self, run: str) -> bool:
         """Whether what the run left is nobody's."""
@@ -122,7 +132,7 @@ class Sweep:
         doubtful = tuple(of_verdict(judged, Verdict.SILENT))
         scene = self._scene(view, dead, (*left_alone, *doubtful))
         leftovers = tuple(_leftovers(sight, scene))
-        if_dead = _leftovers(sight, self._scene(view, (*dead, *doubtful), left_alone))
+        if_dead = _leftovers(sight, scene.judging((*dead, *doubtful), left_alone))
         certain = {item.identity for item in leftovers}
         plan = SweepPlan(
             media=self.media.id,
@@ -215,12 +225,8 @@ class Sweep:
         )
 
     def _scene(self, view: View, dead: Sequence[JudgedRun], left_alone: Sequence[JudgedRun]) -> _Scene:
-        return _Scene(
-            media=self.media,
-            view=view,
-            dead={run.intent.run for run in dead},
-            in_use={disk.key for run in left_alone for disk in run.intent.disks},
-        )
+        scene = _Scene(media=self.media, view=view, witnesses=Witnesses(self.media), dead=(), in_use=())
+        return scene.judging(dead, left_alone)
 
     def _with_remembered(self, runs: OpenRuns, named: Collection[str], sight: Sight) -> OpenRuns:
         """With those of the named runs of which the media has no intent, but Azure has something."""
@@ -257,26 +263,17 @@ def _concerns(run: JudgedRun, view: View, disks: Disks) -> bool:
 
 def _leftovers(sight: Sight, scene: _Scene) -> Iterator[Leftover]:
     for disk, item in sight.snapshots:
-        if scene.may_go(item.run) and not _doubt(disk, item, scene.media):
+        if scene.may_go(item.run) and not scene.witnesses.doubt(disk, item):
             yield from excess_things(disk, item, scene.view, scene.in_use)
     for disk, blob in sight.staged:
         if scene.may_go(blob.run):
             yield staging_thing(disk, blob)
 
 
-def _doubt(disk: SourceDisk, item: FoundSnapshot, media: Media) -> str:
-    """Why the media may be an older state of what made the snapshot; empty if it is not."""
-    try:
-        require_witnessed(disk, item, media)
-    except MediaDamaged as error:
-        return str(error)
-    return ""
-
-
 def _remarks(sight: Sight, scene: _Scene) -> Iterator[str]:
     """What is there, looks like ours and is left alone, and why somebody should look at it."""
     for disk, item in sight.snapshots:
-        if doubt := _doubt(disk, item, scene.media):
+        if doubt := scene.witnesses.doubt(disk, item):
             yield doubt
         elif claim := claim_of(disk, item, scene.view):
             yield claim
