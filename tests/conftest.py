@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.shared import FLEET, PREFECT
 from tests.soak import SEED
 
 # Their asserts, too, say what they found.
@@ -20,17 +21,6 @@ settings.load_profile("busy")
 # Outside of the tests that use Prefect nothing is logged to a server, and none is started for it unseen.
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
-
-PREFECT = ("tests/flows/", "tests/blocks/")
-"""Where tests share one Prefect server, whose start costs more than most files: one process runs them all."""
-
-FLEET = (
-    "tests/flows/test_proxies",
-    "tests/flows/test_jobs_that_are_stopped.py",
-    "tests/flows/test_server_away.py",
-    "tests/flows/test_cancelled_by_hand.py",
-)
-"""Where tests share a control machine and proxies as well, and mostly wait for them: beside the others."""
 
 LONG = (
     *PREFECT,

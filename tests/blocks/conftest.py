@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.flows.prefect_server import PrefectServer, shared_server
+from tests.flows.prefect_server import PrefectServer
+from tests.flows.shared_servers import shared_server
 
 
 @pytest.fixture(scope="module", autouse=True)

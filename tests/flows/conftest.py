@@ -7,15 +7,18 @@ import pytest
 
 from tests.azsim_process import AzsimProcess
 from tests.flows.fleet import Fleet
-from tests.flows.prefect_server import PrefectServer, shared_server
+from tests.flows.prefect_server import PrefectServer
+from tests.flows.shared_servers import fleet_server, shared_server
 from tests.flows.site import Site
+from tests.shared import FLEET
 
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect_server(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrefectServer]:
-    with shared_server(pytestconfig, tmp_path_factory).in_use() as server:
+    start = fleet_server if request.node.nodeid.startswith(FLEET) else shared_server
+    with start(request.config, tmp_path_factory).in_use() as server:
         yield server
 
 
@@ -29,7 +32,7 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzsimProces
 def _fleet(
     pytestconfig: pytest.Config, simulation: AzsimProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
-    server = shared_server(pytestconfig, tmp_path_factory)
+    server = fleet_server(pytestconfig, tmp_path_factory)
     fleet = Fleet(server, tmp_path_factory.mktemp("workers"))
     with server.in_use():
         fleet.register()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -119,20 +118,6 @@ class PrefectServer:
             # other tests play with chance.
             APILogWorker.instance().drain()
             EventsWorker.drain_all()
-
-
-_SHARED = pytest.StashKey[PrefectServer]()
-
-
-def shared_server(config: pytest.Config, factory: pytest.TempPathFactory) -> PrefectServer:
-    """The one server of a test run, also for folders whose fixtures do not know of each other."""
-    if _SHARED not in config.stash:
-        # By itself it plans the runs of schedules once a minute: long for a test that waits for them.
-        settings = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10"}
-        server = PrefectServer(factory.mktemp("prefect"), settings=settings)
-        config.add_cleanup(server.stop)
-        config.stash[_SHARED] = server.start()
-    return config.stash[_SHARED]
 
 
 def task_runs_of(run: FlowRun, *, expected: int) -> list[TaskRun]:

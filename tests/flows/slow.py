@@ -18,8 +18,11 @@ def slow_disk(name: str) -> dict[str, Any]:
 
 @contextmanager
 def read_slowly(control: Control) -> Iterator[None]:
-    """Every read takes a second for the length of a block; without it all are as quick as ever."""
-    rule = control.add_fault("delay", seconds=1, plane="blob", header="x-ms-range", times=None)
+    """Every read takes three seconds for the length of a block; without it all are as quick as ever.
+
+    A stream of a slow disk lasts for six minutes then, however long a busy machine takes to stop it.
+    """
+    rule = control.add_fault("delay", seconds=3, plane="blob", header="x-ms-range", times=None)
     try:
         yield
     finally:

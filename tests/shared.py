@@ -1,0 +1,14 @@
+"""Which tests share servers, whose start costs more than most files: one process runs all that share one."""
+
+from __future__ import annotations
+
+PREFECT = ("tests/flows/", "tests/blocks/")
+"""Where tests share a Prefect server."""
+
+FLEET = (
+    "tests/flows/test_proxies",
+    "tests/flows/test_jobs_that_are_stopped.py",
+    "tests/flows/test_server_away.py",
+    "tests/flows/test_cancelled_by_hand.py",
+)
+"""Where tests share another one, a control machine and proxies, and mostly wait: beside the others."""
