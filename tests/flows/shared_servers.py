@@ -1,4 +1,4 @@
-"""The Prefect servers that tests share: each starts when it is first asked for, and ends with the test run."""
+"""The Prefect servers that tests share: each starts when first asked for, and ends with the test run."""
 
 from __future__ import annotations
 
