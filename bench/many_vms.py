@@ -1,15 +1,17 @@
 """What Prefect costs for each disk: one job over many small VMs, on one server and two proxies.
 
-    python -m bench.many_vms [--vms 500] [--disk-mib 4] [--folder FOLDER] [--json FILE]
+    python -m bench.many_vms [--vms 500] [--disk-mib 4] [--sqlite] [--folder FOLDER] [--json FILE]
 
-Everything is real but Azure, and on one machine: a server on SQLite, a worker for each proxy, the job in a
-process of its own. Two jobs are run, a full one and one over the same disks unchanged, which shows what
-remains when there is nothing to move. Prints the table of docs/operations.md.
+Everything is real but Azure, and on one machine: a server on a PostgreSQL of its own (Debian's package
+postgresql) or on SQLite, a worker for each proxy, the job in a process of its own. Two jobs are run, a full
+one and one over the same disks unchanged, which shows what remains when there is nothing to move. Prints the
+table of docs/operations.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 import os
@@ -26,6 +28,7 @@ from typing import Any
 
 from azsim.control import Control
 from demo.installation import PROXIES, Installation, choose_port
+from demo.postgresql import postgresql, programs
 from demo.process_tree import family
 from demo.served import ServedProcess, stop_together
 from vsa.media.media import Media
@@ -52,6 +55,7 @@ class Cost:
 class JobFigures:
     """One job. `child_runs` by proxy; `costs` by what the processes are; `database` in bytes."""
 
+    server: str
     job: str
     vms: int
     points: int
@@ -149,8 +153,8 @@ def make_fleet(control: Control, folder: Path, *, vms: int, disk_mib: int) -> No
 class Bench:
     """One installation for a few jobs."""
 
-    def __init__(self, folder: Path, *, vms: int, disk_mib: int) -> None:
-        self._here = Installation(folder, choose_port(folder, 0))
+    def __init__(self, folder: Path, *, vms: int, disk_mib: int, database: str = "") -> None:
+        self._here = Installation(folder, choose_port(folder, 0), database)
         self._vms = vms
         self._disk_mib = disk_mib
         self._served: dict[str, ServedProcess] = {}
@@ -208,8 +212,8 @@ class Bench:
         view = media.view()
         report = view.jobs[max(view.jobs)].job
         children = {proxy: count - children_before[proxy] for proxy, count in self._child_runs().items()}
-        database = sum(path.stat().st_size for path in (here.folder / "prefect").glob("prefect.db*"))
         return JobFigures(
+            server="PostgreSQL" if here.database else "SQLite",
             job=job,
             vms=self._vms,
             points=len(view.points) - points_before,
@@ -217,9 +221,14 @@ class Bench:
             wall=round(wall, 1),
             child_runs=children,
             costs=meter.costs(),
-            database=database,
+            database=self._database_size(),
             server_errors=self._server_errors() - errors_before,
         )
+
+    def _database_size(self) -> int:
+        if self._here.database:
+            return asyncio.run(_size_of(self._here.database))
+        return sum(path.stat().st_size for path in (self._here.folder / "prefect").glob("prefect.db*"))
 
     def _child_runs(self) -> dict[str, int]:
         return {proxy: self._here.api.count_runs(proxy) for proxy in PROXIES}
@@ -228,15 +237,27 @@ class Bench:
         return sum(" ERROR " in line for line in self._served["Prefect server"].log.read_text().splitlines())
 
 
+async def _size_of(database: str) -> int:
+    # What Prefect's server itself talks to PostgreSQL with.
+    import asyncpg  # noqa: PLC0415
+
+    connection = await asyncpg.connect(database.replace("+asyncpg", ""))
+    try:
+        return int(await connection.fetchval("SELECT pg_database_size(current_database())"))
+    finally:
+        await connection.close()
+
+
 def table(figures: Sequence[JobFigures]) -> str:
     """Markdown: a row for each job, then what each group of processes took for a disk."""
-    lines = ["| job | VMs | points | result | wall | child runs | a disk | database | errors of the server |"]
-    lines.append("|---|" + "---|" * 8)
+    titles = ["job", "server on", "VMs", "points", "result", "wall", "child runs", "a disk", "database"]
+    titles.append("errors of the server")
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for job in figures:
         runs = " + ".join(str(count) for count in job.child_runs.values())
         lines.append(
-            f"| {job.job} | {job.vms} | {job.points} | {job.result} | {job.wall:.0f} s | {runs} "
-            f"| {job.wall / job.vms:.2f} s | {job.database / MIB:.0f} MiB | {job.server_errors} |"
+            f"| {job.job} | {job.server} | {job.vms} | {job.points} | {job.result} | {job.wall:.0f} s "
+            f"| {runs} | {job.wall / job.vms:.2f} s | {job.database / MIB:.0f} MiB | {job.server_errors} |"
         )
     lines += [
         "",
@@ -271,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.many_vms", description=__doc__)
     parser.add_argument("--vms", type=int, default=500)
     parser.add_argument("--disk-mib", type=int, default=4)
+    parser.add_argument("--sqlite", action="store_true", help="let the Prefect server have an SQLite")
     parser.add_argument("--folder", type=Path, help="keep everything there, logs included")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument(
@@ -283,13 +305,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="vsa-many-") as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        bench = Bench(folder, vms=options.vms, disk_mib=options.disk_mib)
-        with bench.running():
-            figures = [bench.run_job("full"), bench.run_job("unchanged")]
+        with _database(sqlite=options.sqlite) as database:
+            bench = Bench(folder, vms=options.vms, disk_mib=options.disk_mib, database=database)
+            with bench.running():
+                figures = [bench.run_job("full"), bench.run_job("unchanged")]
     sys.stdout.write(table(figures) + "\n")
     if options.json:
         options.json.write_text(json.dumps([_plain(job) for job in figures], indent=1) + "\n")
     return 0 if all(job.points == job.vms for job in figures) else 1
+
+
+@contextmanager
+def _database(*, sqlite: bool) -> Iterator[str]:
+    """The URL of the server's PostgreSQL; empty for its SQLite."""
+    if sqlite:
+        yield ""
+        return
+    folder = programs()
+    if folder is None:
+        raise SystemExit("PostgreSQL's programs are missing: install them (postgresql), or give --sqlite")
+    with postgresql(folder) as database:
+        yield database
 
 
 def _plain(job: JobFigures) -> dict[str, Any]:

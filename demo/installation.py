@@ -35,10 +35,14 @@ class CannotUse(Exception):
 
 @dataclass(frozen=True)
 class Installation:
-    """The installation in `folder` with its dashboard on `port`; nothing here starts by itself."""
+    """The installation in `folder` with its dashboard on `port`; nothing here starts by itself.
+
+    `database` is the URL of the Prefect server's PostgreSQL; without one it keeps an SQLite in the folder.
+    """
 
     folder: Path
     port: int
+    database: str = ""
 
     @property
     def azure(self) -> Path:
@@ -75,7 +79,9 @@ class Installation:
         )
 
     def server(self) -> ServedProcess:
-        return prefect_server(self.folder / "prefect", port=self.port, log=self._log("prefect-server"))
+        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database} if self.database else {}
+        home, log = self.folder / "prefect", self._log("prefect-server")
+        return prefect_server(home, port=self.port, log=log, settings=settings)
 
     def worker(self, pool: str) -> ServedProcess:
         log = self._log(f"worker-{pool}")

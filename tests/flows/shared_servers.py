@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from tests.flows.postgresql import postgresql, programs
+from demo.postgresql import postgresql, programs
 from tests.flows.prefect_server import PrefectServer
 
 _SHARED = pytest.StashKey[PrefectServer]()

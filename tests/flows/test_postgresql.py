@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 
+from demo.postgresql import postgresql, programs
 from tests.azsim_process import AzsimProcess
-from tests.flows.postgresql import postgresql, programs
 from tests.flows.prefect_server import ROOT, PrefectServer, messages_of, task_runs_of
 from tests.flows.site import Site, managed
 from tests.soak import only_in_ci

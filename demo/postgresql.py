@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own, by the programs of a Debian package or whatever is on the PATH."""
+"""A PostgreSQL of one's own for a while, by the programs of a Debian package or whatever is on the PATH."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.flows.prefect_server import wait_for
-
+_START_SECONDS = 60.0
 _USER = "nobody"
 """As whom it runs if we are root, which PostgreSQL refuses to run as."""
 
@@ -35,7 +35,7 @@ def _version(folder: Path) -> int:
 def postgresql(folder: Path) -> Iterator[str]:
     """Run a new, empty PostgreSQL on a free port of the loopback address; yields its URL for Prefect.
 
-    Its files lie outside of pytest's folders, which only our own user may enter.
+    Nothing is kept. Its files lie where its own user may enter, which a folder of ours may forbid.
     """
     with tempfile.TemporaryDirectory(prefix="vsa-postgresql-") as home:
         data, word = Path(home) / "data", secrets.token_hex(16)
@@ -56,7 +56,7 @@ def postgresql(folder: Path) -> Iterator[str]:
                 stderr=log,
             )
         try:
-            wait_for("PostgreSQL", lambda: _listens(port), seconds=60)
+            _await(server, port)
             yield f"postgresql+asyncpg://prefect:{word}@127.0.0.1:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)
@@ -74,6 +74,14 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def _await(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not _listens(port):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise OSError(f"PostgreSQL does not listen on port {port} after {_START_SECONDS:.0f} s")
+        time.sleep(0.1)
 
 
 def _listens(port: int) -> bool:
