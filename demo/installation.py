@@ -24,6 +24,8 @@ from demo.served import ServedProcess
 
 PROXIES = ("proxy-a", "proxy-b")
 POOLS = ("control", *PROXIES)
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+"""The environment variable that names a Prefect server's database, by an URL with a password."""
 _USUAL_PORT = 4200
 _MARKER = "installation.json"
 _LOCK = "lock"
@@ -79,7 +81,7 @@ class Installation:
         )
 
     def server(self) -> ServedProcess:
-        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database} if self.database else {}
+        settings = {DATABASE: self.database} if self.database else {}
         home, log = self.folder / "prefect", self._log("prefect-server")
         return prefect_server(home, port=self.port, log=log, settings=settings)
 

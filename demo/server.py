@@ -1,7 +1,8 @@
 """`python -m demo.server [FOLDER] [--port N] [--fresh]`: a complete local installation, until Ctrl-C.
 
 A simulated Azure with a few VMs, a Prefect server, two proxies, backup media, deployments and schedules.
-The same folder can be started again and goes on where it was; --fresh makes it anew.
+The same folder can be started again and goes on where it was; --fresh makes it anew. The Prefect server keeps
+an SQLite in the folder, or what PREFECT_SERVER_DATABASE_CONNECTION_URL names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from threading import Event
 from typing import TextIO
 
 from azsim.control import Control, ControlError
-from demo.installation import POOLS, CannotUse, Installation, choose_port, empty, left_behind, sole_use
+from demo.installation import (
+    DATABASE,
+    POOLS,
+    CannotUse,
+    Installation,
+    choose_port,
+    empty,
+    left_behind,
+    sole_use,
+)
 from demo.process_tree import Seen, adopt_orphans, family
 from demo.served import ProcessFailed, ServedProcess, Stopped, end, stop_together
 
@@ -200,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.fresh:
                 empty(folder)
             sys.stdout.write(f"A local installation in {folder}\n\n")
-            here = Installation(folder, choose_port(folder, options.port))
+            here = Installation(folder, choose_port(folder, options.port), os.environ.get(DATABASE, ""))
             return LocalServer(here, out=sys.stdout, stop=stop, hurry=hurry).run()
     except CannotUse as error:
         sys.stderr.write(f"{error}\n")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.shared import FLEET, PREFECT
-from tests.soak import SEED
+from tests.shared import FLEET, PREFECT, SQLITE
+from tests.soak import DEPTH, SEED
 
 # Their asserts, too, say what they found.
 pytest.register_assert_rewrite("tests.engine", "tests.faults")
@@ -53,13 +53,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files to one process, and everything that needs Prefect to the same one."""
+    """Whole files to one process, and everything that shares a server to the same one."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.startswith(FLEET):
                 return "fleet"
+            if DEPTH and nodeid.startswith(SQLITE):
+                return "SQLite"
             return "Prefect" if nodeid.startswith(PREFECT) else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False

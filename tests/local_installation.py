@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from azsim.control import Control
-from demo.installation import Installation, free_port
+from demo.installation import DATABASE, Installation, free_port
 from demo.process_tree import Seen, family
 from demo.served import ServedProcess
 
@@ -19,10 +19,12 @@ _START_SECONDS = 400.0
 class LocalInstallation:
     """`python -m demo.server` on a folder and a port; what it says is in `said`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.here = Installation(folder, free_port())
+    def __init__(self, folder: Path, *, database: str = "") -> None:
+        self.here = Installation(folder, free_port(), database)
         command = [sys.executable, "-m", "demo.server", folder, "--port", str(self.here.port)]
-        self._process = ServedProcess("the local installation", command, log=folder.with_suffix(".said"))
+        environment = dict(os.environ) | ({DATABASE: database} if database else {})
+        log = folder.with_suffix(".said")
+        self._process = ServedProcess("the local installation", command, log=log, environment=environment)
         self._began = 0
 
     def start(self) -> LocalInstallation:

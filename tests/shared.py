@@ -5,6 +5,9 @@ from __future__ import annotations
 PREFECT = ("tests/flows/", "tests/blocks/")
 """Where tests share a Prefect server."""
 
+SQLITE = ("tests/flows/test_pools.py", "tests/flows/test_secrets.py")
+"""Where tests look into the database of their Prefect server."""
+
 FLEET = (
     "tests/flows/test_proxies",
     "tests/flows/test_jobs_that_are_stopped.py",

@@ -8,17 +8,15 @@ import pytest
 from tests.azsim_process import AzsimProcess
 from tests.flows.fleet import Fleet
 from tests.flows.prefect_server import PrefectServer
-from tests.flows.shared_servers import fleet_server, shared_server
+from tests.flows.shared_servers import shared_server
 from tests.flows.site import Site
-from tests.shared import FLEET
 
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrefectServer]:
-    start = fleet_server if request.node.nodeid.startswith(FLEET) else shared_server
-    with start(request.config, tmp_path_factory).in_use() as server:
+    with shared_server(request.config, tmp_path_factory, request.node.nodeid).in_use() as server:
         yield server
 
 
@@ -32,7 +30,7 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzsimProces
 def _fleet(
     pytestconfig: pytest.Config, simulation: AzsimProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
-    server = fleet_server(pytestconfig, tmp_path_factory)
+    server = shared_server(pytestconfig, tmp_path_factory)
     fleet = Fleet(server, tmp_path_factory.mktemp("workers"))
     with server.in_use():
         fleet.register()

@@ -8,37 +8,29 @@ import pytest
 
 from demo.postgresql import postgresql, programs
 from tests.flows.prefect_server import PrefectServer
+from tests.shared import SQLITE
+from tests.soak import DEPTH
 
-_SHARED = pytest.StashKey[PrefectServer]()
-# By itself it plans the runs of schedules once a minute: long for a test that waits for them.
-_SETTINGS = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10"}
-
-
-def shared_server(config: pytest.Config, factory: pytest.TempPathFactory) -> PrefectServer:
-    """The one server of a test run, also for folders whose fixtures do not know of each other."""
-    if _SHARED not in config.stash:
-        server = PrefectServer(factory.mktemp("prefect"), settings=_SETTINGS)
-        config.add_cleanup(server.stop)
-        config.stash[_SHARED] = server.start()
-    return config.stash[_SHARED]
+_ON_SQLITE, _ON_POSTGRESQL = pytest.StashKey[PrefectServer](), pytest.StashKey[PrefectServer]()
 
 
-_OF_THE_FLEET = pytest.StashKey[PrefectServer]()
+def shared_server(config: pytest.Config, factory: pytest.TempPathFactory, test: str = "") -> PrefectServer:
+    """The one server of a test run, also for folders whose fixtures do not know of each other.
 
-
-def fleet_server(config: pytest.Config, factory: pytest.TempPathFactory) -> PrefectServer:
-    """The server of those tests whose workers and streams die; on PostgreSQL if it is installed.
-
-    On SQLite the automations that watch heartbeats and the runs themselves keep each other from writing, now
-    and then for a minute ("database is locked"), in which every worker is held for dead.
+    Where workers and runs live and die it is on PostgreSQL, if that is installed; but not for tests (by their
+    id) that look into its SQLite. There the automations that watch heartbeats and the runs themselves keep
+    each other from writing, now and then for a minute in which every worker is held for dead.
     """
-    if _OF_THE_FLEET not in config.stash:
-        settings = dict(_SETTINGS)
-        if folder := programs():
+    folder = programs() if DEPTH and not test.startswith(SQLITE) else None
+    key = _ON_POSTGRESQL if folder else _ON_SQLITE
+    if key not in config.stash:
+        # By itself it plans the runs of schedules once a minute: long for a test that waits for them.
+        settings = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10"}
+        if folder:
             database = contextlib.ExitStack()
             config.add_cleanup(database.close)
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.enter_context(postgresql(folder))
         server = PrefectServer(factory.mktemp("prefect"), settings=settings)
         config.add_cleanup(server.stop)
-        config.stash[_OF_THE_FLEET] = server.start()
-    return config.stash[_OF_THE_FLEET]
+        config.stash[key] = server.start()
+    return config.stash[key]
