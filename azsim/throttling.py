@@ -1,9 +1,9 @@
 """ARM's token buckets: how often one identity may ask of one subscription.
 
 Source: learn.microsoft.com, "Understand how Azure Resource Manager throttles requests": a bucket of 250
-tokens for reads, refilled by 25 a second, and of 200 each for writes and deletes, refilled by 10. Every request
-takes a token; an empty bucket answers 429 with `Retry-After`. The limits of the compute provider, per VM and
-per minute, are wider for what a backup asks, and left out.
+tokens for reads, refilled by 25 a second, and of 200 each for writes and deletes, refilled by 10. Every
+request takes a token; an empty bucket answers 429 with `Retry-After`. The limits of the compute provider, per
+VM and per minute, are wider for what a backup asks, and left out.
 """
 
 from __future__ import annotations
