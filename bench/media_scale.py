@@ -57,7 +57,7 @@ def make_long_log(folder: Path, points: int, *, vms: int = VMS) -> Media:
 
 
 def write_log(folder: Path, media: Media, bodies: Iterable[tuple[str | None, EntryBody]]) -> None:
-    """Add entries, each with the run that made it, to the log of media in a folder: past its rules, and without
+    """Add entries, each with the run that made it, to the log of media in a folder: past its rules, and not
     waiting for the disk."""
     view = media.view()
     previous = view.head_hash
