@@ -10,6 +10,7 @@ import datetime as dt
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from vsa.transfer.bases import Estate, base_disk, bases_to_release, old_bases
 from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
-from vsa.transfer.environment import RunEnvironment
+from vsa.transfer.environment import Beginning, RunEnvironment
 from vsa.transfer.leftovers import (
     dead_jobs,
     intents_of_job,
@@ -127,7 +128,7 @@ class BackupJob:
         self.random = random
         self.started_at = now()
         self.signs = SignsOfLife(media, now=now)
-        self._first_slot = media.view().head
+        self._began = Beginning(time.monotonic(), media.view().head)
         self._sharing = media.sharing(Offer(subclient.deduplication))
         self._slots = {
             proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
@@ -136,7 +137,7 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop, self.now)
+        return RunEnvironment(self.connection, self.media, self.stop, self.now, self._began)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""
@@ -348,7 +349,7 @@ class BackupJob:
             f"point {slot} is doubtful: {doubt.reason} (disk {doubt.disk_key})"
             for slot, doubts in sorted(self.media.view().doubtful.items())
             for doubt in doubts
-            if doubt.slot >= self._first_slot
+            if doubt.slot >= self._began.head
         )
 
     def harms(self, identified: Sequence[VmDisks]) -> tuple[str, ...]:
