@@ -19,11 +19,12 @@ from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 
 from vsa.azure.budget import Budget, Purpose, current_purpose
 from vsa.azure.fresh import Fresh
+from vsa.azure.listing import listed
 from vsa.azure.marks import by_disk
 from vsa.azure.metered import BLOBS_TOO_OFTEN, TOO_OFTEN, MeteredTransport
 from vsa.errors import BadRequest
 from vsa.secret import Secret
-from vsa.stop import waiting
+from vsa.stop import Stop
 
 # A poll asks for the state of one operation. The SDK's default of 30 s would make every snapshot, grant
 # and revocation cost half a minute.
@@ -98,9 +99,9 @@ class AzureConnection:
         """
 
         def fetch() -> dict[str, list[Any]]:
+            found = self.compute.snapshots.list_by_resource_group(group)
             # One stream's stop is no answer for the others.
-            with waiting(time.sleep):
-                return by_disk(self.compute.snapshots.list_by_resource_group(group))
+            return by_disk(listed(found, action=f"list snapshots of resource group {group}", stop=Stop()))
 
         # Of two threads that come first, both get what one of them has put there.
         return self._listed_groups.setdefault((group.lower(), current_purpose()), Fresh(fetch))

@@ -25,6 +25,7 @@ from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.errors import azure_errors
+from vsa.azure.listing import listed
 from vsa.azure.marks import ASKED, FoundSnapshot, Owner, in_metadata, ours_among, snapshot_name
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
@@ -186,8 +187,7 @@ class ManagedSnapshots:
 
     def _listed_of_group(self, group: str, since: float | None) -> dict[str, list[Any]]:
         try:
-            with azure_errors(f"list snapshots of resource group {group}"):
-                return self._connection.snapshots_of_group(group).get(since=since)
+            return self._connection.snapshots_of_group(group).get(since=since)
         except AzureNotFound:
             return {}
 
@@ -197,10 +197,9 @@ class ManagedSnapshots:
         except AzureNotFound:
             return None
 
-    def listed(self) -> list[Any]:
+    def listed(self, stop: Stop) -> list[Any]:
         """Every snapshot of the subscription that this identity may see, as Azure describes it."""
-        with azure_errors("list the snapshots of the subscription"):
-            return list(self._api.list())
+        return list(listed(self._api.list(), action="list the snapshots of the subscription", stop=stop))
 
     def exists(self, ref: SnapshotRef) -> bool:
         parts = ResourceId.parse(ref.id)
