@@ -78,7 +78,7 @@ def write_log(folder: Path, media: Media, bodies: Iterable[tuple[str | None, Ent
 
 
 def _bodies(points: int, vms: int) -> Iterator[tuple[str | None, EntryBody]]:
-    machines = [_vm(number) for number in range(min(vms, points))]
+    machines = [vm_of(number) for number in range(min(vms, points))]
     for vm in machines:
         name = SeenName(name=vm.name, resource_id=vm.resource_id, first_seen=NOW, last_seen=NOW)
         yield None, ClientEntry(vm=vm, names=(name,), first_seen=NOW, last_seen=NOW)
@@ -87,7 +87,7 @@ def _bodies(points: int, vms: int) -> Iterator[tuple[str | None, EntryBody]]:
         yield f"{number:016x}", PointEntry(point=_point(vm, day))
 
 
-def _vm(number: int) -> Vm:
+def vm_of(number: int) -> Vm:
     return Vm(
         resource_id=f"{_GROUP}/Microsoft.Compute/virtualMachines/server-{number:05}",
         vm_id=f"00000000-0000-0000-0000-{number:012}",
@@ -103,12 +103,13 @@ def _vm(number: int) -> Vm:
 
 
 def _point(vm: Vm, day: int) -> Point:
-    disks = tuple(_disk(vm, day, role, lun) for role, lun in ((DiskRole.OS, None), (DiskRole.DATA, 0)))
+    disks = tuple(disk_of(vm, day, role, lun) for role, lun in ((DiskRole.OS, None), (DiskRole.DATA, 0)))
     bases = tuple(backup.snapshot for backup in disks)
     return Point(vm=vm, subclient="daily", job=f"00000000-0000-4000-8000-{day:012}", disks=disks, bases=bases)
 
 
-def _disk(vm: Vm, day: int, role: DiskRole, lun: int | None) -> DiskBackup:
+def disk_of(vm: Vm, day: int, role: DiskRole = DiskRole.OS, lun: int | None = None) -> DiskBackup:
+    """A disk as a daily backup records it; its indexes are not there."""
     name = f"{vm.name}-{role}"
     digest = documents.sha256(f"{name} {day}".encode())
     disk = SourceDisk(

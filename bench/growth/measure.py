@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import json
 import math
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -62,6 +63,15 @@ def cpu_of(process: int) -> float:
     """CPU seconds of another process (proc(5))."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def elsewhere(act: Callable[..., None], *arguments: Any) -> None:
+    """Do it in another process, whose memory and CPU time are not this one's."""
+    process = multiprocessing.get_context("spawn").Process(target=act, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{act.__name__}{arguments} has failed")
 
 
 def run(measure: Measure, arguments: Sequence[str] | None = None) -> int:
