@@ -10,7 +10,6 @@ wait is counted and passes in virtual time. Nothing is transferred.
 from __future__ import annotations
 
 import datetime as dt
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +22,9 @@ from azsim.fleet import create_fleet
 from azsim.simulation import Settings, open_simulation
 from azsim.snapshots import family_of
 from bench.growth.azure import SimulatedAzure, VirtualTime, simulated_azure
-from bench.growth.measure import Measure, Picture, Row, cpu_of, run
+from bench.growth.measure import Measure, Picture, Row, cpu_of, elsewhere, run
 from bench.media_scale import write_log
+from vsa.azure.connection import AzureConnection
 from vsa.azure.marks import Owner, snapshot_name
 from vsa.azure.snapshots import snapshots_of
 from vsa.media import documents, layout
@@ -128,11 +128,7 @@ def take(size: float, folder: Path, *, in_a_group: int = VMS_IN_A_GROUP) -> Row:
     vms = int(size)
     media = Media.create(str(folder / "media"), now=NOW)
     arguments = (folder / "azure", vms, in_a_group, media.id)
-    preparing = multiprocessing.get_context("spawn").Process(target=prepare, args=arguments)
-    preparing.start()
-    preparing.join()
-    if preparing.exitcode:
-        raise RuntimeError("the fleet could not be made")
+    elsewhere(prepare, *arguments)
     with simulated_azure(folder / "azure", page_size=RESOURCES_ON_A_PAGE, throttle=1) as azure:
         return _Job(azure, media, folder).measured()
 
@@ -144,15 +140,7 @@ class _Job:
         self._media = media
         self._began = Beginning(time.monotonic(), media.view().head)
         self._folder = folder
-        rule = Rule(field=VmField.TAG, tag="tier", value="gold")
-        self._job = BackupJob(
-            "job",
-            subclient=Subclient(name=SUBCLIENT, groups=(RuleGroup(rules=(rule,)),)),
-            connection=azure.connection(self._time),
-            media=media,
-            proxies=[Proxy(name="a"), Proxy(name="b")],
-            scratch=folder / "scratch",
-        )
+        self._job = _job(azure.connection(self._time), media, folder)
 
     def measured(self) -> Row:
         with self._time.instead_of_waiting(), waiting(self._time.wait):
@@ -172,7 +160,7 @@ class _Job:
         with stage("streams"):
             streams = job.assign_streams(found, targets.proxies)
         assert len(streams) == DISKS * len(discovery.selected)
-        self._remember(found)
+        remember(self._folder / "media", self._media, found)
         disks = [disk for item in found for disk in item.disks]
         with stage("room"):
             self._each(disks, lambda disk: make_room(disk, self._environment))
@@ -215,11 +203,30 @@ class _Job:
         )
         assert decision.reason is Reason.CBT, decision
 
-    def _remember(self, found: Sequence[VmDisks]) -> None:
-        """Write a point of every VM behind the media's log, as an earlier job would have."""
-        bodies = ((_run_number(item), PointEntry(point=_point(item))) for item in found)
-        write_log(self._folder / "media", self._media, ((_run_of(number), body) for number, body in bodies))
-        self._media.view()
+
+def remember(folder: Path, media: Media, found: Sequence[VmDisks]) -> None:
+    """Write a point of every VM behind the log of media in a folder, as an earlier job would have."""
+    bodies = ((_run_number(item), PointEntry(point=_point(item))) for item in found)
+    write_log(folder, media, ((_run_of(number), body) for number, body in bodies))
+    media.view()
+
+
+def identified(connection: AzureConnection, media: Media, folder: Path) -> list[VmDisks]:
+    """The VMs that `prepare` has made, with their disks, as a job finds them."""
+    job = _job(connection, media, folder)
+    return [job.identify_disks(vm) for vm in job.identify_targets(job.discover()).vms]
+
+
+def _job(connection: AzureConnection, media: Media, folder: Path) -> BackupJob:
+    rule = Rule(field=VmField.TAG, tag="tier", value="gold")
+    return BackupJob(
+        "job",
+        subclient=Subclient(name=SUBCLIENT, groups=(RuleGroup(rules=(rule,)),)),
+        connection=connection,
+        media=media,
+        proxies=[Proxy(name="a"), Proxy(name="b")],
+        scratch=folder / "scratch",
+    )
 
 
 def _run_number(item: VmDisks) -> int:

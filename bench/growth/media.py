@@ -92,7 +92,7 @@ class _Maker:
         name = layout.index(run, disk.disk.key, bytes.fromhex(run))
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        ref = write_index(path, name, about, [(0, rows)])
+        ref = write_index(path, name, about, iter([(0, rows)]))
         packed = self._folder / pack.name
         packed.parent.mkdir(parents=True, exist_ok=True)
         with packed.open("wb") as file:
