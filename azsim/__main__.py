@@ -67,6 +67,9 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument(
         "--background-copy-seconds", type=float, metavar="N", help="virtual time to complete a slow snapshot"
     )
+    serve.add_argument(
+        "--throttle", type=float, metavar="N", help="throttle as ARM does, at N times its limits; 0: never"
+    )
     serve.add_argument("--token-seconds", type=int, metavar="N", help="life of a bearer token in real time")
 
 

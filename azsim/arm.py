@@ -31,6 +31,7 @@ from azsim.arm_protocol import (
 from azsim.clock import Clock
 from azsim.identity import Identity
 from azsim.resources import Resource, Resources
+from azsim.throttling import Throttling
 
 _METHODS = ["GET", "PUT", "PATCH", "POST", "DELETE", "HEAD"]
 _CANONICAL = {resource_type.lower(): resource_type for resource_type in RESOURCE_TYPES}
@@ -78,6 +79,7 @@ class Arm:
         base_url: str,
         page_size: int,
         lock: threading.RLock,
+        throttling: Throttling,
     ) -> None:
         self._resources = resources
         self._operations = operations
@@ -88,6 +90,7 @@ class Arm:
         self._base_url = base_url
         self._page_size = page_size
         self._lock = lock
+        self._throttling = throttling
 
     def routes(self) -> list[Route]:
         return [
@@ -112,6 +115,7 @@ class Arm:
                 "The api-version query parameter (?api-version=) is required for all requests.",
                 "MissingApiVersionParameter",
             )
+        self._throttling.take(request.method)
         parts = request.path_params["path"].strip("/").split("/")
         if parts[0].lower() != self._subscription:
             raise ArmError(404, "SubscriptionNotFound", f"The subscription '{parts[0]}' could not be found.")
@@ -172,9 +176,9 @@ class Arm:
         and go between them.
         """
         after = request.query_params.get("$skiptoken", "")
-        found = self._resources.all(kind.type, self._subscription, group)
-        rest = [resource for resource in found if resource.id.key > after]
-        page = rest[: self._page_size]
+        size = self._page_size
+        rest = list(self._resources.all(kind.type, self._subscription, group, after=after, limit=size + 1))
+        page = rest[:size]
         body: Wire = {"value": [self._listed(kind, each, group, request.query_params) for each in page]}
         if len(rest) > len(page):
             query = request.url.include_query_params(**{"$skiptoken": page[-1].id.key}).query

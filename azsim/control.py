@@ -197,6 +197,10 @@ class Control:
         """The log of requests with a number above `since`: plane, method, path, query, range, status."""
         return cast(list[Result], self._call("requests", since=since))
 
+    def request_counts(self) -> dict[str, int]:
+        """How many requests there have been since the server began, by `plane method status`."""
+        return cast(dict[str, int], self._call("request_counts"))
+
     def _result(self, operation: str, /, **arguments: Any) -> Result:
         return cast(Result, self._call(operation, **arguments))
 

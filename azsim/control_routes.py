@@ -68,6 +68,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "add_fault": lambda simulation, **rule: simulation.faults.add(**rule),
     "faults": lambda simulation: simulation.faults.reports(),
     "clear_faults": lambda simulation, ids=(): simulation.faults.clear(ids),
+    "request_counts": lambda simulation: simulation.log.counts(),
     "requests": lambda simulation, since=0: simulation.log.since(since),
 }
 

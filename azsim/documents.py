@@ -15,6 +15,9 @@ from typing import Any
 
 Document = dict[str, Any]
 
+_LAST = chr(0x10FFFF)
+"""Sorts behind everything that a key holds."""
+
 
 class Documents:
     """A dictionary of dictionaries that survives a restart. Safe to use from many threads."""
@@ -52,12 +55,16 @@ class Documents:
                 self._db.execute("DELETE FROM documents WHERE kind = ? AND key = ?", (kind, key)).rowcount > 0
             )
 
-    def items(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Document]]:
-        """All documents of a kind whose key starts with `prefix`, in key order, as of the call."""
+    def items(
+        self, kind: str, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> Iterator[tuple[str, Document]]:
+        """All documents of a kind whose key starts with `prefix`, in key order, as of the call; only those
+        whose key comes `after` another, and no more than `limit`."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT key, body FROM documents WHERE kind = ? AND substr(key, 1, ?) = ? ORDER BY key",
-                (kind, len(prefix), prefix),
+                "SELECT key, body FROM documents"
+                " WHERE kind = ? AND key >= ? AND key < ? AND key > ? ORDER BY key LIMIT ?",
+                (kind, prefix, prefix + _LAST, after, -1 if limit is None else limit),
             ).fetchall()
         for key, body in rows:
             yield key, json.loads(body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -25,10 +25,17 @@ class RequestLog:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._entries: deque[dict[str, Any]] = deque(maxlen=_LOGGED_REQUESTS)
+        self._counts: Counter[str] = Counter()
 
     def add(self, entry: dict[str, Any]) -> None:
         with self._lock:
             self._entries.append({"number": next(self._numbers), **entry})
+            self._counts[f"{entry['plane']} {entry['method']} {entry['status']}"] += 1
+
+    def counts(self) -> dict[str, int]:
+        """How many there have been in all, by plane, method and status."""
+        with self._lock:
+            return dict(self._counts)
 
     def since(self, number: int) -> list[dict[str, Any]]:
         """Entries with a number greater than this one, oldest first."""

@@ -70,10 +70,19 @@ class Resources:
     def delete(self, resource_id: ResourceId) -> None:
         self._documents.delete(resource_id.type, resource_id.key)
 
-    def all(self, resource_type: str, subscription: str, group: str | None = None) -> Iterator[Resource]:
-        """Every resource of a type in one group, or in the whole subscription, in key order."""
+    def all(
+        self,
+        resource_type: str,
+        subscription: str,
+        group: str | None = None,
+        *,
+        after: str = "",
+        limit: int | None = None,
+    ) -> Iterator[Resource]:
+        """Every resource of a type in one group, or in the whole subscription, in key order; only those whose
+        key comes `after` another, and no more than `limit`."""
         prefix = f"{subscription}/" if group is None else f"{subscription}/{group}/"
-        for _, stored in self._documents.items(resource_type, prefix.lower()):
+        for _, stored in self._documents.items(resource_type, prefix.lower(), after=after, limit=limit):
             yield _from_document(stored)
 
     def need_group(self, subscription: str, group: str) -> Wire:

@@ -96,6 +96,7 @@ def assemble(simulation: Simulation) -> Front:
         base_url=simulation.base_url,
         page_size=simulation.settings.page_size,
         lock=simulation.lock,
+        throttling=simulation.throttling,
     )
     key = kept_secret(simulation.folder / "control.key", lambda: secrets.token_hex(32))
     control = ControlApi(simulation, key)

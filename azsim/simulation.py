@@ -23,6 +23,7 @@ from azsim.pages import PageStore
 from azsim.resources import Resources
 from azsim.snapshots import Snapshots
 from azsim.storage_accounts import StorageAccounts
+from azsim.throttling import Throttling
 from azsim.virtual_machines import VirtualMachines
 
 TIB = 1 << 40
@@ -42,6 +43,8 @@ class Settings:
     """Virtual time until a snapshot of a Premium SSD v2 or Ultra disk is complete."""
     token_seconds: int = 3600
     """Real time for which a bearer token is good."""
+    throttle: float = 0.0
+    """What the limits of ARM are multiplied by; 0: it throttles nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class Simulation:
     vault: KeyVault
     faults: Faults
     log: RequestLog
+    throttling: Throttling
     lock: threading.RLock
 
     @property
@@ -135,5 +139,6 @@ def open_simulation(
         vault=KeyVault(documents, identity, base_url=base_url),
         faults=Faults(),
         log=RequestLog(),
+        throttling=Throttling(clock, settings.throttle),
         lock=threading.RLock(),
     )

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,17 @@ def make_long_log(folder: Path, points: int, *, vms: int = VMS) -> Media:
     There is nothing behind them: no indexes, no packs.
     """
     media = Media.create(str(folder), now=NOW)
-    previous = media.view().head_hash
-    (folder / layout.LOG).mkdir()
-    for slot, (run, body) in enumerate(_bodies(points, vms)):
+    write_log(folder, media, _bodies(points, vms))
+    return media
+
+
+def write_log(folder: Path, media: Media, bodies: Iterable[tuple[str | None, EntryBody]]) -> None:
+    """Add entries, each with the run that made it, to the log of media in a folder: past its rules, and not
+    waiting for the disk."""
+    view = media.view()
+    previous = view.head_hash
+    (folder / layout.LOG).mkdir(exist_ok=True)
+    for slot, (run, body) in enumerate(bodies, view.head):
         entry = Entry(
             seq=slot,
             prev=previous,
@@ -67,11 +75,10 @@ def make_long_log(folder: Path, points: int, *, vms: int = VMS) -> Media:
         data = documents.encode(entry)
         (folder / layout.slot(slot)).write_bytes(data)
         previous = documents.sha256(data)
-    return media
 
 
 def _bodies(points: int, vms: int) -> Iterator[tuple[str | None, EntryBody]]:
-    machines = [_vm(number) for number in range(min(vms, points))]
+    machines = [vm_of(number) for number in range(min(vms, points))]
     for vm in machines:
         name = SeenName(name=vm.name, resource_id=vm.resource_id, first_seen=NOW, last_seen=NOW)
         yield None, ClientEntry(vm=vm, names=(name,), first_seen=NOW, last_seen=NOW)
@@ -80,7 +87,7 @@ def _bodies(points: int, vms: int) -> Iterator[tuple[str | None, EntryBody]]:
         yield f"{number:016x}", PointEntry(point=_point(vm, day))
 
 
-def _vm(number: int) -> Vm:
+def vm_of(number: int) -> Vm:
     return Vm(
         resource_id=f"{_GROUP}/Microsoft.Compute/virtualMachines/server-{number:05}",
         vm_id=f"00000000-0000-0000-0000-{number:012}",
@@ -96,12 +103,13 @@ def _vm(number: int) -> Vm:
 
 
 def _point(vm: Vm, day: int) -> Point:
-    disks = tuple(_disk(vm, day, role, lun) for role, lun in ((DiskRole.OS, None), (DiskRole.DATA, 0)))
+    disks = tuple(disk_of(vm, day, role, lun) for role, lun in ((DiskRole.OS, None), (DiskRole.DATA, 0)))
     bases = tuple(backup.snapshot for backup in disks)
     return Point(vm=vm, subclient="daily", job=f"00000000-0000-4000-8000-{day:012}", disks=disks, bases=bases)
 
 
-def _disk(vm: Vm, day: int, role: DiskRole, lun: int | None) -> DiskBackup:
+def disk_of(vm: Vm, day: int, role: DiskRole = DiskRole.OS, lun: int | None = None) -> DiskBackup:
+    """A disk as a daily backup records it; its indexes are not there."""
     name = f"{vm.name}-{role}"
     digest = documents.sha256(f"{name} {day}".encode())
     disk = SourceDisk(

@@ -52,3 +52,47 @@ def test_an_error_reaches_all_who_asked_and_nobody_after_them() -> None:
     with pytest.raises(ValueError, match="busy"):
         fresh.get()
     assert fresh.get() == "fine"
+
+
+def test_who_says_since_when_gets_the_last_answer_that_was_begun_then_or_later() -> None:
+    numbers, moments = count(), iter([10.0, 20.0, 30.0])
+    fresh = Fresh(lambda: next(numbers), clock=lambda: next(moments))
+    assert fresh.get(since=5.0) == 0
+    assert fresh.get(since=10.0) == 0
+    assert fresh.get(since=10.5) == 1
+    assert fresh.get(since=0.0) == 1
+    assert fresh.get() == 2
+
+
+def test_an_error_does_not_take_the_place_of_the_last_answer() -> None:
+    answers = iter(["first", ValueError("busy")])
+
+    def fetch() -> str:
+        answer = next(answers)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    fresh = Fresh(fetch, clock=lambda: 1.0)
+    assert fresh.get() == "first"
+    with pytest.raises(ValueError, match="busy"):
+        fresh.get()
+    assert fresh.get(since=1.0) == "first"
+
+
+def test_those_who_wait_while_one_is_fetched_that_serves_them_take_it() -> None:
+    begun, go_on, numbers = threading.Semaphore(0), threading.Event(), count()
+
+    def fetch() -> int:
+        begun.release()
+        assert go_on.wait(20)
+        return next(numbers)
+
+    fresh = Fresh(fetch)
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        first = pool.submit(fresh.get, since=0.0)
+        assert begun.acquire(timeout=20)
+        others = [pool.submit(fresh.get, since=0.0) for _ in range(5)]
+        go_on.set()
+        assert first.result(20) == 0
+        assert {other.result(20) for other in others} == {0}

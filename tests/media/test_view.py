@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ from vsa.media.entries import (
     Result,
     SeenName,
 )
-from vsa.media.view import WHOLE, View
+from vsa.media.view import WHOLE, Damage, View
 from vsa.model import IndexRef, Method
 
 DISK = a_disk()
@@ -208,6 +210,26 @@ def test_a_pack_that_is_damaged_as_a_whole_stays_so_but_harms_nobody_once_its_fr
     after = view_of(*said, healed(PACK, 64, 164))
     assert after.damaged == {PACK: WHOLE} and lost(after) == []
     assert lost(view_of(*said, healed(PACK, 64))) == [(200, 300)]
+
+
+class Counted(tuple[Damage, ...]):
+    """Counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Damage]:
+        Counted.times += 1
+        return super().__iter__()
+
+
+def test_all_damage_is_gone_through_once_however_many_points_are_asked_about() -> None:
+    said = view_of(
+        point("r"), damage(PACK, 64, harm=(harm((1, 64)),)), damage(PACK, 164, harm=(harm((2, 164)),))
+    )
+    view = replace(said, damages=Counted(said.damages))
+    Counted.times = 0
+    assert [bool(lost(view, slot)) for slot in range(9)] == [True] + [False] * 8
+    assert Counted.times == 1
 
 
 def test_harm_by_an_index_stands_until_a_copy_takes_its_place() -> None:

@@ -13,7 +13,7 @@ from vsa.media.entries import DiskOutcome, JobEntry, Result, VmOutcome
 from vsa.media.view import View
 from vsa.model import Method, SourceDisk, Vm
 from vsa.subclient import Subclient
-from vsa.transfer.bases import UNATTENDED, Estate, bases_to_release, old_bases, unattended_bases
+from vsa.transfer.bases import UNATTENDED, Estate, base_disk, bases_to_release, old_bases, unattended_bases
 
 VM = a_vm()
 DISK = a_source_disk()
@@ -142,3 +142,41 @@ def test_a_disk_that_another_subclient_backs_up_keeps_its_base() -> None:
     without = report.model_copy(update={"vms": ()})
     later = a_view(a_point(DISK, vm=VM, base=a_snapshot(DISK)), report, without)
     assert len(released(later, an_estate(selected=[], identified={}))) == 1
+
+
+class Counted(tuple[Vm, ...]):
+    """Counts how often it is gone through."""
+
+    def __init__(self, _: object) -> None:
+        self.times = 0
+
+    def __iter__(self) -> Any:
+        self.times += 1
+        return super().__iter__()
+
+
+def a_fleet(size: int) -> tuple[View, Estate, Counted]:
+    vms = Counted(a_vm(f"vm-{number}") for number in range(size))
+    disks = {vm.key: [a_source_disk(f"{vm.name}-{name}") for name in ("os", "data")] for vm in vms}
+    points = [
+        a_point(disk, vm=vm, base=a_snapshot(disk)) for vm in tuple.__iter__(vms) for disk in disks[vm.key]
+    ]
+    estate = Estate(VM.subscription_id, listed=vms, selected=vms, identified=disks)
+    vms.times = 0
+    return a_view(*points), estate, vms
+
+
+def test_the_listed_vms_are_gone_through_once_however_many_bases_there_are() -> None:
+    """Once a base, it would be the square of the fleet."""
+    for size in (2, 8):
+        view, estate, vms = a_fleet(size)
+        assert len(view.bases()) == 2 * size
+        assert released(view, estate) == []
+        assert vms.times == 2
+
+
+def test_looking_up_the_disk_of_a_base_does_not_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, _, _ = a_fleet(3)
+    disk = a_source_disk("vm-1-data")
+    monkeypatch.setattr(View, "bases", None)
+    assert base_disk(view, disk.key) == disk

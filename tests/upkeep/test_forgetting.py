@@ -6,13 +6,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.media.making import a_disk, a_snapshot
+from tests.media.making import NOW, a_disk, a_snapshot
 from tests.upkeep.keeping import DAY, Keeping
 from vsa.errors import BadRequest, MediaConflict
 from vsa.media.entries import Damaged, DamageEntry, DoubtEntry, Harm, JobEntry, PointEntry, Result
 from vsa.model import Method
 from vsa.retention import Retention
-from vsa.upkeep.forgetting import Limits, by_policy, forget, named, pin, plan_forgetting, unforget
+from vsa.upkeep.forgetting import (
+    Decision,
+    Judged,
+    Limits,
+    _shares,
+    by_policy,
+    forget,
+    named,
+    pin,
+    plan_forgetting,
+    unforget,
+)
 
 ALL = Limits(override_share=True)
 
@@ -275,3 +286,30 @@ def test_a_disk_keeps_a_sound_point_whatever_is_doubtful(tmp_path_factory, doubt
     kept = set(slots) - set(going(plan(keeping, Retention(keep_last=keep_last))))
     sound = [slot for slot, doubt in zip(slots, doubtful, strict=True) if not doubt]
     assert set(sound[-1:]) <= kept
+
+
+class Compared(str):
+    """Counts how often it is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other):
+        Compared.times += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_what_a_plan_compares_grows_with_the_points_not_with_points_times_clients():
+    counted = []
+    for clients in (5, 50):
+        names = [f"client-{number}" for number in range(clients)]
+        points = [
+            Judged(slot, Compared(name), name, NOW, "")
+            for slot, name in enumerate(name for name in names * 4)
+        ]
+        Compared.times = 0
+        found = Decision(going=tuple(points[: 3 * clients]), staying=tuple(points[3 * clients :]))
+        assert len(list(_shares(found, 0.5))) == clients
+        counted.append(Compared.times)
+    assert counted[1] <= 10 * counted[0]

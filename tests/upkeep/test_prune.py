@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from vsa.media.entries import DoomEntry
 from vsa.media.folder import FolderStore
 from vsa.media.signs import SILENT_AFTER, Sign, give
 from vsa.upkeep import doom
-from vsa.upkeep.prune import carry_out
+from vsa.upkeep.prune import carry_out, plan_prune
 
 
 @pytest.fixture
@@ -372,3 +373,39 @@ class TestRecords:
         keeping.forget(new)
         keeping.prune(threshold=0.0)
         assert self.records(keeping, "run-1") == self.records(keeping, "run-2") == set()
+
+
+class Compared(int):
+    """A slot that counts how often it is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other):
+        Compared.times += 1
+        return super().__eq__(other)
+
+    __hash__ = int.__hash__
+
+
+def test_which_points_go_is_not_looked_up_among_all_that_go(keeping, monkeypatch):
+    """For each point that stays, and for each that was forgotten: that would be the square of a long log."""
+    counted = []
+    for more in (4, 12):
+        for seed in range(more):
+            keeping.back_up({0: ("more", seed)}, full=True)
+        slots = sorted(keeping.media.view().points)[:-1]
+        keeping.forget(*[slot for slot in slots if slot not in keeping.media.view().forgotten])
+        keeping.now += 30 * DAY
+        view = keeping.media.view()
+        forgotten = {Compared(slot): time for slot, time in view.forgotten.items()}
+        points = {Compared(slot): made for slot, made in view.points.items()}
+        seen = replace(view, forgotten=forgotten, points=points)
+        media = keeping.opened()
+        monkeypatch.setattr(media, "read_anew", lambda media=media: media)
+        monkeypatch.setattr(media, "view", lambda seen=seen: seen)
+        Compared.times = 0
+        (scratch := keeping.scratch / str(more)).mkdir()
+        found = plan_prune(media, now=keeping.now, scratch=scratch, grace=DAY, trust_clock=True)
+        assert len(found.points) == len(forgotten)
+        counted.append(Compared.times / len(points))
+    assert counted[1] <= 1.5 * counted[0]

@@ -19,10 +19,12 @@ from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 
 from vsa.azure.budget import Budget, Purpose, current_purpose
 from vsa.azure.fresh import Fresh
+from vsa.azure.listing import listed
+from vsa.azure.marks import by_disk
 from vsa.azure.metered import BLOBS_TOO_OFTEN, TOO_OFTEN, MeteredTransport
 from vsa.errors import BadRequest
 from vsa.secret import Secret
-from vsa.stop import waiting
+from vsa.stop import Stop
 
 # A poll asks for the state of one operation. The SDK's default of 30 s would make every snapshot, grant
 # and revocation cost half a minute.
@@ -89,20 +91,23 @@ class AzureConnection:
     def compute(self) -> ComputeManagementClient:
         return ComputeManagementClient(self.credential, self.subscription_id, **self._arm_options)
 
-    def snapshots_of_group(self, group: str) -> Fresh[list[Any]]:
-        """The list of a resource group's snapshots, shared by those who ask for it at the same time; but what
-        cleans up does not wait for those who work."""
+    def snapshots_of_group(self, group: str) -> Fresh[dict[str, list[Any]]]:
+        """The snapshots of a resource group that have a name of ours, by their disks' keys.
 
-        def fetch() -> list[Any]:
+        The list is shared by those who ask for it at the same time; but what cleans up does not wait for
+        those who work.
+        """
+
+        def fetch() -> dict[str, list[Any]]:
+            found = self.compute.snapshots.list_by_resource_group(group)
             # One stream's stop is no answer for the others.
-            with waiting(time.sleep):
-                return list(self.compute.snapshots.list_by_resource_group(group))
+            return by_disk(listed(found, action=f"list snapshots of resource group {group}", stop=Stop()))
 
         # Of two threads that come first, both get what one of them has put there.
         return self._listed_groups.setdefault((group.lower(), current_purpose()), Fresh(fetch))
 
     @cached_property
-    def _listed_groups(self) -> dict[tuple[str, Purpose], Fresh[list[Any]]]:
+    def _listed_groups(self) -> dict[tuple[str, Purpose], Fresh[dict[str, list[Any]]]]:
         return {}
 
     @cached_property

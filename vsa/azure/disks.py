@@ -1,21 +1,25 @@
 """Identification of disks: what each attached disk really is, and whether it can be read at all.
 
-Sources: https://learn.microsoft.com/rest/api/compute/disks/get and
+Sources: https://learn.microsoft.com/rest/api/compute/disks/get, .../disks/list and
 https://learn.microsoft.com/rest/api/storageservices/get-blob-properties
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from vsa.azure.accounts import StorageAccounts
 from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
+from vsa.azure.listing import listed
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import AzureNotFound, BadRequest
 from vsa.model import AttachedDisk, DiskKind, Exclusion, SourceDisk
+from vsa.stop import Stop
 
 # A fixed VHD ends with a footer of 512 bytes that is no part of what the guest sees (VHD 1.0 specification).
 VHD_FOOTER = 512
@@ -23,8 +27,35 @@ VHD_FOOTER = 512
 READABLE_SECTOR = 512
 
 
-def identify_disk(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk | Exclusion:
-    """The disk as its own API describes it, or why it cannot be backed up.
+class ListedDisks:
+    """Every managed disk of the subscription, listed when the first one is asked for. Thread-safe.
+
+    One request for each disk of a large job would be tens of thousands, which Azure throttles for a quarter
+    of an hour; a list has many on a page.
+    """
+
+    def __init__(self, connection: AzureConnection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._disks: dict[str, Any] | None = None
+
+    def find(self, resource_id: str, stop: Stop) -> Any | None:
+        """The disk as Azure describes it in lists and by itself alike; None if it was not listed."""
+        with self._lock:
+            if self._disks is None:
+                self._disks = {disk.id.lower(): disk for disk in self._all(stop)}
+        return self._disks.get(resource_id.lower())
+
+    def _all(self, stop: Stop) -> Iterator[Any]:
+        action = f"list managed disks of subscription {self._connection.subscription_id}"
+        return listed(self._connection.compute.disks.list(), action=action, stop=stop)
+
+
+def identify_disk(
+    connection: AzureConnection, attached: AttachedDisk, described: Any | None = None
+) -> SourceDisk | Exclusion:
+    """The disk as its own API describes it, or why it cannot be backed up. `described` is a managed disk as
+    Azure has described it already.
 
     Raises AzureNotFound when the disk has gone since the VM was listed.
     """
@@ -34,7 +65,7 @@ def identify_disk(connection: AzureConnection, attached: AttachedDisk) -> Source
         )
     if not attached.source:
         return Exclusion(name=attached.name, reason="the VM names neither a managed disk nor a VHD for it")
-    disk = _managed(connection, attached) if attached.managed else _unmanaged(connection, attached)
+    disk = _managed(connection, attached, described) if attached.managed else _unmanaged(connection, attached)
     reason = refusal(disk)
     return Exclusion(name=attached.name, reason=reason) if reason else disk
 
@@ -55,10 +86,12 @@ def refusal(disk: SourceDisk) -> str:
     return ""
 
 
-def _managed(connection: AzureConnection, attached: AttachedDisk) -> SourceDisk:
+def _managed(connection: AzureConnection, attached: AttachedDisk, described: Any | None) -> SourceDisk:
     parts = ResourceId.parse(attached.source)
-    with azure_errors(f"read managed disk {attached.name}"):
-        disk: Any = connection.compute.disks.get(parts.group, parts.name)
+    disk: Any = described
+    if disk is None:
+        with azure_errors(f"read managed disk {attached.name}"):
+            disk = connection.compute.disks.get(parts.group, parts.name)
     sector = getattr(disk.creation_data, "logical_sector_size", None) or READABLE_SECTOR
     return SourceDisk(
         name=attached.name,

@@ -19,6 +19,7 @@ from vsa.errors import BadRequest
 from vsa.model import DiskKind, DiskRole, SnapshotName, SourceDisk, name_key
 
 MEDIA, RUN, JOB, DISK, WITNESS = "vsa-media", "vsa-run", "vsa-job", "vsa-disk", "vsa-witness"
+_HEAD = "vsa-"
 ASKED = "vsa-asked"
 """Of blob snapshots alone: Azure's time just before it was asked for the snapshot."""
 
@@ -89,15 +90,30 @@ class Ours:
     strange: list[str] = field(default_factory=list)
 
 
+def by_disk(listing: Iterable[Any]) -> dict[str, list[Any]]:
+    """Those of the listed snapshots that have a name of ours, by the key of the disk that they are of."""
+    found: dict[str, list[Any]] = {}
+    for snapshot in listing:
+        if snapshot.name.lower().startswith(_HEAD):
+            found.setdefault(_disk_key(snapshot), []).append(snapshot)
+    return found
+
+
+def _disk_key(snapshot: Any) -> str:
+    """By its source; where Azure names none, its marks say it. Empty if nothing does."""
+    source = snapshot.creation_data.source_resource_id
+    return name_key(source) if source else (snapshot.tags or {}).get(DISK, "")
+
+
 def snapshot_name(run: str, disk_key: str) -> str:
     """The name of a managed disk's snapshot: a function of run and disk, at most 80 characters."""
-    return f"vsa-{run}-{disk_key}"
+    return f"{_HEAD}{run}-{disk_key}"
 
 
 def run_in(name: str, disk_key: str) -> str:
     """The run in a name that we give for the disk, to a snapshot or to a staging blob without its suffix;
     empty if it is no such name."""
-    head, tail = "vsa-", f"-{disk_key}"
+    head, tail = _HEAD, f"-{disk_key}"
     lower = name.lower()
     is_ours = lower.startswith(head) and lower.endswith(tail)
     return lower[len(head) : -len(tail)] if is_ours else ""
@@ -131,9 +147,8 @@ def ours_among(listing: Iterable[Any], disks: Mapping[str, SourceDisk], media: s
 
 def _disk_of(snapshot: Any, disks: Mapping[str, SourceDisk]) -> SourceDisk | None:
     source = snapshot.creation_data.source_resource_id
-    if not source:
-        return disks.get((snapshot.tags or {}).get(DISK, ""))
-    return disks.get(name_key(source)) or _remembered(snapshot, source)
+    known = disks.get(_disk_key(snapshot))
+    return known or (_remembered(snapshot, source) if source else None)
 
 
 def _remembered(snapshot: Any, source: str) -> SourceDisk | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -25,6 +25,7 @@ from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.errors import azure_errors
+from vsa.azure.listing import listed
 from vsa.azure.marks import ASKED, FoundSnapshot, Owner, in_metadata, ours_among, snapshot_name
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
@@ -89,8 +90,17 @@ class Snapshots(Protocol):
         """The disk's snapshots that carry this media's marks, and those that lost theirs: by name alone they
         prove nothing."""
 
-    def ours_of(self, disks: Sequence[SourceDisk], media: str) -> list[tuple[SourceDisk, FoundSnapshot]]:
-        """The same of several disks of one resource group, in as few requests as Azure allows."""
+    def ours_of(
+        self, disks: Sequence[SourceDisk], media: str, *, since: float | None = None
+    ) -> list[tuple[SourceDisk, FoundSnapshot]]:
+        """The same of several disks of one resource group, in as few requests as Azure allows. `since`: what
+        was there at that moment of `time.monotonic`, or later, is enough."""
+
+    def left_by(
+        self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
+    ) -> list[FoundSnapshot]:
+        """Those of the disk that were there at a moment or later, and those that these runs may have made
+        since; each as it is now."""
 
     def exists(self, ref: SnapshotRef) -> bool:
         """Whether the snapshot is still there, and still the one that was meant."""
@@ -166,21 +176,37 @@ class ManagedSnapshots:
     def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
         return [found for _, found in self.ours_of([disk], media)]
 
-    def ours_of(self, disks: Sequence[SourceDisk], media: str) -> list[tuple[SourceDisk, FoundSnapshot]]:
-        group = disks[0].resource_group
-        try:
-            with azure_errors(f"list snapshots of resource group {group}"):
-                listing = self._connection.snapshots_of_group(group).get()
-        except AzureNotFound:
-            return []
+    def ours_of(
+        self, disks: Sequence[SourceDisk], media: str, *, since: float | None = None
+    ) -> list[tuple[SourceDisk, FoundSnapshot]]:
+        listed = self._listed_of_group(disks[0].resource_group, since)
         by_key = {disk.key: disk for disk in disks}
-        found = ours_among(listing, by_key, media).found
-        return [(disk, item) for disk, item in found if disk.key in by_key]
+        return ours_among((item for key in by_key for item in listed.get(key, ())), by_key, media).found
 
-    def listed(self) -> list[Any]:
+    def left_by(
+        self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
+    ) -> list[FoundSnapshot]:
+        listed = self._listed_of_group(disk.resource_group, since).get(disk.key, ())
+        names = {item.name.lower() for item in listed} | {snapshot_name(run, disk.key) for run in runs}
+        there = (self._get_if_there(disk.resource_group, name) for name in sorted(names))
+        found = ours_among((item for item in there if item), {disk.key: disk}, media).found
+        return [item for of, item in found if of.key == disk.key]
+
+    def _listed_of_group(self, group: str, since: float | None) -> dict[str, list[Any]]:
+        try:
+            return self._connection.snapshots_of_group(group).get(since=since)
+        except AzureNotFound:
+            return {}
+
+    def _get_if_there(self, resource_group: str, name: str) -> Any | None:
+        try:
+            return self._get(resource_group, name)
+        except AzureNotFound:
+            return None
+
+    def listed(self, stop: Stop) -> list[Any]:
         """Every snapshot of the subscription that this identity may see, as Azure describes it."""
-        with azure_errors("list the snapshots of the subscription"):
-            return list(self._api.list())
+        return list(listed(self._api.list(), action="list the snapshots of the subscription", stop=stop))
 
     def exists(self, ref: SnapshotRef) -> bool:
         parts = ResourceId.parse(ref.id)
@@ -315,8 +341,15 @@ class BlobSnapshots:
         ]
         return found, now
 
-    def ours_of(self, disks: Sequence[SourceDisk], media: str) -> list[tuple[SourceDisk, FoundSnapshot]]:
+    def ours_of(
+        self, disks: Sequence[SourceDisk], media: str, *, since: float | None = None
+    ) -> list[tuple[SourceDisk, FoundSnapshot]]:
         return [(disk, found) for disk in disks for found in self.ours(disk, media)]
+
+    def left_by(
+        self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
+    ) -> list[FoundSnapshot]:
+        return self.ours(disk, media)
 
     def _listed(self, address: BlobAddress) -> tuple[list[Any], str]:
         """The VHD and its snapshots, and the answer's Date; a name is a prefix of other names, too."""

@@ -51,7 +51,7 @@ def marked_vhds(
     found = MarkedVhds()
     urls = [disk.source for disk in known if disk.kind is not DiskKind.MANAGED]
     try:
-        urls += again(partial(attached_vhds, connection), stop=stop)
+        urls += attached_vhds(connection, stop)
     except VsaError as error:
         found.unseen.append(f"storage accounts that only VMs name were not looked at: {error}")
     for account, address in _accounts_of(urls).items():

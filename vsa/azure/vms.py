@@ -1,15 +1,18 @@
 """Discovery of VMs through Azure Resource Manager.
 
-Source: https://learn.microsoft.com/rest/api/compute/virtual-machines/list-all
+Source: https://learn.microsoft.com/rest/api/compute/virtual-machines/list-all, whose `statusOnly=true` gives
+the run-time status of all VMs of the subscription.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
+from vsa.azure.listing import listed
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import AzureNotFound
@@ -17,6 +20,8 @@ from vsa.model import AttachedDisk, DiskRole, Vm
 from vsa.stop import Stop, again
 
 UNKNOWN = "unknown"
+FEW = 20
+"""Of so many VMs each one's state is asked for; that of more is in another list of them all."""
 
 
 def list_vms(connection: AzureConnection, stop: Stop) -> tuple[Vm, ...]:
@@ -24,29 +29,47 @@ def list_vms(connection: AzureConnection, stop: Stop) -> tuple[Vm, ...]:
 
     A VM that is deleted while the list is being read is left out: it is no longer there.
     """
-    found = again(partial(_list_all, connection), stop=stop)
-    described = (again(partial(_describe, connection, vm), stop=stop) for vm in found)
+    found = list(_list_all(connection, stop))
+    states = _power_states(connection, stop) if len(found) > FEW else {}
+    described = (_described(connection, vm, states, stop) for vm in found)
     return tuple(sorted((vm for vm in described if vm), key=lambda vm: (vm.name.lower(), vm.resource_id)))
 
 
-def _list_all(connection: AzureConnection) -> list[Any]:
-    with azure_errors(f"list VMs of subscription {connection.subscription_id}"):
-        return list(connection.compute.virtual_machines.list_all())
+def _list_all(connection: AzureConnection, stop: Stop, **options: str) -> Iterator[Any]:
+    action = f"list VMs of subscription {connection.subscription_id}"
+    return listed(connection.compute.virtual_machines.list_all(**options), action=action, stop=stop)
 
 
-def attached_vhds(connection: AzureConnection) -> tuple[str, ...]:
+def _power_states(connection: AzureConnection, stop: Stop) -> dict[str, str]:
+    """The power states of all VMs by their ids in lower case, in as many requests as the list has pages.
+
+    One request for each VM would be thousands, which Azure throttles for minutes.
+    """
+    states = _list_all(connection, stop, status_only="true")
+    return {vm.id.lower(): _state_in(view) for vm in states if (view := vm.instance_view)}
+
+
+def attached_vhds(connection: AzureConnection, stop: Stop) -> tuple[str, ...]:
     """The addresses of all VHDs that VMs of the subscription have as unmanaged disks."""
-    machines = _list_all(connection)
+    machines = _list_all(connection, stop)
     disks = (disk for vm in machines for disk in _attached_disks(vm.storage_profile))
     return tuple(disk.source for disk in disks if disk.source and not disk.managed)
 
 
-def _describe(connection: AzureConnection, vm: Any) -> Vm | None:
+def _described(connection: AzureConnection, vm: Any, states: Mapping[str, str], stop: Stop) -> Vm | None:
+    state = states.get(vm.id.lower())
+    if state is None:
+        # Of a VM that was made between the two lists, or whose state is in neither.
+        group = ResourceId.parse(vm.id).group
+        try:
+            state = again(partial(_power_state, connection, group, vm.name), stop=stop)
+        except AzureNotFound:
+            return None
+    return _describe(vm, state)
+
+
+def _describe(vm: Any, power_state: str) -> Vm:
     parts = ResourceId.parse(vm.id)
-    try:
-        power_state = _power_state(connection, parts.group, vm.name)
-    except AzureNotFound:
-        return None
     storage = vm.storage_profile
     os_disk = storage.os_disk if storage else None
     return Vm(
@@ -66,7 +89,10 @@ def _describe(connection: AzureConnection, vm: Any) -> Vm | None:
 
 def _power_state(connection: AzureConnection, resource_group: str, name: str) -> str:
     with azure_errors(f"read the state of VM {name}"):
-        view = connection.compute.virtual_machines.instance_view(resource_group, name)
+        return _state_in(connection.compute.virtual_machines.instance_view(resource_group, name))
+
+
+def _state_in(view: Any) -> str:
     codes = [str(status.code) for status in view.statuses or () if status.code]
     return next((code.split("/", 1)[1] for code in codes if code.startswith("PowerState/")), UNKNOWN)
 

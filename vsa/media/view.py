@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Self
 
 from vsa.media.entries import ClientEntry, Damaged, DamageEntry, Entry, Harm
@@ -94,14 +95,22 @@ class View:
 
     def harm_of(self, slot: int) -> tuple[Harm, ...]:
         """What of a point is lost to damage that has not been healed."""
-        found = [
-            self._left_of(harm, damage.entry)
-            for damage in self.damages
-            if not all(self._is_healed(item) for item in damage.entry.objects)
-            for harm in damage.entry.harm
-            if slot in harm.points
-        ]
+        found = [self._left_of(harm, entry) for harm, entry in self._harms.get(slot, ())]
         return tuple(harm for harm in found if harm.ranges)
+
+    @cached_property
+    def _harms(self) -> dict[int, list[tuple[Harm, DamageEntry]]]:
+        """By the slot of each point, what damage that is not wholly healed has harmed of it.
+
+        Made once for all points: looking at all damage for each of them would cost the product of both.
+        """
+        harms: dict[int, list[tuple[Harm, DamageEntry]]] = {}
+        for damage in self.damages:
+            if not all(self._is_healed(item) for item in damage.entry.objects):
+                for harm in damage.entry.harm:
+                    for slot in set(harm.points):
+                        harms.setdefault(slot, []).append((harm, damage.entry))
+        return harms
 
     def _left_of(self, harm: Harm, entry: DamageEntry) -> Harm:
         """The ranges of it whose frames have not been replaced."""

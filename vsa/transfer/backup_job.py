@@ -10,13 +10,15 @@ import datetime as dt
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import Any
 
 from vsa.azure.connection import AzureConnection
-from vsa.azure.disks import identify_disk
+from vsa.azure.disks import ListedDisks, identify_disk
 from vsa.azure.vms import list_vms
 from vsa.errors import AzureNotFound, BadRequest, NoPoint
 from vsa.fault_points import FaultPoint, reached
@@ -30,7 +32,7 @@ from vsa.media.entries import (
 from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.media.view import View
-from vsa.model import DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
+from vsa.model import AttachedDisk, DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
 from vsa.stop import Stop, again
 from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
@@ -41,7 +43,7 @@ from vsa.transfer.bases import Estate, base_disk, bases_to_release, old_bases
 from vsa.transfer.clients import client_entries
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
-from vsa.transfer.environment import RunEnvironment
+from vsa.transfer.environment import Beginning, RunEnvironment
 from vsa.transfer.leftovers import (
     ReleasedJob,
     dead_jobs,
@@ -59,6 +61,11 @@ from vsa.transfer.signs import SignsOfLife
 
 Carry = Callable[[StreamOrder], DiskBackup]
 """Has a stream carried out, here or elsewhere."""
+
+MANY_DISKS = 100
+"""From so many on, the disks of a job are listed and not asked for one by one;"""
+FEW_OF_ALL = 20
+"""unless they are less than this part of the subscription's, all of which such a list has."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +134,8 @@ class BackupJob:
         self.random = random
         self.started_at = now()
         self.signs = SignsOfLife(media, now=now)
-        self._first_slot = media.view().head
+        self._listed_disks: ListedDisks | None = None
+        self._began = Beginning(time.monotonic(), media.view().head)
         self._sharing = media.sharing(Offer(subclient.deduplication))
         self._slots = {
             proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
@@ -136,7 +144,7 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop, self.now)
+        return RunEnvironment(self.connection, self.media, self.stop, self.now, self._began)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""
@@ -192,6 +200,9 @@ class BackupJob:
             )
         proxies, unusable = usable_proxies(self.subclient, self.proxies)
         vms, refused = split_targets(discovery.selected, proxies, unusable)
+        wanted, listed = _managed_disks(vms), _managed_disks(discovery.listed)
+        if wanted >= max(MANY_DISKS, listed / FEW_OF_ALL):
+            self._listed_disks = ListedDisks(self.connection)
         return Targets(vms=vms, proxies=proxies, excluded=(*refused, *unusable))
 
     # Stage 4
@@ -203,7 +214,8 @@ class BackupJob:
         refused = list(excluded)
         for attached in wanted:
             try:
-                found = again(partial(identify_disk, self.connection, attached), stop=self.stop)
+                described = self._described(attached)
+                found = again(partial(identify_disk, self.connection, attached, described), stop=self.stop)
             except AzureNotFound as error:
                 raise AzureNotFound(
                     f"VM {vm.name}: disk {attached.name} disappeared after the VM was listed: {error}",
@@ -221,10 +233,17 @@ class BackupJob:
             return VmDisks(vm=vm, excluded=tuple(refused), error=f"no disk of it is a target: {reasons}")
         return VmDisks(vm=vm, disks=targets, excluded=tuple(refused))
 
+    def _described(self, attached: AttachedDisk) -> Any | None:
+        """A managed disk as a list describes it, where one list is less to ask for than each of the disks."""
+        if self._listed_disks is None or not attached.managed:
+            return None
+        return self._listed_disks.find(attached.source, self.stop)
+
     # Stage 5
 
     def assign_streams(self, disks: Sequence[VmDisks], proxies: Sequence[Proxy]) -> tuple[Assignment, ...]:
         """One stream for each disk of the job, to the proxies in round-robin sequence."""
+        self._listed_disks = None
         return assign_round_robin([disk for item in disks for disk in item.disks], proxies)
 
     def new_run(self, disks: VmDisks) -> runs.Run:
@@ -348,7 +367,7 @@ class BackupJob:
             f"point {slot} is doubtful: {doubt.reason} (disk {doubt.disk_key})"
             for slot, doubts in sorted(self.media.view().doubtful.items())
             for doubt in doubts
-            if doubt.slot >= self._first_slot
+            if doubt.slot >= self._began.head
         )
 
     def harms(self, identified: Sequence[VmDisks]) -> tuple[str, ...]:
@@ -455,3 +474,7 @@ class BackupJob:
             for intent in released.intents
         ]
         return self.complete(outcomes, alarms=[reason, *released.pending])
+
+
+def _managed_disks(vms: Iterable[Vm]) -> int:
+    return sum(disk.managed for vm in vms for disk in vm.disks)

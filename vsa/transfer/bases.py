@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 from vsa.media.entries import JobEntry, ReleasedBase
 from vsa.media.view import View
@@ -28,6 +30,14 @@ class Estate:
     listed: Sequence[Vm]
     selected: Sequence[Vm]
     identified: Mapping[str, Sequence[SourceDisk]]
+
+    @cached_property
+    def listed_keys(self) -> frozenset[str]:
+        return frozenset(vm.key for vm in self.listed)
+
+    @cached_property
+    def selected_keys(self) -> frozenset[str]:
+        return frozenset(vm.key for vm in self.selected)
 
 
 def bases_to_release(
@@ -62,11 +72,18 @@ def old_bases(
 
 def _bases_of(view: View, subclient: Subclient, subscription_id: str) -> Iterator[tuple[str, SnapshotRef]]:
     """Client key and base, of those that were made for this subclient."""
-    for slot, base in view.bases().values():
-        point = view.points[slot].point
+    for slot, bases in groupby(sorted(view.bases().values(), key=_slot), key=_slot):
+        made = view.points[slot]
+        # Unpacked once for all of its disks, and let go at once: there may be tens of thousands.
+        point = made.point
         mine = point.subclient == subclient.name
         if mine and point.vm.subscription_id.lower() == subscription_id.lower():
-            yield point.vm.key, base
+            for _, base in bases:
+                yield made.client, base
+
+
+def _slot(base: tuple[int, SnapshotRef]) -> int:
+    return base[0]
 
 
 def _too_old(base: SnapshotRef, subclient: Subclient, now: dt.datetime) -> str:
@@ -82,9 +99,9 @@ def _not_needed(base: SnapshotRef, client: str, subclient: Subclient, estate: Es
     if not estate.listed:
         # Azure lists nothing to an identity without rights, too: only age tells then.
         return ""
-    if client not in {vm.key for vm in estate.listed}:
+    if client not in estate.listed_keys:
         return "its VM is gone"
-    if client not in {vm.key for vm in estate.selected}:
+    if client not in estate.selected_keys:
         return "the subclient no longer selects its VM"
     if identified is not None and base.disk_key not in {disk.key for disk in identified}:
         return "the disk is no longer a target of the subclient"

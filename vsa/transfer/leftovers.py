@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from vsa.azure.budget import cleaning
@@ -80,7 +80,7 @@ def release(
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
     """
     pending: list[str] = []
-    clear: Clear = partial(clear_disk, in_use=in_use)
+    clear: Clear = partial(clear_disk, run=run, in_use=in_use)
     try:
         if not is_over(run, env.media.view()):
             fence([run], reason, env.media)
@@ -145,7 +145,7 @@ def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
     """What of ended runs is still there; empty if that cannot be found out either."""
     try:
         with cleaning():
-            texts = [item.text(env.now(), Price()) for item in _rest(disk, env)]
+            texts = [item.text(env.now(), Price()) for item in _rest(disk, replace(env, job=None))]
     except VsaError:
         return ""
     return f"; still there: {', '.join(texts)}" if texts else ""
@@ -153,7 +153,7 @@ def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
 
 def _rest(disk: SourceDisk, env: RunEnvironment) -> Iterator[Leftover]:
     view = env.media.view()
-    for _, item in ours_of([disk], env):
+    for item in ours_of(disk, env):
         if is_over(item.run, view):
             yield from excess_things(disk, item, view)
     for blob in staging_of(disk, env):
@@ -216,9 +216,9 @@ def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
             yield intent
 
 
-def clear_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str] = ()) -> Kept:
+def clear_disk(disk: SourceDisk, env: RunEnvironment, *, run: str = "", in_use: Collection[str] = ()) -> Kept:
     """Remove from Azure what this media made of the disk and nobody needs; what cannot be seen or will not go
-    is returned, and keeps nothing else from going.
+    is returned, and keeps nothing else from going. `run`: after whom it is cleared, as `ours_of` has it.
 
     Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
     own; on the disks that are `in_use` (keys) also access to that base. MediaDamaged, and nothing is
@@ -230,7 +230,7 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str]
     kept.unseen.extend(
         _refusals(
             [
-                lambda: found.extend(item for _, item in ours_of([disk], env)),
+                lambda: found.extend(ours_of(disk, env, run=run)),
                 lambda: staged.extend(staging_of(disk, env)),
             ]
         )
@@ -311,7 +311,7 @@ def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> Kept:
         delete = partial(StagingBlobs(env.connection).delete, staging_url(disk, run))
         kept.refused.extend(_refusals([delete]))
     found: list[FoundSnapshot] = []
-    kept.unseen.extend(_refusals([lambda: found.extend(item for _, item in ours_of([disk], env))]))
+    kept.unseen.extend(_refusals([lambda: found.extend(ours_of(disk, env, run=run))]))
     granted = (item for item in found if item.run == run and item.granted)
     kept.refused.extend(_refusals(partial(end_access, env.connection, item.name) for item in granted))
     return kept

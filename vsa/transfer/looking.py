@@ -101,7 +101,7 @@ class Look:
         """At all managed snapshots; only at the known disks' resource groups where the list is refused."""
         managed = {key: disk for key, disk in known.items() if disk.kind is DiskKind.MANAGED}
         try:
-            listing = again(ManagedSnapshots(self._env.connection).listed, stop=self._env.stop)
+            listing = ManagedSnapshots(self._env.connection).listed(self._env.stop)
         except VsaError as error:
             sight.troubles.append(
                 "managed snapshots were looked for only in resource groups of disks that the media knows: "

@@ -26,10 +26,22 @@ from vsa.transfer.pending import Leftover, Thing
 _log = logging.getLogger(__name__)
 
 
-def ours_of(disks: Sequence[SourceDisk], env: RunEnvironment) -> list[tuple[SourceDisk, FoundSnapshot]]:
-    """The snapshots that are this media's, of disks that one request lists."""
-    found = snapshots_of(env.connection, disks[0].kind).ours_of(disks, env.media.id)
-    return [(disk, item) for disk, item in found if is_proven(disk, item, env.media)]
+def ours_of(disk: SourceDisk, env: RunEnvironment, *, run: str = "") -> list[FoundSnapshot]:
+    """The disk's snapshots that are this media's.
+
+    In the environment of a job: those that were there when it began, and what `run` has made since, or runs
+    that have committed since. What others have left since, the next job finds: a list for every disk of the
+    job would cost the square of their number.
+    """
+    snapshots, job = snapshots_of(env.connection, disk.kind), env.job
+    if job is None or not run:
+        since = job.moment if job else None
+        found = [item for _, item in snapshots.ours_of([disk], env.media.id, since=since)]
+    else:
+        view = env.media.view()
+        later = {view.points[slot].run for slot in view.points_of_disk(disk.key) if slot >= job.head}
+        found = snapshots.left_by(disk, env.media.id, {run, *later}, since=job.moment)
+    return [item for item in found if is_proven(disk, item, env.media)]
 
 
 def is_proven(disk: SourceDisk, item: FoundSnapshot, media: Media) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -246,8 +247,9 @@ def _shares(decision: Decision, share: float) -> Iterable[str]:
     going: dict[str, list[Judged]] = {}
     for item in decision.going:
         going.setdefault(item.client, []).append(item)
+    staying = Counter(item.client for item in decision.staying)
     for client, points in going.items():
-        total = len(points) + sum(item.client == client for item in decision.staying)
+        total = len(points) + staying[client]
         if len(points) > share * total:
             yield (
                 f"{len(points)} of the {total} points of {points[0].vm} would be forgotten, "

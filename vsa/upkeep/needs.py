@@ -8,7 +8,7 @@ another slot of the log, reads next to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -22,10 +22,10 @@ from vsa.media.media import Media
 from vsa.media.parquet import Rows
 from vsa.media.pinned import FETCHED_WHOLE
 from vsa.media.view import View
-from vsa.model import IndexRef, Point
+from vsa.model import IndexRef, ObjectRef, Point
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
-from vsa.upkeep.objects import Objects, set_of
+from vsa.upkeep.objects import Few, Objects, few_of, is_disjoint, union
 
 GROUP_BYTES = 48 * MIB
 """What the indexes of the points that are looked at together may hold in memory, one point's at least."""
@@ -64,8 +64,8 @@ class _Found:
     `mentioned` are all packs and indexes that could lead elsewhere if something moved.
     """
 
-    needed: int
-    mentioned: int
+    needed: Few
+    mentioned: Few
     relocations: int
 
 
@@ -76,7 +76,7 @@ class Needs:
         self._media = media
         self._objects = objects
         self._refs: dict[int, IndexRef] = {}
-        self._points: dict[int, tuple[tuple[Contents, ...], int]] = {}
+        self._points: dict[int, tuple[tuple[Contents, ...], Few]] = {}
         self._found: dict[Contents, _Found] = {}
 
     def of_points(
@@ -87,18 +87,16 @@ class Needs:
         MediaDamaged if an index is not what the log says, or not there.
         """
         contents: dict[Contents, None] = {}
-        needed = 0
+        needed: list[Few] = []
         for slot in slots:
             held, beside = self._point(view, slot)
             contents.update(dict.fromkeys(held))
-            needed |= beside
+            needed.append(beside)
         pending = [item for item in contents if sink is not None or not self._is_known(item, view)]
         self._scan(pending, view, sink, progress)
-        for item in contents:
-            needed |= self._found[item].needed
-        return needed
+        return union([*needed, *(self._found[item].needed for item in contents)])
 
-    def _point(self, view: View, slot: int) -> tuple[tuple[Contents, ...], int]:
+    def _point(self, view: View, slot: int) -> tuple[tuple[Contents, ...], Few]:
         """A point's contents, and what it keeps beside them. The log never changes what it said."""
         if slot not in self._points:
             point = view.points[slot].point
@@ -106,7 +104,7 @@ class Needs:
                 Contents(item.disk.key, item.disk.size, tuple(map(self._index, item.indexes)))
                 for item in point.disks
             )
-            self._points[slot] = held, set_of(map(self._objects.number, _beside(point)))
+            self._points[slot] = held, few_of(map(self._objects.number, _beside(point)))
         return self._points[slot]
 
     def _index(self, ref: IndexRef) -> int:
@@ -120,7 +118,7 @@ class Needs:
             return False
         for item in view.relocations[found.relocations :]:
             moved = (*item.entry.packs, *(copy.name for copy in item.entry.indexes))
-            if set_of(map(self._objects.number, moved)) & found.mentioned:
+            if not is_disjoint(found.mentioned, list(map(self._objects.number, moved))):
                 return False
         self._found[contents] = replace(found, relocations=len(view.relocations))
         return True
@@ -128,9 +126,10 @@ class Needs:
     def _scan(self, pending: Sequence[Contents], view: View, sink: Sink | None, progress: Progress) -> None:
         groups = list(self._groups(pending))
         progress.started("reading indexes", sum(self._bytes(group) for group in groups))
+        tables = {item.entry.table.name: item.entry.table for item in view.relocations if item.entry.table}
         try:
             for group in groups:
-                _Group(self._media, self._objects, view, sink).scan(
+                _Group(self._media, self._objects, view, sink, tables=tables).scan(
                     [(item, [self._refs[number] for number in item.indexes]) for item in group], self._found
                 )
                 progress.advanced(self._bytes(group))
@@ -143,15 +142,21 @@ class Needs:
             by_disk.setdefault(item.disk_key, []).append(item)
         for items in by_disk.values():
             group: list[Contents] = []
+            open_now: set[int] = set()
+            held = 0
             for item in items:
-                if group and self._held([*group, item]) > GROUP_BYTES:
+                more = self._held(set(item.indexes) - open_now)
+                if group and held + more > GROUP_BYTES:
                     yield group
-                    group = []
+                    group, open_now, held = [], set(), 0
+                    more = self._held(set(item.indexes))
                 group.append(item)
+                open_now.update(item.indexes)
+                held += more
             yield group
 
-    def _held(self, group: Sequence[Contents]) -> int:
-        return sum(_held(self._refs[number]) for number in {n for item in group for n in item.indexes})
+    def _held(self, indexes: Collection[int]) -> int:
+        return sum(_held(self._refs[number]) for number in indexes)
 
     def _bytes(self, group: Sequence[Contents]) -> int:
         return sum(self._refs[number].size for number in {n for item in group for n in item.indexes})
@@ -171,12 +176,21 @@ class _Remembering(IndexFile):
 class _Group:
     """Contents of one disk that are read side by side, every index opened once."""
 
-    def __init__(self, media: Media, objects: Objects, view: View, sink: Sink | None) -> None:
+    def __init__(
+        self,
+        media: Media,
+        objects: Objects,
+        view: View,
+        sink: Sink | None,
+        *,
+        tables: Mapping[str, ObjectRef],
+    ) -> None:
         self._media = media
         self._objects = objects
         self._view = view
         self._sink = sink
         self._files: dict[str, IndexFile] = {}
+        self._tables = tables
 
     def scan(
         self, group: Sequence[tuple[Contents, Sequence[IndexRef]]], found: dict[Contents, _Found]
@@ -188,8 +202,8 @@ class _Group:
         for segment in sorted({number for layer in layers for number in layer.index.segments()}):
             self._segment(segment, layers)
         for (item, _), layer in zip(group, layers, strict=True):
-            mentioned = set_of(item.indexes) | layer.mentioned()
-            found[item] = _Found(layer.needed(self._view), mentioned, len(self._view.relocations))
+            mentioned = few_of({*item.indexes, *layer.mentioned()})
+            found[item] = _Found(few_of(layer.needed(self._tables)), mentioned, len(self._view.relocations))
 
     def _segment(self, segment: int, layers: Sequence[_Layers]) -> None:
         seen = np.zeros(0, np.int64)
@@ -226,14 +240,14 @@ class _Layers:
         self._used.update(np.unique(frames["pack"]).tolist())
         return frames
 
-    def needed(self, view: View) -> int:
-        tables = {item.entry.table.name: item.entry.table for item in view.relocations if item.entry.table}
-        refs = [file.ref for file in self.index.files] + [tables[name] for name in self.index.moves]
-        return set_of(self._used) | set_of(map(self._objects.number_of, refs))
+    def needed(self, tables: Mapping[str, ObjectRef]) -> set[int]:
+        """`tables` are those of all relocations, by their names."""
+        refs = [*(file.ref for file in self.index.files), *(tables[name] for name in self.index.moves)]
+        return {*self._used, *map(self._objects.number_of, refs)}
 
-    def mentioned(self) -> int:
+    def mentioned(self) -> set[int]:
         files = (self._objects.number_of(file.ref) for file in self.index.files)
-        return set_of(files) | set_of(self._known_numbers().tolist())
+        return {*files, *self._known_numbers().tolist()}
 
     def _known_numbers(self) -> npt.NDArray[np.int32]:
         """The number of each pack of the index; moves that were followed may have added some."""

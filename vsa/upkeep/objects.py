@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from vsa.errors import ObjectMissing
 from vsa.media.store import Store
@@ -61,9 +62,40 @@ class Objects:
             return 0
 
 
+Few = int | npt.NDArray[np.int32]
+"""A set that is kept for long: its members one by one, or as a set, whichever takes less memory."""
+
+
+def few_of(numbers: Iterable[int]) -> Few:
+    """The set with these members. A set of a few among very many objects would be mostly zeros; kept for each
+    of as many points, those would be the square of their number."""
+    members = np.unique(np.fromiter(numbers, np.int32))
+    if len(members) and members.nbytes < int(members[-1]) // 8:
+        return members
+    return set_of(members)
+
+
+def union(sets: Iterable[Few]) -> int:
+    """The set of what is in any of them."""
+    dense, few = 0, []
+    for item in sets:
+        if isinstance(item, int):
+            dense |= item
+        else:
+            few.append(item)
+    return dense | set_of(np.concatenate(few)) if few else dense
+
+
+def is_disjoint(members: Few, numbers: Collection[int]) -> bool:
+    """Whether none of the numbers is a member."""
+    if isinstance(members, int):
+        return not any(members >> number & 1 for number in numbers)
+    return not np.isin(members, list(numbers)).any()
+
+
 def set_of(numbers: Iterable[int]) -> int:
     """The set with these members."""
-    members = np.fromiter(numbers, np.int64)
+    members = numbers if isinstance(numbers, np.ndarray) else np.fromiter(numbers, np.int64)
     if not len(members):
         return 0
     mask = np.zeros(int(members.max()) + 1, np.bool_)

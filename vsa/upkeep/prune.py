@@ -154,8 +154,9 @@ def plan_prune(
     points = tuple(
         slot for slot, since in sorted(view.forgotten.items()) if since <= before and slot not in view.pinned
     )
+    going = frozenset(points)
     needs, spool = Needs(media, objects), FrameSpool(scratch / "frames")
-    staying = [slot for slot in view.points if slot not in points]
+    staying = [slot for slot in view.points if slot not in going]
     needs.of_points(view, staying, sink=spool if threshold else None, progress=progress)
     repacking = RepackPlan()
     if threshold:
@@ -182,7 +183,7 @@ def _plan(
 ) -> PrunePlan:
     view = survey.view
     dooming = survey.dooming(points, "")
-    names = list(dooming.names(view))
+    names, going = list(dooming.names(view)), frozenset(points)
     left = [survey.objects.names[number] for number in numbers_of(survey.listed)]
     gone = doomed_now(view, left, survey.objects.named(dooming.needed(view)))
     return PrunePlan(
@@ -190,7 +191,7 @@ def _plan(
         grace=grace,
         threshold=threshold,
         points=points,
-        waiting=tuple(sorted(slot for slot in view.forgotten if slot not in points)),
+        waiting=tuple(sorted(slot for slot in view.forgotten if slot not in going)),
         objects=len(names),
         size=survey.objects.size_of(set_of(map(survey.objects.number, names)), survey.media.store),
         doomed=len(gone),

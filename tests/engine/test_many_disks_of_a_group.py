@@ -1,0 +1,114 @@
+"""A job over many disks of one resource group: what it asks of Azure grows with the disks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.engine.story import run_job
+from tests.engine.world import EXTENT, PROXIES, World, random_bytes
+
+
+def lists_of(world: World, since: int) -> int:
+    """How often the snapshots of the world's group were listed, from the first page on."""
+    return sum(
+        row["path"].lower().endswith(f"/{world.group}/providers/microsoft.compute/snapshots")
+        and "skiptoken" not in row["query"]
+        for row in world.control.requests(since=since)
+    )
+
+
+def test_the_snapshots_of_a_group_are_listed_once_in_a_job_however_many_disks_it_has(world: World) -> None:
+    counted = []
+    for vms in (1, 4):
+        while len(world.vms) < vms:
+            number = len(world.vms)
+            world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
+        world.back_up()
+        since = world.control.requests()[-1]["number"]
+        world.back_up()
+        counted.append(lists_of(world, since))
+        world.require_sound()
+    assert counted == [1, 1]
+
+
+def test_the_base_of_a_run_that_committed_meanwhile_goes_although_no_list_shows_it(world: World) -> None:
+    """Of two jobs on one disk the one that listed first commits last: its base stays."""
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    world.back_up()
+    job = world.job()
+    discovery = job.discover()
+    disks = job.identify_disks(*job.identify_targets(discovery).vms)
+    run = job.new_run(disks)
+    (snapshot,) = job.create_snapshots(run)
+    other = run_job(world.job()).vms[0]
+    assert other.point is not None
+    assert len(world.snapshots) == 2
+    backup = job.stream(job.order(run, run.disks[0], snapshot, None, PROXIES[0].name))
+    assert job.commit(run, [backup]) > other.point
+    assert job.release(run) == ()
+    assert world.snapshots == {snapshot.id.lower()}
+    world.require_no_leftovers()
+
+
+def asked(world: World, since: int, path: str, query: str = "") -> int:
+    """How many requests there were for what the path ends with, pages after the first left out."""
+    return sum(
+        bool(re.search(path, row["path"], re.IGNORECASE))
+        and query in row["query"]
+        and "skiptoken" not in row["query"]
+        for row in world.control.requests(since=since)
+    )
+
+
+def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsa.azure.vms.FEW", 2)
+    monkeypatch.setattr("vsa.transfer.backup_job.MANY_DISKS", 3)
+    monkeypatch.setattr("vsa.transfer.backup_job.FEW_OF_ALL", 10**6)
+    for number in range(3):
+        world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
+    world.control.power(world.vms[1], "deallocated")
+    since = world.control.requests()[-1]["number"]
+    job = world.job()
+    report = run_job(job)
+    assert [vm.point is not None for vm in report.vms] == [True] * 3
+    assert asked(world, since, "/instanceView$") == 0
+    assert asked(world, since, "/virtualMachines$", "statusOnly=true") == 1
+    assert asked(world, since, r"/disks/[^/]+$") == 0
+    assert asked(world, since, r"/disks$") == 1
+    states = [made.point.vm.power_state for made in world.media.view().points.values()]
+    assert sorted(states) == ["deallocated", "running", "running"]
+
+
+def test_what_a_list_leaves_out_is_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VM without a state in the list, and a disk that is not in the list of disks."""
+    monkeypatch.setattr("vsa.azure.vms.FEW", 0)
+    monkeypatch.setattr("vsa.transfer.backup_job.MANY_DISKS", 1)
+    monkeypatch.setattr("vsa.transfer.backup_job.FEW_OF_ALL", 10**6)
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    empty = {"status": 200, "body": {"value": []}}
+    with (
+        world.fault("status", plane="arm", query="statusOnly=true", **empty),
+        world.fault("status", plane="arm", path="/disks$", **empty),
+    ):
+        report = world.back_up()
+    assert report.vms[0].point is not None
+    world.require_sound()
+
+
+def test_a_page_that_is_refused_is_asked_for_again_and_not_the_whole_list(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsa.azure.vms.FEW", 10**6)
+    for number in range(5):
+        world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
+    since = world.control.requests()[-1]["number"]
+    with world.fault(
+        "status", plane="arm", path="/virtualMachines$", query="skiptoken", skip=1, status=429, retry_after=0
+    ):
+        found = world.job().discover()
+    assert {vm.name for vm in found.selected} == set(world.vms)
+    assert asked(world, since, "/virtualMachines$") == 1
