@@ -98,6 +98,15 @@ def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> Di
         stop=env.stop,
     )
     reached(FaultPoint.SOURCE_OPENED)
+    backup = copy_source(source, order, decision, known, env)
+    elapsed = round(time.monotonic() - began, 3)
+    return backup.model_copy(update={"figures": backup.figures.model_copy(update={"elapsed": elapsed})})
+
+
+def copy_source(
+    source: SnapshotSource, order: StreamOrder, decision: Decision, known: Known, env: Streaming
+) -> DiskBackup:
+    """The same from a snapshot that can be read, by the method that was decided upon."""
     allocated = source.allocated_bytes()
     planned, decision = _plan(source, decision, known)
     reached(FaultPoint.READS_PLANNED)
@@ -115,11 +124,7 @@ def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> Di
         decision = unless_parent_is_damaged(decision, env.media, order.snapshot.size)
         planned, decision = _plan(source, decision, known)
         backup = transfer.run(planned, decision)
-    known_now = {
-        "allocated": allocated,
-        "read": backup.figures.read + read_before,
-        "elapsed": round(time.monotonic() - began, 3),
-    }
+    known_now = {"allocated": allocated, "read": backup.figures.read + read_before}
     reached(FaultPoint.DISK_STORED)
     return backup.model_copy(update={"figures": backup.figures.model_copy(update=known_now)})
 
