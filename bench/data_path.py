@@ -58,13 +58,17 @@ _IMAGE_OF = {"full": "v1", "crc": "v3", "cbt1": "v2", "cbt01": "v3"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mib", type=int, default=1024, help="size of the image")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", default=",".join(CASES), help="some of: %(default)s")
     parser.add_argument("--transport", choices=["plain", "tls", "both"], default="both")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "data-path")
-    parser.add_argument("--profile", action="store_true", help="show where each kind of thread spends its time")
+    parser.add_argument(
+        "--profile", action="store_true", help="show where each kind of thread spends its time"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -94,7 +98,9 @@ def main() -> None:
 
 def report(found: dict[str, list[dict[str, float]]], mib: int) -> None:
     print(f"image of {mib} MiB, {len(next(iter(found.values())))} rounds, medians")
-    print("| | CPU s | CPU s/GiB of disk | wall s | read MiB | stored MiB | peak MiB |\n|---|---|---|---|---|---|---|")
+    print(
+        "| | CPU s | CPU s/GiB of disk | wall s | read MiB | stored MiB | peak MiB |\n|---|---|---|---|---|---|---|"
+    )
     for name, rows in found.items():
         median = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
         print(
@@ -119,7 +125,20 @@ def make_images(folder: Path, mib: int) -> None:
         file.truncate(mib * MIB)
     # Without a journal, as of an image that was written once; some device nodes may be missing, which is no matter.
     subprocess.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d", stage, first],
+        [
+            "mke2fs",
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-O",
+            "^has_journal",
+            "-E",
+            "lazy_itable_init=0",
+            "-d",
+            stage,
+            first,
+        ],
         check=True,
     )
     shutil.rmtree(stage)
@@ -177,7 +196,9 @@ def _change(first: Path, target: Path, share: float, rng: random.Random, donor: 
         if block * BLOCK + length <= size:
             write(block, length)
     os.close(file)
-    target.with_suffix(".json").write_text(json.dumps([(b * BLOCK, (b + 1) * BLOCK) for b in sorted(changed)]))
+    target.with_suffix(".json").write_text(
+        json.dumps([(b * BLOCK, (b + 1) * BLOCK) for b in sorted(changed)])
+    )
 
 
 # One measurement, in a process of its own

@@ -1,8 +1,8 @@
 """Ranged reads of a page blob into the caller's buffer, one GET for each, never a short one.
 
 `BlobClient.download_blob` must not be used on page blobs: it asks for the page list behind the caller's
-back, stops at the first 10,000 ranges and fills the rest with zeros. http.client reading into a buffer is
-also the cheapest reader that was measured.
+back, stops at the first 10,000 ranges and fills the rest with zeros. http.client reading into a buffer, over
+`TlsStream` where it is encrypted, is also the cheapest reader that was measured (docs/performance.md).
 
 Source: https://learn.microsoft.com/rest/api/storageservices/get-blob
 """
@@ -19,6 +19,7 @@ from vsa.azure.budget import Budget, current_purpose
 from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
 from vsa.azure.metered import BLOBS_TOO_OFTEN, tell
+from vsa.azure.tls_stream import TlsConnection
 from vsa.errors import AzureRefused, TryAgainLater
 from vsa.ranges import ByteRange
 from vsa.redact import public_url
@@ -88,12 +89,12 @@ class RangeReader:
         turn = budget.take(current_purpose(), wait=self._stop.wait)
         connection = self._connected(parts.scheme, parts.netloc)
         connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
-        answer = connection.getresponse()
-        tell(budget, turn, answer.status, answer.headers.get("Retry-After"), too_often=BLOBS_TOO_OFTEN)
-        if answer.status != 206:
-            raise _refusal(answer, _reading(url, at))
-        _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))
-        _fill(answer, buffer[: at.length], _reading(url, at))
+        with connection.getresponse() as answer:
+            tell(budget, turn, answer.status, answer.headers.get("Retry-After"), too_often=BLOBS_TOO_OFTEN)
+            if answer.status != 206:
+                raise _refusal(answer, _reading(url, at))
+            _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))
+            _fill(answer, buffer[: at.length], _reading(url, at))
 
     def _connected(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         """The open connection, or a new one: a renewed grant may live on another host."""
@@ -101,7 +102,7 @@ class RangeReader:
             self.close()
             self._origin = (scheme, netloc)
             self._connection = (
-                http.client.HTTPSConnection(netloc, timeout=self._timeout, context=self._tls)
+                TlsConnection(netloc, timeout=self._timeout, context=self._tls)
                 if scheme == "https"
                 else http.client.HTTPConnection(netloc, timeout=self._timeout)
             )
