@@ -1,9 +1,10 @@
-"""What the engine's data path costs: `python -m bench.data_path [--mib 1024] [--rounds 5] [--cases full,crc ...]`.
+"""What the engine's data path costs: `python -m bench.data_path [--mib 1024] [--rounds 5]`.
 
-An image of an ext4 file system made of files of this machine, and versions of it with 1 % and 0.1 % changed, are
-served by `bench.snapshot_server` from a process of its own. Each measurement is a fresh process that does what a
-stream does: lists by the SDK, reads, compares, stores, commits. CPU seconds are that process's, from the first list to
-the confirmed log entry; peak memory is of the whole process. `zstd -1 -T1` over the image file stands beside.
+An image of an ext4 file system made of files of this machine, and versions of it with 1 % and 0.1 % changed,
+are served by `bench.snapshot_server` from a process of its own. Each measurement is a fresh process that does
+what a stream does: lists by the SDK, reads, compares, stores, commits. CPU seconds are that process's, from
+the first list to the confirmed log entry; peak memory is of the whole process. `zstd -1 -T1` over the image
+file stands beside.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from vsa.azure.grants import GrantedAccess, Grants
 from vsa.media.entries import PointEntry
 from vsa.media.index import Offer
 from vsa.media.media import Media
+from vsa.memory import Memory
 from vsa.model import DiskBackup, DiskKind, Method, Point, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT
-from vsa.ranges import GIB, KIB, MIB
+from vsa.ranges import KIB, MIB
 from vsa.restore.disk import Format, restore_disk
 from vsa.secret import Secret
 from vsa.stop import Stop
@@ -98,9 +100,8 @@ def main() -> None:
 
 def report(found: dict[str, list[dict[str, float]]], mib: int) -> None:
     print(f"image of {mib} MiB, {len(next(iter(found.values())))} rounds, medians")
-    print(
-        "| | CPU s | CPU s/GiB of disk | wall s | read MiB | stored MiB | peak MiB |\n|---|---|---|---|---|---|---|"
-    )
+    print("| | CPU s | CPU s/GiB of disk | wall s | read MiB | stored MiB | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
     for name, rows in found.items():
         median = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
         print(
@@ -123,7 +124,7 @@ def make_images(folder: Path, mib: int) -> None:
     _copy_files(stage, int(mib * MIB * FILLED))
     with first.open("wb") as file:
         file.truncate(mib * MIB)
-    # Without a journal, as of an image that was written once; some device nodes may be missing, which is no matter.
+    # Without a journal, as an image that was written once.
     subprocess.run(
         [
             "mke2fs",
@@ -173,7 +174,7 @@ def _donor() -> bytes:
 
 
 def _change(first: Path, target: Path, share: float, rng: random.Random, donor: bytes) -> None:
-    """Half of the bytes by writes of 4 KiB, most of them in hot regions of 8 MiB; half by runs, in free space too."""
+    """Half of the bytes by writes of 4 KiB, most of them in hot regions; half by runs, in free space too."""
     subprocess.run(["cp", "--sparse=always", first, target], check=True)
     size = first.stat().st_size
     file = os.open(target, os.O_RDWR)
@@ -290,7 +291,7 @@ def _profiled(wanted: bool) -> Iterator[None]:
         profiles["threads"].append(profile)
         profile.runcall(original, thread)
 
-    threading.Thread.run = run  # type: ignore[method-assign]
+    threading.Thread.run = run  # type: ignore[assignment,method-assign]
     own = cProfile.Profile(time.thread_time)
     try:
         own.runcall(lambda: None)
@@ -324,6 +325,7 @@ def _back_up(case: str, place: Path, task: dict[str, Any]) -> dict[str, float]:
     known = runs.known_of(media.view(), disk.key)
     wish = Wish(method=Method.CRC if case == "crc" else Method.CBT)
     decision = decide(snapshot, known, wish, now=NOW, base_exists=lambda _: True)
+    memory = Memory()
     with tempfile.TemporaryDirectory() as scratch:
         surroundings = Streaming(
             connection=AzureConnection(
@@ -334,7 +336,8 @@ def _back_up(case: str, place: Path, task: dict[str, Any]) -> dict[str, float]:
             progress=SILENT,
             scratch=Path(scratch),
             now=lambda: NOW,
-            sharing=media.sharing(Offer.MEDIA),
+            sharing=media.sharing(Offer.MEDIA, memory=memory.caches),
+            memory=memory,
             rng=random.Random(7),
         )
         order = StreamOrder(

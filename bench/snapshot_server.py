@@ -1,10 +1,11 @@
-"""Serves images as Azure serves snapshots of page blobs, as fast as Python can: by `sendfile`, or TLS from a map.
+"""Serves images as Azure serves snapshots of page blobs, as fast as Python can: by `sendfile` or from a map.
 
     python -m bench.snapshot_server FOLDER [--tls CERTIFICATE KEY]
 
-FOLDER holds `NAME.img`, and for versions of one `NAME.json` with the byte ranges that were changed. Known are Get
-Blob with a range, Get Blob Properties, and Get Page Ranges with and without a previous snapshot, as the SDK asks for
-them. Nothing is checked: no signature, no version. Prints its port once it listens; ends with its standard input.
+FOLDER holds `NAME.img`, and for versions of one `NAME.json` with the byte ranges that were changed. Known are
+Get Blob with a range, Get Blob Properties, and Get Page Ranges with and without a previous snapshot, as the
+SDK asks for them. Nothing is checked: no signature, no version. Prints its port once it listens; ends with
+its standard input.
 """
 
 from __future__ import annotations

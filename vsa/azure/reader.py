@@ -22,6 +22,7 @@ from vsa.azure.metered import BLOBS_TOO_OFTEN, tell
 from vsa.azure.tls_stream import TlsConnection
 from vsa.errors import AzureRefused, TryAgainLater
 from vsa.ranges import ByteRange
+from vsa.rate import UNLIMITED, Rate
 from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
@@ -42,14 +43,16 @@ class RangeReader:
         tls: ssl.SSLContext,
         stop: Stop,
         budget_of: Callable[[str], Budget],
+        rate: Rate = UNLIMITED,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """`budget_of`: the budget that a URL's reads are counted against. `timeout`: seconds of silence after
-        which a connection counts as lost."""
+        """`budget_of`: the budget that a URL's reads are counted against. `rate`: how fast they may come, who
+        else reads at it included. `timeout`: seconds of silence after which a connection counts as lost."""
         self._access = access
         self._tls = tls
         self._stop = stop
         self._budget_of = budget_of
+        self._rate = rate
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
         self._origin = ("", "")
@@ -85,6 +88,7 @@ class RangeReader:
     def _request(self, url: Secret, at: ByteRange, buffer: memoryview) -> None:
         parts = urlsplit(url.reveal())
         headers = {"x-ms-version": SERVICE_VERSION, "x-ms-range": f"bytes={at.offset}-{at.end - 1}"}
+        self._rate.take(at.length, wait=self._stop.wait)
         budget = self._budget_of(url.reveal())
         turn = budget.take(current_purpose(), wait=self._stop.wait)
         connection = self._connected(parts.scheme, parts.netloc)

@@ -72,7 +72,8 @@ class TlsStream:
         filled = 0
         while filled < len(buffer):
             try:
-                count = self._tls.read(len(buffer) - filled, buffer[filled:])
+                # Into a buffer, so it is their number; the stubs know of bytes alone.
+                count: Any = self._tls.read(len(buffer) - filled, buffer[filled:])
             except ssl.SSLWantReadError:
                 if filled:
                     break
