@@ -64,12 +64,18 @@ class Buffers:
     def take(self, size: int) -> memoryview:
         """A writable buffer of at least so many bytes, of which only what is touched becomes resident."""
         with self._lock:
-            fitting = [number for number, free in enumerate(self._free) if len(free) >= size]
+            # Not one that is much larger: all of it may be resident.
+            fitting = [number for number, free in enumerate(self._free) if size <= len(free) <= 2 * size]
             if fitting:
                 return self._free.pop(min(fitting, key=lambda number: len(self._free[number])))
-            # What is too small for this would stay beside it.
-            self._free = [free for free in self._free if len(free) < _SHORT_READ]
+            # What another disk has left would stay beside what this one needs.
+            self._free.clear()
         return memoryview(mmap.mmap(-1, size))
+
+    @property
+    def free(self) -> int:
+        """Bytes of buffers that nobody uses now."""
+        return sum(map(len, self._free))
 
     def give_back(self, buffer: memoryview) -> None:
         """Nobody reads or writes it any more: the caller has seen to that."""

@@ -41,6 +41,7 @@ from vsa.errors import (
     VsaError,
 )
 from vsa.ranges import KIB, MIB, ByteRange
+from vsa.rate import Rate
 from vsa.secret import Secret
 from vsa.stop import DEFAULT_DELAYS, Stop
 
@@ -440,6 +441,25 @@ def test_a_refusal_is_heard_by_all_who_read_from_the_host(
         budget.take(Purpose.WORK, wait=wait)
     budget.take(Purpose.CLEANUP, wait=wait)
     assert (len(azure.requests), len(seconds)) == (1, 1)
+
+
+def test_readers_that_share_a_rate_take_turns_at_it(azure: Loopback, trusting: ssl.SSLContext) -> None:
+    """Each answer counts, also one that has to be asked for again."""
+    stop = Unhurried()
+    rate = Rate(KIB, clock=lambda: 0.0)
+    access = GrantedAccess(azure.url, "snapshot disk")
+    readers = [
+        RangeReader(access, tls=trusting, stop=stop, budget_of=lambda _: Budget("a host"), rate=rate)
+        for _ in range(2)
+    ]
+    for reader in readers:
+        read(reader, FIRST)
+    azure.answers = [short]
+    read(readers[0], SECOND)
+    for reader in readers:
+        reader.close()
+    # Of 8 KiB, 8 KiB and twice 1 KiB at 1 KiB/s the first waits for nobody; between them is a second's pause.
+    assert [wait for wait in stop.waits if wait == int(wait)] == [8.0, 16.0, 17.0]
 
 
 # What is TLS's own
