@@ -86,7 +86,7 @@ def copy_disk(
     lost: list[Lost] = []
     pool = Threads(threads, "restore")
     try:
-        for done in _in_order(pool, fetch_and_write, _batches(disk, lost), ahead=2 * threads):
+        for done in _in_order(pool, fetch_and_write, _batches(disk, lost), ahead=threads):
             for offset, data in done.extents:
                 in_order(offset, data)
             lost += done.lost
