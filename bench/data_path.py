@@ -79,7 +79,7 @@ def main() -> None:
     make_images(options.folder / "images", options.mib)
     transports = {"plain": [False], "tls": [True], "both": [False, True]}[options.transport]
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    with _servers(options.folder, transports) as origins:
+    with serving(options.folder, transports) as origins:
         for _ in range(options.rounds):
             found["zstd -1 -T1"].append(zstd(options.folder / "images" / "v1.img"))
             for tls in transports:
@@ -206,7 +206,8 @@ def _change(first: Path, target: Path, share: float, rng: random.Random, donor: 
 
 
 @contextmanager
-def _servers(folder: Path, transports: Sequence[bool]) -> Iterator[dict[bool, str]]:
+def serving(folder: Path, transports: Sequence[bool]) -> Iterator[dict[bool, str]]:
+    """Serve the images of a folder, plain or over TLS or both; the origin of each."""
     certificates = folder / "tls"
     certificates.mkdir(parents=True, exist_ok=True)
     files = ensure_certificates(certificates, dt.datetime.now(dt.UTC))
