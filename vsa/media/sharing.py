@@ -45,7 +45,7 @@ class Sharing:
         )
 
 
-_SAMPLED, _LOADED, _RECENT = 16, 76, 440
+_SAMPLED, _LOADED, _RECENT = 16, 76, 340
 """Bytes that a row of each takes: of a recent extent there may be two generations."""
 
 
