@@ -28,8 +28,11 @@ from tasks.scratch import make_scratch, remove_scratch
 from tasks.stream import carry_out, leave_word
 from tasks.watch import Watch
 from vsa.errors import MediaUnusable, VsaError
+from vsa.memory import Memory
 from vsa.model import DiskBackup
 from vsa.progress import SILENT
+from vsa.ranges import MIB
+from vsa.rate import Rate
 from vsa.stop import Stop
 from vsa.transfer.backup_disk import Streaming
 from vsa.transfer.order import StreamOrder
@@ -131,6 +134,7 @@ def _open(subclient: str, streams: list[StreamOrder], stop: Stop, stack: ExitSta
         )
     own = str(runtime.flow_run.id)
     stack.callback(remove_scratch, own)
+    memory = Memory(block.settings.memory_mib * MIB)
     return Streaming(
         connection=block.subscription.connection(),
         media=media,
@@ -138,5 +142,7 @@ def _open(subclient: str, streams: list[StreamOrder], stop: Stop, stack: ExitSta
         progress=SILENT,
         scratch=make_scratch(own),
         now=lambda: dt.datetime.now(dt.UTC),
-        sharing=media.sharing(first.sharing),
+        sharing=media.sharing(first.sharing, memory=memory.caches),
+        memory=memory,
+        rate=Rate(block.settings.most_mib_per_second * MIB),
     )

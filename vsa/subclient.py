@@ -18,8 +18,9 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from vsa.memory import DEFAULT_BOUND
 from vsa.model import AttachedDisk, Deployment, DiskRole, Exclusion, Noun, SourceDisk, Vm
-from vsa.ranges import GIB
+from vsa.ranges import GIB, MIB
 from vsa.retention import Retention
 from vsa.text import printable
 
@@ -209,6 +210,16 @@ class Subclient(Noun):
     )
     max_base_age_days: int = Field(
         default=30, ge=1, description="A base snapshot older than this is released, and CRC used instead."
+    )
+    memory_mib: int = Field(
+        default=DEFAULT_BOUND // MIB,
+        ge=128,
+        description="Memory that a process which carries streams may take, in MiB, its code included.",
+    )
+    most_mib_per_second: int = Field(
+        default=0,
+        ge=0,
+        description="How fast a process reads from Azure, its streams together; 0 means as fast as it can.",
     )
     retention: Retention | None = Field(
         default=None,

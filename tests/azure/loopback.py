@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -77,12 +78,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(otherwise: Answer) -> Iterator[Loopback]:
-    """Serve on a free port for the length of a block."""
+def serving(otherwise: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[Loopback]:
+    """Serve on a free port for the length of a block, by `tls` if it is given."""
     loopback = Loopback(otherwise)
     handler = type("Handler", (_Handler,), {"loopback": loopback})
     with _Server(("127.0.0.1", 0), handler) as server:
-        loopback.origin = f"http://127.0.0.1:{server.server_address[1]}"
+        if tls:
+            # Each connection's own thread shakes hands: one that stalls keeps no other waiting.
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        loopback.origin = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

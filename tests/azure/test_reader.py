@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import random
+import socket
 import ssl
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
+from urllib.parse import urlsplit
 
 import pytest
 
+from azsim.tls import TlsFiles, ensure_certificates
 from tests.azure.loopback import (
     SIGNATURE,
     Answer,
@@ -34,7 +40,8 @@ from vsa.errors import (
     TryAgainLater,
     VsaError,
 )
-from vsa.ranges import KIB, ByteRange
+from vsa.ranges import KIB, MIB, ByteRange
+from vsa.rate import Rate
 from vsa.secret import Secret
 from vsa.stop import DEFAULT_DELAYS, Stop
 
@@ -106,10 +113,33 @@ def everything(handler: BaseHTTPRequestHandler) -> None:
     send(handler, 200, {}, DISK)
 
 
-@pytest.fixture
-def azure() -> Iterator[Loopback]:
-    with serving(right) as server:
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    return ensure_certificates(tmp_path_factory.mktemp("tls"), dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture(scope="session")
+def trusting(certificates: TlsFiles) -> ssl.SSLContext:
+    """What a client trusts that was given the servers' CA file."""
+    return ssl.create_default_context(cafile=str(certificates.ca))
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def azure(request: pytest.FixtureRequest, certificates: TlsFiles) -> Iterator[Loopback]:
+    with serving(right, tls=server_tls(certificates) if request.param == "TLS" else None) as server:
         yield server
+
+
+@pytest.fixture
+def azure_by_tls(certificates: TlsFiles) -> Iterator[Loopback]:
+    with serving(right, tls=server_tls(certificates)) as server:
+        yield server
+
+
+def server_tls(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    return context
 
 
 @pytest.fixture
@@ -118,13 +148,15 @@ def stop() -> Unhurried:
 
 
 @pytest.fixture
-def open_reader(azure: Loopback, stop: Unhurried) -> Iterator[Callable[..., RangeReader]]:
+def open_reader(
+    azure: Loopback, stop: Unhurried, trusting: ssl.SSLContext
+) -> Iterator[Callable[..., RangeReader]]:
     opened: list[RangeReader] = []
 
     def open_one(access: GrantedAccess | None = None, **options: float) -> RangeReader:
         access = access or GrantedAccess(azure.url, "snapshot disk")
         opened.append(
-            RangeReader(access, tls=TLS, stop=stop, budget_of=lambda _: Budget("a host"), **options)
+            RangeReader(access, tls=trusting, stop=stop, budget_of=lambda _: Budget("a host"), **options)
         )
         return opened[-1]
 
@@ -189,7 +221,9 @@ def test_who_never_answers_right_is_given_up_on(
     azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried, misbehaviour: Answer
 ) -> None:
     azure.otherwise = misbehaviour
-    with pytest.raises(TryAgainLater, match=r"read bytes 4096-12288 of http://.*/container/disk: ") as caught:
+    with pytest.raises(
+        TryAgainLater, match=r"read bytes 4096-12288 of https?://.*/container/disk: "
+    ) as caught:
         read(open_reader(), FIRST)
     assert len(azure.requests) == len(DEFAULT_DELAYS) + 1
     assert [round(wait / delay, 2) for wait, delay in zip(stop.waits, DEFAULT_DELAYS, strict=True)] == [
@@ -288,7 +322,7 @@ def test_grants_that_end_again_and_again_are_not_renewed_without_end(
 def test_a_renewed_grant_may_lead_to_another_server(
     azure: Loopback, open_reader: Callable[..., RangeReader]
 ) -> None:
-    with serving(right) as other:
+    with serving(right) as other:  # by another scheme, even
         urls = iter([azure.url(), other.url()])
         reader = open_reader(GrantedAccess(lambda: next(urls), "snapshot disk"))
         azure.answers = [right]
@@ -347,10 +381,13 @@ def test_the_message_about_a_url_that_is_none_does_not_show_it(stop: Unhurried) 
     assert SIGNATURE not in str(caught.value)
 
 
-def test_a_stop_ends_reading_before_the_next_request(azure: Loopback) -> None:
+def test_a_stop_ends_reading_before_the_next_request(azure: Loopback, trusting: ssl.SSLContext) -> None:
     stop = Stop()
     reader = RangeReader(
-        GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop, budget_of=lambda _: Budget("a host")
+        GrantedAccess(azure.url, "snapshot disk"),
+        tls=trusting,
+        stop=stop,
+        budget_of=lambda _: Budget("a host"),
     )
     stop.set()
     with pytest.raises(RunStopped):
@@ -358,11 +395,14 @@ def test_a_stop_ends_reading_before_the_next_request(azure: Loopback) -> None:
     assert azure.requests == []
 
 
-def test_a_stop_ends_the_wait_between_two_requests(azure: Loopback) -> None:
+def test_a_stop_ends_the_wait_between_two_requests(azure: Loopback, trusting: ssl.SSLContext) -> None:
     stop = Stop()
     azure.otherwise = refusing(503, "ServerBusy", Retry_After="600")
     reader = RangeReader(
-        GrantedAccess(azure.url, "snapshot disk"), tls=TLS, stop=stop, budget_of=lambda _: Budget("a host")
+        GrantedAccess(azure.url, "snapshot disk"),
+        tls=trusting,
+        stop=stop,
+        budget_of=lambda _: Budget("a host"),
     )
     threading.Timer(0.1, stop.set).start()
     began = time.monotonic()
@@ -382,7 +422,9 @@ class Leaving(Unhurried):
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "ServerBusy"), (429, "TooManyRequests")])
-def test_a_refusal_is_heard_by_all_who_read_from_the_host(azure: Loopback, status: int, code: str) -> None:
+def test_a_refusal_is_heard_by_all_who_read_from_the_host(
+    azure: Loopback, trusting: ssl.SSLContext, status: int, code: str
+) -> None:
     budget, seconds = Budget("a host", clock=lambda: 0.0), []
 
     def wait(wish: float) -> None:
@@ -391,7 +433,7 @@ def test_a_refusal_is_heard_by_all_who_read_from_the_host(azure: Loopback, statu
 
     azure.otherwise = refusing(status, code, Retry_After="7")
     access = GrantedAccess(azure.url, "snapshot disk")
-    reader = RangeReader(access, tls=TLS, stop=Leaving(), budget_of=lambda _: budget)
+    reader = RangeReader(access, tls=trusting, stop=Leaving(), budget_of=lambda _: budget)
     with pytest.raises(RunStopped):
         read(reader, FIRST)
     reader.close()
@@ -399,3 +441,120 @@ def test_a_refusal_is_heard_by_all_who_read_from_the_host(azure: Loopback, statu
         budget.take(Purpose.WORK, wait=wait)
     budget.take(Purpose.CLEANUP, wait=wait)
     assert (len(azure.requests), len(seconds)) == (1, 1)
+
+
+def test_readers_that_share_a_rate_take_turns_at_it(azure: Loopback, trusting: ssl.SSLContext) -> None:
+    """Each answer counts, also one that has to be asked for again."""
+    stop = Unhurried()
+    rate = Rate(KIB, clock=lambda: 0.0)
+    access = GrantedAccess(azure.url, "snapshot disk")
+    readers = [
+        RangeReader(access, tls=trusting, stop=stop, budget_of=lambda _: Budget("a host"), rate=rate)
+        for _ in range(2)
+    ]
+    for reader in readers:
+        read(reader, FIRST)
+    azure.answers = [short]
+    read(readers[0], SECOND)
+    for reader in readers:
+        reader.close()
+    # Of 8 KiB, 8 KiB and twice 1 KiB at 1 KiB/s the first waits for nobody; between them is a second's pause.
+    assert [wait for wait in stop.waits if wait == int(wait)] == [8.0, 16.0, 17.0]
+
+
+# What is TLS's own
+
+
+@contextmanager
+def a_reader(url: Secret, tls: ssl.SSLContext, stop: Stop) -> Iterator[RangeReader]:
+    access = GrantedAccess(lambda: url, "snapshot disk")
+    with closing(RangeReader(access, tls=tls, stop=stop, budget_of=lambda _: Budget("a host"))) as reader:
+        yield reader
+
+
+def test_an_answer_after_which_the_connection_ends_is_read_to_its_end(
+    azure: Loopback, open_reader: Callable[..., RangeReader], stop: Unhurried
+) -> None:
+    data = random.Random(1).randbytes(3 * MIB)
+    whole = ByteRange(0, len(data))
+
+    def last(handler: BaseHTTPRequestHandler) -> None:
+        span = f"bytes 0-{len(data) - 1}/{len(data)}"
+        send(handler, 206, {"Content-Range": span, "Connection": "close"}, data)
+        handler.close_connection = True
+
+    azure.answers = [last, right, last]
+    reader = open_reader()
+    assert read(reader, whole) == data
+    assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
+    assert read(reader, whole) == data
+    assert azure.connections == 2 and stop.waits == []
+
+
+def test_many_records_are_read_in_order_however_they_arrive(
+    azure_by_tls: Loopback, trusting: ssl.SSLContext, stop: Unhurried
+) -> None:
+    """Records of all lengths, and pieces of the connection that end within one."""
+    data = random.Random(1).randbytes(3 * MIB + 12345)
+    lengths = [1, 5, 16 * KIB, 16 * KIB + 1, 100, 300 * KIB, 7]
+
+    def in_pieces(handler: BaseHTTPRequestHandler) -> None:
+        span = f"bytes 0-{len(data) - 1}/{len(data)}"
+        send(handler, 206, {"Content-Range": span, "Content-Length": str(len(data))}, b"")
+        start = turn = 0
+        while start < len(data):
+            length = lengths[turn % len(lengths)]
+            handler.wfile.write(data[start : start + length])
+            start, turn = start + length, turn + 1
+
+    azure_by_tls.otherwise = in_pieces
+    with a_reader(azure_by_tls.url(), trusting, stop) as reader:
+        for _ in range(2):
+            assert read(reader, ByteRange(0, len(data))) == data
+    assert azure_by_tls.connections == 1
+
+
+def test_a_server_whose_certificate_nobody_trusts_is_asked_nothing(
+    azure_by_tls: Loopback, stop: Unhurried
+) -> None:
+    with (
+        a_reader(azure_by_tls.url(), TLS, stop) as reader,
+        pytest.raises(TryAgainLater, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        read(reader, FIRST)
+    assert azure_by_tls.requests == []
+
+
+def test_a_server_whose_certificate_is_of_another_host_is_asked_nothing(
+    azure_by_tls: Loopback, trusting: ssl.SSLContext, stop: Unhurried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = urlsplit(azure_by_tls.origin)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address.hostname, address.port))
+    ])  # fmt: skip
+    url = Secret(f"https://elsewhere.example:{address.port}/account/container/disk?sig={SIGNATURE}")
+    with (
+        a_reader(url, trusting, stop) as reader,
+        pytest.raises(TryAgainLater, match="Hostname mismatch"),
+    ):
+        read(reader, FIRST)
+    assert azure_by_tls.requests == []
+
+
+def test_an_end_that_tls_does_not_confirm_is_no_end_of_a_body(
+    azure_by_tls: Loopback, trusting: ssl.SSLContext, stop: Unhurried
+) -> None:
+    """A body of no stated length ends with its connection: who cuts that must not make it shorter."""
+
+    def unbounded(handler: BaseHTTPRequestHandler) -> None:
+        offset, end = asked_range(handler)
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {offset}-{end - 1}/{len(DISK)}")
+        handler.end_headers()
+        handler.wfile.write(wanted(handler))
+        handler.close_connection = True
+
+    azure_by_tls.answers = [unbounded]
+    with a_reader(azure_by_tls.url(), trusting, stop) as reader:
+        assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
+    assert len(azure_by_tls.requests) == 2

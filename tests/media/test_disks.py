@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tests.media.faulty_store import FaultyStore, Moment, no_fault
 from tests.media.making import EXTENT, a_disk, new_media, noise, objects, read_disk, text, write_disk
 from vsa.errors import BadRequest, MediaDamaged, MediaUnusable
-from vsa.media import disk_writer
 from vsa.media.coding import PackCodec
 from vsa.media.disk_writer import DiskTarget, DiskWriter
 from vsa.media.folder import FolderStore
 from vsa.media.frames import fingerprint
 from vsa.media.layout import PACK_FRAMES, SEGMENT, IndexKind
 from vsa.media.media import Media
+from vsa.memory import PACKS, Buffers
 from vsa.ranges import KIB, MIB
 
 SIZE = 3 * SEGMENT * EXTENT
@@ -35,14 +35,20 @@ def media(tmp_path):
     return new_media(tmp_path / "media")
 
 
-def a_writer(folder, scratch, store=None, pack_target=64 * KIB, **given) -> DiskWriter:
+def a_writer(folder, scratch, store=None, pack_target=64 * KIB, buffers=None, **given) -> DiskWriter:
     """A writer with packs small enough to see many of them."""
     media_id = Media.open(str(folder)).id
     fields = {"media_id": media_id, "run": "r1", "disk_key": "d", "disk_size": SIZE, "extent_size": EXTENT}
     target = DiskTarget(**{**fields, "kind": IndexKind.BASE, **given})
-    store = store or FolderStore(folder)
-    codec = PackCodec(media_id, EXTENT)
-    return DiskWriter(store, target, codec=codec, scratch=scratch, random=os.urandom, pack_target=pack_target)
+    return DiskWriter(
+        store or FolderStore(folder),
+        target,
+        codec=PackCodec(media_id, EXTENT),
+        scratch=scratch,
+        random=os.urandom,
+        pack_target=pack_target,
+        buffers=buffers,
+    )
 
 
 def put(writer: DiskWriter, extent: int, data: bytes) -> None:
@@ -258,16 +264,71 @@ def test_full_packs_wait_for_each_other_but_readers_do_not_pile_up(tmp_path, med
     writer = a_writer(tmp_path / "media", tmp_path, store)
     with ThreadPoolExecutor(6) as threads:
         work = [threads.submit(put, writer, extent, noise(extent)) for extent in range(160)]
-        for _ in range(disk_writer.PACKS_BEING_STORED):
+        for _ in range(PACKS):
             assert held.acquire(timeout=30)
         assert not held.acquire(timeout=0.2)
         given = sum(future.done() for future in work)
-        assert given <= (disk_writer.PACKS_BEING_STORED + 1) * 16
+        assert given <= (PACKS + 1) * 16
         go.set()
         for future in work:
             future.result(timeout=30)
     written = writer.finish()
     assert len(read_disk(media, [written.index], SIZE)) == 160
+
+
+class CountedBuffers(Buffers):
+    """Counts those that are out, and what was ever made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = 0
+        self.made: set[int] = set()
+
+    def take(self, size: int) -> memoryview:
+        self.out += 1
+        taken = super().take(size)
+        self.made.add(id(taken.obj))
+        return taken
+
+    def give_back(self, buffer: memoryview) -> None:
+        assert len(buffer), "given back twice"
+        self.out -= 1
+        super().give_back(buffer)
+
+
+def test_packs_use_the_same_memory_one_after_the_other(tmp_path, media):
+    buffers = CountedBuffers()
+    writer = a_writer(tmp_path / "media", tmp_path, buffers=buffers)
+    expected = {extent: noise(extent) for extent in range(160)}
+    for extent, data in expected.items():
+        put(writer, extent, data)
+    written = writer.finish()
+    assert len(written.packs) == 10 and len(buffers.made) == 1 and buffers.out == 0
+    assert read_disk(media, [written.index], SIZE) == expected
+
+
+def test_the_memory_of_a_pack_that_was_not_stored_is_used_by_nobody(tmp_path, media):
+    """Who knows what the store was doing with it when it failed."""
+    buffers = CountedBuffers()
+
+    def fail(_number: int, method: str, _name: str):
+        raise MediaUnusable("full")
+
+    store = FaultyStore(FolderStore(tmp_path / "media"), fail)
+    writer = a_writer(tmp_path / "media", tmp_path, store, buffers=buffers)
+    with pytest.raises(MediaUnusable):
+        for extent in range(16):
+            put(writer, extent, noise(extent))
+    assert (buffers.out, buffers.free) == (1, 0)
+    writer.abandon()
+
+
+def test_the_memory_of_a_pack_that_was_given_up_is_free(tmp_path, media):
+    buffers = CountedBuffers()
+    writer = a_writer(tmp_path / "media", tmp_path, buffers=buffers)
+    put(writer, 0, noise(0))
+    writer.abandon()
+    assert buffers.out == 0 and buffers.free > 0
 
 
 class TestReading:

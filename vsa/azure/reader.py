@@ -1,8 +1,8 @@
 """Ranged reads of a page blob into the caller's buffer, one GET for each, never a short one.
 
 `BlobClient.download_blob` must not be used on page blobs: it asks for the page list behind the caller's
-back, stops at the first 10,000 ranges and fills the rest with zeros. http.client reading into a buffer is
-also the cheapest reader that was measured.
+back, stops at the first 10,000 ranges and fills the rest with zeros. http.client reading into a buffer, over
+`TlsStream` where it is encrypted, is also the cheapest reader that was measured (docs/performance.md).
 
 Source: https://learn.microsoft.com/rest/api/storageservices/get-blob
 """
@@ -19,8 +19,10 @@ from vsa.azure.budget import Budget, current_purpose
 from vsa.azure.errors import from_answer, parse_retry_after
 from vsa.azure.grants import Access, renewing
 from vsa.azure.metered import BLOBS_TOO_OFTEN, tell
+from vsa.azure.tls_stream import TlsConnection
 from vsa.errors import AzureRefused, TryAgainLater
 from vsa.ranges import ByteRange
+from vsa.rate import UNLIMITED, Rate
 from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
@@ -41,14 +43,16 @@ class RangeReader:
         tls: ssl.SSLContext,
         stop: Stop,
         budget_of: Callable[[str], Budget],
+        rate: Rate = UNLIMITED,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """`budget_of`: the budget that a URL's reads are counted against. `timeout`: seconds of silence after
-        which a connection counts as lost."""
+        """`budget_of`: the budget that a URL's reads are counted against. `rate`: how fast they may come, who
+        else reads at it included. `timeout`: seconds of silence after which a connection counts as lost."""
         self._access = access
         self._tls = tls
         self._stop = stop
         self._budget_of = budget_of
+        self._rate = rate
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
         self._origin = ("", "")
@@ -84,16 +88,17 @@ class RangeReader:
     def _request(self, url: Secret, at: ByteRange, buffer: memoryview) -> None:
         parts = urlsplit(url.reveal())
         headers = {"x-ms-version": SERVICE_VERSION, "x-ms-range": f"bytes={at.offset}-{at.end - 1}"}
+        self._rate.take(at.length, wait=self._stop.wait)
         budget = self._budget_of(url.reveal())
         turn = budget.take(current_purpose(), wait=self._stop.wait)
         connection = self._connected(parts.scheme, parts.netloc)
         connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
-        answer = connection.getresponse()
-        tell(budget, turn, answer.status, answer.headers.get("Retry-After"), too_often=BLOBS_TOO_OFTEN)
-        if answer.status != 206:
-            raise _refusal(answer, _reading(url, at))
-        _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))
-        _fill(answer, buffer[: at.length], _reading(url, at))
+        with connection.getresponse() as answer:
+            tell(budget, turn, answer.status, answer.headers.get("Retry-After"), too_often=BLOBS_TOO_OFTEN)
+            if answer.status != 206:
+                raise _refusal(answer, _reading(url, at))
+            _require_range(answer.headers.get("Content-Range"), at, _reading(url, at))
+            _fill(answer, buffer[: at.length], _reading(url, at))
 
     def _connected(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         """The open connection, or a new one: a renewed grant may live on another host."""
@@ -101,7 +106,7 @@ class RangeReader:
             self.close()
             self._origin = (scheme, netloc)
             self._connection = (
-                http.client.HTTPSConnection(netloc, timeout=self._timeout, context=self._tls)
+                TlsConnection(netloc, timeout=self._timeout, context=self._tls)
                 if scheme == "https"
                 else http.client.HTTPConnection(netloc, timeout=self._timeout)
             )

@@ -26,12 +26,10 @@ from vsa.media.row_spool import RowSpool
 from vsa.media.shared_packs import PendingPack, Place, SharedPack
 from vsa.media.sharing import SharedExtents
 from vsa.media.store import Buffer, Store
+from vsa.memory import PACKS, Buffers
 from vsa.model import IndexRef, ObjectRef
 
 _log = logging.getLogger(__name__)
-
-PACKS_BEING_STORED = 2
-"""Full packs in memory while the next one fills; a stream waits rather than hold more."""
 
 _NOTHING = Frame(0, 0, 0, Fingerprint(0, bytes(32)))
 
@@ -99,12 +97,14 @@ class DiskWriter:
         relocations: Relocations | None = None,
         sharing: SharedExtents | None = None,
         pack_target: int = PACK_TARGET,
+        buffers: Buffers | None = None,
     ) -> None:
         """`scratch` is an existing folder on this machine; a subfolder of it holds rows until `finish`.
 
         `parent` is what a delta is laid over: the new index may absorb the topmost of its layers, frames
         following `relocations`. `sharing` knows what is stored already; None: nothing is looked for and
-        nothing offered. A pack is stored when it reaches `pack_target` bytes.
+        nothing offered. A pack is stored when it reaches `pack_target` bytes, and its memory goes back to
+        `buffers`.
         """
         self._store = store
         self._target = target
@@ -112,6 +112,7 @@ class DiskWriter:
         self._parent = parent
         self._relocations = relocations or Relocations(store, (), media_id=target.media_id)
         self._pack_target = pack_target
+        self._buffers = buffers or Buffers()
         self._codec = codec
         self._spool = RowSpool(scratch / f"{target.run}-{target.disk_key}-{random(8).hex()}")
         self._sharing = sharing
@@ -215,7 +216,7 @@ class DiskWriter:
     ) -> tuple[PendingPack, Frame, bool]:
         """Put a frame into the filling pack; if that filled it, the caller stores it."""
         with self._changed:
-            while self._filling is None and self._storing >= PACKS_BEING_STORED and self._failure is None:
+            while self._filling is None and self._storing >= PACKS and self._failure is None:
                 self._changed.wait()
             self._raise_failure()
             # Another stream that refers to the filling pack may just have closed it.
@@ -232,7 +233,7 @@ class DiskWriter:
 
     def _open_pack(self) -> PendingPack:
         pack_id = self._random(16)
-        builder = PackBuilder(self._codec, pack_id, target=self._pack_target)
+        builder = PackBuilder(self._codec, pack_id, target=self._pack_target, buffers=self._buffers)
         pack = PendingPack(self._store, layout.pack(self._target.run, pack_id), builder, owner=self._sharing)
         self._own.append(pack)
         return pack

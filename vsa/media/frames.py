@@ -14,11 +14,16 @@ from crc32c import crc32c
 
 from vsa.errors import MediaDamaged
 from vsa.media.store import Buffer
-from vsa.ranges import MIB
+from vsa.ranges import KIB, MIB
 from vsa.secret import Unseen
 
 ZSTD_LEVEL = 1
 RAW_UNLESS_BELOW = 0.97
+_SUSPICIOUS = 3
+"""Extents in a row that did not compress, after which the next ones are sampled before they are compressed:
+encrypted and compressed data come in long runs, and zstd spends a third of its time to find out."""
+_SAMPLES, _SAMPLE = 4, 2 * KIB
+"""Pieces of an extent that are compressed to see whether the whole would."""
 _LARGEST_WINDOW = 8 * MIB
 """A frame that asks for more memory than its contents can fill is refused."""
 
@@ -57,7 +62,11 @@ def fingerprint(data: Buffer) -> Fingerprint:
 
 
 class Codec:
-    """Compresses and decodes frames; one zstd context for each thread that uses it."""
+    """Compresses and decodes frames; one zstd context for each thread that uses it.
+
+    Of a run of incompressible extents only samples are compressed. That costs space at worst: an extent whose
+    samples do not compress though it would is stored as it is.
+    """
 
     def __init__(self, fingerprinter: Fingerprinter = UNSEALED) -> None:
         self._contexts = threading.local()
@@ -65,8 +74,15 @@ class Codec:
 
     def encode(self, data: Buffer) -> Buffer:
         """The bytes to store; as long as `data` only if they are `data` itself."""
-        compressed: bytes = self._compressor().compress(data)
-        return compressed if len(compressed) < RAW_UNLESS_BELOW * len(data) else data
+        compressor = self._compressor()
+        if self._contexts.in_vain >= _SUSPICIOUS and not _compresses(compressor, _sample_of(data)):
+            return data
+        compressed = compressor.compress(data)
+        if len(compressed) < RAW_UNLESS_BELOW * len(data):
+            self._contexts.in_vain = 0
+            return compressed
+        self._contexts.in_vain += 1
+        return data
 
     def decode(self, stored: Buffer, raw_length: int, expected: Fingerprint, where: str) -> Buffer:
         """The extent's `raw_length` bytes; MediaDamaged naming `where` if they cannot be proven."""
@@ -94,6 +110,7 @@ class Codec:
     def _compressor(self) -> zstandard.ZstdCompressor:
         if not hasattr(self._contexts, "compressor"):
             self._contexts.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
+            self._contexts.in_vain = 0
         compressor: zstandard.ZstdCompressor = self._contexts.compressor
         return compressor
 
@@ -102,3 +119,13 @@ class Codec:
             self._contexts.decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
         decompressor: zstandard.ZstdDecompressor = self._contexts.decompressor
         return decompressor
+
+
+def _sample_of(data: Buffer) -> bytes:
+    """Pieces from all over the extent."""
+    step = len(data) // _SAMPLES
+    return b"".join(data[start : start + _SAMPLE] for start in range(0, _SAMPLES * step, step or 1))
+
+
+def _compresses(compressor: zstandard.ZstdCompressor, sample: bytes) -> bool:
+    return len(compressor.compress(sample)) < RAW_UNLESS_BELOW * len(sample)

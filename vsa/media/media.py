@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vsa.media.sharing import SharedExtents, Sharing
     from vsa.media.whereabouts import Whereabouts
     from vsa.media.wrapping import WrappingKey
+    from vsa.memory import Buffers
 
 Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
@@ -315,10 +316,13 @@ class Media:
         scratch: Path,
         parent: DiskIndex | None = None,
         sharing: SharedExtents | None = None,
+        pack_target: int = layout.PACK_TARGET,
+        buffers: Buffers | None = None,
     ) -> DiskWriter:
         """Where one attempt's extents of one disk go; `scratch` is an existing local folder.
 
-        `parent` are the contents that a delta is laid over; `sharing` knows what is stored already.
+        `parent` are the contents that a delta is laid over; `sharing` knows what is stored already. Packs are
+        stored when they reach `pack_target` bytes, and fill `buffers`.
         """
         from vsa.media.disk_writer import DiskTarget, DiskWriter
 
@@ -333,13 +337,18 @@ class Media:
             parent=parent,
             relocations=self.whereabouts.moves(self.view()),
             sharing=sharing,
+            pack_target=pack_target,
+            buffers=buffers,
         )
 
-    def sharing(self, offer: Offer) -> Sharing | None:
-        """What the streams of one process store together, as long as it lives; None: nothing is shared."""
+    def sharing(self, offer: Offer, *, memory: int | None = None) -> Sharing | None:
+        """What the streams of one process store together, as long as it lives; None: nothing is shared.
+
+        `memory` bytes are what it may remember extents in; None: as many as are of use.
+        """
         from vsa.media.sharing import open_sharing
 
-        return open_sharing(self._store, self.whereabouts, offer, view=self.view)
+        return open_sharing(self._store, self.whereabouts, offer, view=self.view, memory=memory)
 
     def heal(
         self, index: IndexRef, damaged: Mapping[int, tuple[str, int]], *, run: str, planned_on: View

@@ -6,7 +6,6 @@ header | frame | frame | ... | table | footer
 from __future__ import annotations
 
 import hashlib
-import mmap
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple, Self
@@ -20,6 +19,7 @@ from vsa.media.coding import PackCodec, PackSeal
 from vsa.media.frames import Fingerprint
 from vsa.media.layout import PACK_FRAMES
 from vsa.media.store import Buffer, Store
+from vsa.memory import Buffers
 from vsa.ranges import ByteRange
 
 MAGIC = b"AVSAPACK"
@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
 
 class PackBuilder:
-    """A pack in memory; not thread-safe. Of its buffer only what is filled becomes resident."""
+    """A pack in memory; not thread-safe. Of a new buffer only what is filled becomes resident."""
 
     def __init__(
         self,
@@ -68,12 +68,14 @@ class PackBuilder:
         target: int = layout.PACK_TARGET,
         flags: int = 0,
         largest: int | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         """A pack of the media that `codec` is of. `largest` is the most bytes that one frame may stand for:
-        those of an extent, unless it is said."""
+        those of an extent, unless it is said. Its buffer is one of `buffers`, if they are given."""
         ends = PACK_FRAMES * ROW_SIZE + FOOTER_SIZE + 2 * codec.overhead
         most = HEADER_SIZE + target + (largest or codec.extent_size) + ends
-        self._data = memoryview(mmap.mmap(-1, most))
+        self._buffers = buffers or Buffers()
+        self._data = self._buffers.take(most)
         self._codec = codec
         self._seal = codec.seal_of_new(pack_id)
         header = PackHeader(
@@ -122,6 +124,12 @@ class PackBuilder:
         digest = hashlib.sha256(data).hexdigest()
         self._prove(data)
         return ClosedPack(data, digest, table - HEADER_SIZE)
+
+    def give_back(self) -> None:
+        """What `close` gave is stored, or will not be: its memory is for the next pack. The builder is of no
+        use any more."""
+        self._buffers.give_back(self._data)
+        self._data = memoryview(b"")
 
     def _prove(self, data: memoryview) -> None:
         name = "a pack in memory"

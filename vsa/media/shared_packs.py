@@ -89,6 +89,7 @@ class PendingPack:
         """Its owner has gone; unless another stream refers to it already, its memory is free."""
         with self._lock:
             if self._builder is not None and not self._referred:
+                self._builder.give_back()
                 self._builder = None
                 self._failure = TryAgainLater(f"{self.name} was given up before it was stored")
 
@@ -116,6 +117,8 @@ class PendingPack:
             raise
         self.stored = closed.stored
         self._ref = PackRef(name=self.name, size=len(closed.data), sha256=closed.sha256)
+        # Not after an error: what the store was doing with it then, nobody knows.
+        builder.give_back()
 
 
 class StoredPack:

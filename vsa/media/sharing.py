@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 
 from vsa.errors import TryAgainLater
 from vsa.media.digests import open_digests
-from vsa.media.extent_sample import ExtentSample, salt
+from vsa.media.extent_sample import SAMPLE_ROWS, ExtentSample, salt
 from vsa.media.frames import Fingerprint
 from vsa.media.index import Offer
 from vsa.media.pack import Frame
-from vsa.media.recent_extents import RecentExtents
+from vsa.media.recent_extents import RECENT_EXTENTS, RecentExtents
 from vsa.media.shared_packs import PendingPack, Place
 from vsa.media.store import Store
-from vsa.media.stored_extents import StoredExtents
+from vsa.media.stored_extents import LOADED_ROWS, StoredExtents
 from vsa.media.view import View
 from vsa.media.whereabouts import Whereabouts
 
@@ -45,17 +45,39 @@ class Sharing:
         )
 
 
+_SAMPLED, _LOADED, _RECENT = 16, 76, 340
+"""Bytes that a row of each takes: of a recent extent there may be two generations."""
+
+
 def open_sharing(
-    store: Store, whereabouts: Whereabouts, offer: Offer, *, view: Callable[[], View]
+    store: Store,
+    whereabouts: Whereabouts,
+    offer: Offer,
+    *,
+    view: Callable[[], View],
+    memory: int | None = None,
 ) -> Sharing | None:
-    """What the streams of one process share of one media; None if nothing is to be shared."""
+    """What the streams of one process share of one media; None if nothing is to be shared.
+
+    `memory` bytes may be taken by what is remembered: a fifth by the sample, two fifths each by loaded
+    segments and by what is new. None, and above their own bounds: as many as are of use.
+    """
     if offer is Offer.OFF:
         return None
-    sample = ExtentSample(lambda ref: open_digests(store, ref, media_id=whereabouts.media_id))
-    stored = StoredExtents(
-        sample, opened=whereabouts.index, relocations=whereabouts.moves, size_of=store.size
+    fifth = memory // 5 if memory is not None else RECENT_EXTENTS * _RECENT
+    sample = ExtentSample(
+        lambda ref: open_digests(store, ref, media_id=whereabouts.media_id),
+        rows=min(SAMPLE_ROWS, fifth // _SAMPLED),
     )
-    return Sharing(offer, recent=RecentExtents(), stored=stored, view=view)
+    stored = StoredExtents(
+        sample,
+        opened=whereabouts.index,
+        relocations=whereabouts.moves,
+        size_of=store.size,
+        loaded_rows=min(LOADED_ROWS, 2 * fifth // _LOADED),
+    )
+    recent = RecentExtents(min(RECENT_EXTENTS, 2 * fifth // _RECENT))
+    return Sharing(offer, recent=recent, stored=stored, view=view)
 
 
 class SharedExtents:

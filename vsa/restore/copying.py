@@ -25,6 +25,8 @@ _ZEROS = bytes(1 * MIB)
 
 Write = Callable[[int, bytes], None]
 """Takes an offset on the disk and what is there."""
+WriteRun = Callable[[int, Sequence[bytes]], None]
+"""The same of extents that follow each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def copy_disk(
     disk: PartialDisk,
     reader: ExtentReader,
     *,
-    write: Write,
+    write: WriteRun,
     in_order: Write,
     threads: int,
     progress: Progress,
@@ -76,21 +78,37 @@ def copy_disk(
 
     def fetch_and_write(batch: _Batch) -> _Read:
         done = _read(disk, reader, batch)
-        for offset, data in done.extents:
-            write(offset, data)
+        for offset, run in _runs(done.extents):
+            write(offset, run)
         progress.advanced(sum(len(data) for _, data in done.extents))
         return done
 
     lost: list[Lost] = []
     pool = Threads(threads, "restore")
     try:
-        for done in _in_order(pool, fetch_and_write, _batches(disk, lost), ahead=2 * threads):
+        for done in _in_order(pool, fetch_and_write, _batches(disk, lost), ahead=threads):
             for offset, data in done.extents:
                 in_order(offset, data)
             lost += done.lost
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return joined(lost)
+
+
+def _runs(extents: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+    """Neighbours together; each run with the offset of its first."""
+    start = end = 0
+    run: list[bytes] = []
+    for offset, data in extents:
+        if run and offset == end:
+            run.append(data)
+        else:
+            if run:
+                yield start, run
+            start, run = offset, [data]
+        end = offset + len(data)
+    if run:
+        yield start, run
 
 
 def survey(disk: PartialDisk, reader: ExtentReader, damaged: Mapping[str, Collection[int]]) -> Survey:

@@ -118,7 +118,7 @@ class _Restoring:
                 lost = copy_disk(
                     disk,
                     reader,
-                    write=image.write,
+                    write=image.write_run,
                     in_order=whole.add if checksum else _ignored,
                     threads=self.threads,
                     progress=self.progress,

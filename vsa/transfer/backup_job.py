@@ -32,8 +32,11 @@ from vsa.media.entries import (
 from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.media.view import View
+from vsa.memory import Memory
 from vsa.model import AttachedDisk, DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
+from vsa.ranges import MIB
+from vsa.rate import Rate
 from vsa.stop import Stop, again
 from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
@@ -136,11 +139,11 @@ class BackupJob:
         self.signs = SignsOfLife(media, now=now)
         self._listed_disks: ListedDisks | None = None
         self._began = Beginning(time.monotonic(), media.view().head)
-        self._sharing = media.sharing(Offer(subclient.deduplication))
-        self._slots = {
-            proxy.name: BoundedSemaphore(min(proxy.streams, subclient.streams_per_proxy))
-            for proxy in self.proxies
-        }
+        slots = {proxy.name: min(proxy.streams, subclient.streams_per_proxy) for proxy in self.proxies}
+        self._slots = {name: BoundedSemaphore(count) for name, count in slots.items()}
+        self._memory = Memory(subclient.memory_mib * MIB, streams=max(1, sum(slots.values())))
+        self._rate = Rate(subclient.most_mib_per_second * MIB)
+        self._sharing = media.sharing(Offer(subclient.deduplication), memory=self._memory.caches)
 
     @property
     def _environment(self) -> RunEnvironment:
@@ -306,6 +309,8 @@ class BackupJob:
             scratch=self.scratch,
             now=self.now,
             sharing=self._sharing,
+            memory=self._memory,
+            rate=self._rate,
         )
         with self._slots[order.proxy]:
             self.stop.check()

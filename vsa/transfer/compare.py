@@ -10,6 +10,7 @@ from vsa.errors import VsaError
 from vsa.media.disk_index import DiskIndex, SegmentTable
 from vsa.media.disk_writer import DiskWriter, WrittenDisk
 from vsa.media.layout import SEGMENT
+from vsa.memory import LONGEST_READ
 from vsa.progress import Progress
 from vsa.ranges import ByteRange
 from vsa.transfer.healing import Healing
@@ -47,8 +48,10 @@ class Comparison:
         writer: DiskWriter,
         progress: Progress,
         healing: Healing | None = None,
+        longest_read: int = LONGEST_READ,
     ) -> None:
         self._plan = plan
+        self._longest_read = longest_read
         self._healing = healing or Healing(None, {})
         self._unplanned_is_zero = unplanned_is_zero
         self._parent = parent
@@ -70,7 +73,8 @@ class Comparison:
         audited = sorted(damaged.difference(wanted).union(audited))
         work = _Segment(self, segment, parent, frozenset(audited), damaged=frozenset(damaged))
         if wanted or audited:
-            pump.run(reads_of(self._plan, segment, sorted([*wanted, *audited])), work.handle)
+            positions = sorted([*wanted, *audited])
+            pump.run(reads_of(self._plan, segment, positions, longest=self._longest_read), work.handle)
         for position in self._to_clear(segment, parent):
             self._writer.clear(segment * SEGMENT + position)
             self.count(new=self._plan.extent_range(segment * SEGMENT + position).length)

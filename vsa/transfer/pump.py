@@ -14,6 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
+from vsa.memory import Buffers
 from vsa.ranges import ByteRange
 from vsa.stop import Stop
 
@@ -39,13 +40,16 @@ class Pump:
         stop: Stop,
         readers: int = 4,
         workers: int = 2,
+        buffers: Buffers | None = None,
     ) -> None:
+        """`longest`: the most bytes of a read. What is filled are `buffers`, if they are given."""
         self._readers = [open_reader() for _ in range(readers)]
         self._workers = workers
         self._stop = stop
+        self._pool = buffers or Buffers()
         self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        for _ in range(readers + workers + 1):
-            self._buffers.put(memoryview(bytearray(longest)))
+        for _ in range(readers + workers):
+            self._buffers.put(self._pool.take(longest))
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +59,9 @@ class Pump:
     ) -> None:
         for reader in self._readers:
             reader.close()
+        # No thread is left that has one.
+        while not self._buffers.empty():
+            self._pool.give_back(self._buffers.get())
 
     def run(self, reads: Iterable[ByteRange], handle: Handle) -> None:
         """Read every range and hand it to `handle`, in any order, from several threads at once.

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vsa.media.layout import SEGMENT
-from vsa.ranges import MIB, ByteRange
-
-LONGEST_READ = 4 * MIB
+from vsa.memory import LONGEST_READ
+from vsa.ranges import ByteRange
 
 READ = 1
 CLEARED = 2
@@ -110,13 +109,16 @@ class ReadPlan:
         return ByteRange(offset, min(offset + self.extent_size, self.disk_size))
 
 
-def reads_of(plan: ReadPlan, segment: int, positions: Iterable[int]) -> Iterator[ByteRange]:
-    """Reads of at most LONGEST_READ bytes that cover exactly these extents of a segment, in order."""
-    longest = max(1, LONGEST_READ // plan.extent_size)
+def reads_of(
+    plan: ReadPlan, segment: int, positions: Iterable[int], *, longest: int = LONGEST_READ
+) -> Iterator[ByteRange]:
+    """Reads of at most `longest` bytes, or of one extent, that cover exactly these extents of a segment, in
+    order."""
+    most = max(1, longest // plan.extent_size)
     base = segment * SEGMENT
     start = count = 0
     for position in positions:
-        if count and position == start + count and count < longest:
+        if count and position == start + count and count < most:
             count += 1
             continue
         if count:

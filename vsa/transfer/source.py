@@ -23,6 +23,7 @@ from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.model import DiskKind, Reason, SnapshotRef
 from vsa.ranges import ByteRange, total
+from vsa.rate import UNLIMITED, Rate
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 from vsa.transfer.reads import ReadPlan
@@ -91,6 +92,7 @@ class SnapshotSource:
     lists: GrantedAccess
     contents: Access
     stop: Stop
+    rate: Rate = UNLIMITED
 
     def reader(self) -> RangeReader:
         """A reader for one thread."""
@@ -99,6 +101,7 @@ class SnapshotSource:
             tls=self.connection.tls_context,
             stop=self.stop,
             budget_of=self.connection.blob_budget,
+            rate=self.rate,
         )
 
     def allocated_bytes(self) -> int:
@@ -179,13 +182,14 @@ def open_source(
     staging: str | None,
     extent_size: int,
     stop: Stop,
+    rate: Rate = UNLIMITED,
 ) -> SnapshotSource:
-    """Ask for access to the snapshot, and to its staging blob if it has one.
+    """Ask for access to the snapshot, and to its staging blob if it has one; its bytes are read at `rate`.
 
     The access outlives the stream: it ends when the run is released, after the commit.
     """
     lists = grants.snapshot(snapshot)
     contents = grants.blob(staging) if staging else lists
-    source = SnapshotSource(connection, grants, snapshot, extent_size, lists, contents, stop)
+    source = SnapshotSource(connection, grants, snapshot, extent_size, lists, contents, stop, rate)
     source.require_size()
     return source

@@ -149,5 +149,5 @@ def _rows(file: IndexFile, segment: int) -> Iterator[tuple[int, tuple[bytes, int
         yield int(row["extent"]), None if zeros else (row["digest"].tobytes(), length)
 
 
-def _nowhere(_offset: int, _data: bytes) -> None:
+def _nowhere(_offset: int, _run: Sequence[bytes]) -> None:
     """A drill keeps nothing of what it restores."""
