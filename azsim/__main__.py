@@ -68,6 +68,9 @@ def _add_serve(commands: Any) -> None:
         "--background-copy-seconds", type=float, metavar="N", help="virtual time to complete a slow snapshot"
     )
     serve.add_argument("--token-seconds", type=int, metavar="N", help="life of a bearer token in real time")
+    serve.add_argument(
+        "--disk-address", metavar="URL", help="where SAS URLs of disks lead, to a server before this one"
+    )
 
 
 def _add_fleet_commands(commands: Any) -> None:

@@ -42,6 +42,8 @@ class Settings:
     """Virtual time until a snapshot of a Premium SSD v2 or Ultra disk is complete."""
     token_seconds: int = 3600
     """Real time for which a bearer token is good."""
+    disk_address: str = ""
+    """Where disks and snapshots are read when another server stands before this one; empty: here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,7 @@ def open_simulation(
     blobs = BlobService(pages, documents, clock, settings=blob_settings, bearer_is_valid=identity.accepts)
     resources = Resources(documents)
     operations = Operations(documents, clock, base_url=base_url, in_progress_polls=settings.poll_count)
-    access = Access(resources, blobs, clock, base_url=base_url)
+    access = Access(resources, blobs, clock, base_url=settings.disk_address or base_url)
     return Simulation(
         folder=folder,
         base_url=base_url,
