@@ -1,7 +1,7 @@
 """A process of the engine that has been told what to measure, up to the first byte that is read.
 
-Everything is as in a job but Prefect: discovery, disks, snapshot, grant, lists, packs, index, log entry. What a
-measurement changes of the engine, in its own process and nowhere else, is here as well.
+Everything is as in a job but Prefect: discovery, disks, snapshot, grant, lists, packs, index, log entry. What
+a measurement changes of the engine, in its own process and nowhere else, is here as well.
 """
 
 from __future__ import annotations
@@ -122,7 +122,13 @@ def open_media(task: Task) -> Media:
 
 
 def prepare(
-    connection: AzureConnection, media: Media, vm: str, *, method: str, scratch: Path, ready: Callable[[], None]
+    connection: AzureConnection,
+    media: Media,
+    vm: str,
+    *,
+    method: str,
+    scratch: Path,
+    ready: Callable[[], None],
 ) -> Prepared:
     """A job of one VM with one disk, up to its snapshot; `ready` is called before that is asked for."""
     scratch.mkdir(parents=True, exist_ok=True)
@@ -166,6 +172,18 @@ def watch(points: dict[fault_points.FaultPoint, str], marks: Marks) -> None:
     fault_points.install(passed)
 
 
+def watch_revocation(marks: Marks) -> None:
+    """Mark when access to a snapshot, which is that to the base, is ended."""
+    revoke = grants.revoke
+
+    def revoking(*what: Any) -> None:
+        marks.mark("revoking")
+        revoke(*what)
+        marks.mark("revoked")
+
+    _replace(grants, "revoke", revoking)
+
+
 def alter(task: Task) -> None:
     """What the task wants otherwise than the engine does it, for this process alone.
 
@@ -179,5 +197,7 @@ def alter(task: Task) -> None:
 
 def _replace(owner: Any, name: str, by: Callable[..., Any]) -> None:
     if not hasattr(owner, name):
-        raise AttributeError(f"{owner.__name__} has no {name} any more: tell bench/engine.py how it is done now")
+        raise AttributeError(
+            f"{owner.__name__} has no {name} any more: tell bench/engine.py how it is done now"
+        )
     setattr(owner, name, by)

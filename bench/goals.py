@@ -1,4 +1,4 @@
-"""The goals of the comparison: each a ratio of medians of the same run, or an amount, and the most it may be."""
+"""The goals of the comparison: each a ratio of medians of one run, or an amount, and the most it may be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITHOUT_HINTS = ("borg/incremental-0.1", "restic/incremental-0.1", "benji/increm
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted: `found` of the medians at most `most`, or at least where `least`. None: not measured."""
+    """What is wanted: that `found` of the medians is at most `most`, or at least; None: not measured."""
 
     name: str
     found: Callable[[Medians], float | None]
@@ -79,7 +79,11 @@ def _goals(changed: Mapping[str, int], cores: int) -> list[Goal]:
             borg, benji = [f"borg/incremental-{percent}"], [f"benji/hints-{percent}"]
             goals.append(Goal(f"CBT {percent} %, wall against borg, {transport}", _against(ours, borg), most))
             goals.append(
-                Goal(f"CBT {percent} %, wall against benji with hints, {transport}", _against(ours, benji), 0.15)
+                Goal(
+                    f"CBT {percent} %, wall against benji with hints, {transport}",
+                    _against(ours, benji),
+                    0.15,
+                )
             )
         goals.append(
             Goal(
@@ -89,7 +93,9 @@ def _goals(changed: Mapping[str, int], cores: int) -> list[Goal]:
             )
         )
     for percent, size in changed.items():
-        goals.append(Goal(f"CBT {percent} %, bytes read for each changed, audit apart", _read(percent, size), 5.0))
+        goals.append(
+            Goal(f"CBT {percent} %, bytes read for each changed, audit apart", _read(percent, size), 5.0)
+        )
         goals.append(Goal(f"CBT {percent} %, bytes stored for each changed", _stored(percent, size), 2.0))
     goals += [
         Goal("restore, wall against qemu-img", _against("us/restore/plain", ["qemu-img/restore"]), 0.6),

@@ -1,8 +1,8 @@
 """An image to back up, and versions of it with some of it changed: real files, and the same bytes each time.
 
-The pattern of changes: half of the bytes as writes of 4 KiB, of which seven in ten fall into a few hot zones of
-8 MiB, as those of a database do; half as runs of 64 KiB to 4 MiB, every second of them anywhere, free space
-included, as new files. What is written are bytes of files, too, so that it compresses as files do.
+The pattern of changes: half of the bytes as writes of 4 KiB, of which seven in ten fall into a few hot zones
+of 8 MiB, as those of a database do; half as runs of 64 KiB to 4 MiB, every second of them anywhere, free
+space included, as new files. What is written are bytes of files, too, so that it compresses as files do.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class CommandFailed(Exception):
 @dataclass(frozen=True)
 class Taken:
     """What one command took. `read` counts every byte it read through system calls, cached or not; `memory`
-    is the sum of the peaks of its processes; `synced` are the seconds of `wall` until its files were durable."""
+    is the sum of its processes' peaks; `synced` is the part of `wall` in which its files were synced."""
 
     wall: float
     cpu: float
@@ -111,8 +111,9 @@ def children(process: int) -> list[int]:
 
 def size_of(path: Path) -> int:
     """Bytes in a file, or in all files below a folder."""
-    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
-    return sum(item.stat().st_size for item in files if item.exists())
+    if path.is_dir():
+        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    return path.stat().st_size if path.exists() else 0
 
 
 class _Watch:

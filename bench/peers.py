@@ -1,7 +1,7 @@
-"""The others, each with the same versions of the image as a local file, in the order first, 0.1 %, 1 %, restore.
+"""The others, each with the versions of the image as a local file: the first, 0.1 %, 1 %, restore.
 
-A session works in an empty folder of its own. What a tool has written is durable when its time ends: the files are
-synced within it, which costs nothing where the tool has done that itself.
+A session works in an empty folder of its own. What a tool has written is durable when its time ends: the
+files are synced within it, which costs nothing where the tool has done that itself.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Bench:
         path.hardlink_to(version.path)
         return path
 
-    def stores(self, key: str, command: Sequence[str | Path], into: Path, **options: object) -> Measure | Failed:
+    def stores(
+        self, key: str, command: Sequence[str | Path], into: Path, **options: object
+    ) -> Measure | Failed:
         """Measure a command that adds to what is in `into`."""
         before = size_of(into)
         try:
@@ -131,8 +133,8 @@ class Borg(_Tool):
 
 
 class Benji(_Tool):
-    """With hints it is told what has changed, as we are by Azure. Each incremental works on a copy of the first
-    backup: blocks that another one has stored already would cost it nothing."""
+    """With hints it is told what has changed, as we are by Azure. Each incremental works on a copy of the
+    first backup: blocks that another one has stored already would cost it nothing."""
 
     name, tool, version = "benji", "benji", "--help"
     install = (
@@ -232,7 +234,7 @@ class Zstd(_Tool):
     def session(self, bench: Bench) -> Session:
         stored, target = bench.folder / "disk.zst", bench.folder / RESTORED
         zstd = [str(self.program), "-q", "-f"]
-        command = [*zstd, "-1", "-T1", bench.images.first.path, "-o", stored]
+        command = [*zstd, "-1", "-T1", str(bench.images.first.path), "-o", str(stored)]
         yield bench.stores("zstd/full", command, stored)
         yield bench.restores("zstd/restore", [*zstd, "-d", stored, "-o", target], target)
 

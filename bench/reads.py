@@ -1,8 +1,8 @@
 """The engine's readers against curl: `python -m bench.reads TASK.json`, started by bench/us.py.
 
-Both read the same ranges of the same snapshot over as many connections, and drop them. The engine's side is the
-reader and the pump in this process, once it has read a little; curl's are whole processes, one a connection.
-Prints what both took as one line of JSON.
+Both read the same ranges of the same snapshot over as many connections, and drop them. The engine's side is
+the reader and the pump in this process, once it has read a little; curl's are whole processes, one a
+connection. Prints what both took as one line of JSON.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from bench.engine import Marks, Task, alter, connect, open_media, prepare
 from bench.meter import cpu_seconds
@@ -45,7 +47,7 @@ def main(path: str) -> None:
         stop=Stop(),
     )
     ranges = _ranges(source.plan_allocated().reads, task.most)
-    sides = {"ours": lambda: _ours(source, ranges, task.servers)}
+    sides: dict[str, Callable[[], dict[str, float]]] = {"ours": lambda: _ours(source, ranges, task.servers)}
     if find_tool("curl"):
         sides["curl"] = lambda: _curl(source, ranges, task, connection.ca_file)
     order = sides if task.ours_first else dict(reversed(sides.items()))
@@ -59,7 +61,7 @@ def _ranges(plan: ReadPlan, most: int) -> list[ByteRange]:
     left = most
     for segment in range(plan.segments):
         marks = plan.marks(segment)
-        wanted = (marks == READ).nonzero()[0].tolist() if marks is not None else []
+        wanted = np.flatnonzero(marks == READ).tolist() if marks is not None else []
         for at in reads_of(plan, segment, wanted):
             if left <= 0:
                 return found
@@ -82,9 +84,7 @@ def _drop(_at: ByteRange, _data: memoryview) -> None:
     """Nothing is done with it."""
 
 
-def _curl(
-    source: SnapshotSource, ranges: Sequence[ByteRange], task: Task, ca_file: str
-) -> dict[str, float]:
+def _curl(source: SnapshotSource, ranges: Sequence[ByteRange], task: Task, ca_file: str) -> dict[str, float]:
     program = find_tool("curl")
     assert program is not None
     url = source.contents.url.reveal()

@@ -81,7 +81,9 @@ def about(images: Images, peers: Iterable[Peer], checkout: Path) -> dict[str, An
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
 
 
 def _said(command: Iterable[str]) -> str:

@@ -140,8 +140,8 @@ class Servers:
 
 def _azsim(folder: Path, address: str) -> ServedProcess:
     options = ["--disk-address", address] if address else []
-    command = [sys.executable, "-m", "azsim", "serve", "--state", folder / "azure", *options]
-    command += ["--ready-file", folder / "azsim.ready"]
+    command = [sys.executable, "-m", "azsim", "serve", "--state", str(folder / "azure"), *options]
+    command += ["--ready-file", str(folder / "azsim.ready")]
     return ServedProcess("azsim", command, log=folder / "azsim.log")
 
 
@@ -165,8 +165,8 @@ def _nginx(folder: Path, endpoint: dict[str, str], *, tls: int, plain: int) -> S
             plain=plain,
         )
     )
-    command = [program, "-p", folder, "-c", configuration, "-e", folder / "error.log", "-g", "daemon off;"]
-    return ServedProcess("nginx", command, log=folder / "nginx.log")
+    command = [program, "-p", str(folder), "-c", str(configuration), "-e", str(folder / "error.log")]
+    return ServedProcess("nginx", [*command, "-g", "daemon off;"], log=folder / "nginx.log")
 
 
 def _free_port() -> int:

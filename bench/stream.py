@@ -1,4 +1,4 @@
-"""One stream of the engine in a process of its own: `python -m bench.stream TASK.json`, started by bench/us.py.
+"""One stream of the engine in a process of its own: `python -m bench.stream TASK.json`, for bench/us.py.
 
 Prints what it took as one line of JSON. The spans, all in wall seconds, CPU seconds of this process and CPU
 seconds of the servers:
@@ -7,6 +7,7 @@ snapshot    the snapshot, from the intent on
 grant       access to it, until it can be read
 lists       what is allocated, which is asked for reports' sake, and with CBT access to the base
 changes     CBT alone: from the first request for the difference until the reads are planned
+giving back CBT alone, part of the former: access to the base is ended
 transfer    from the first list that decides what is read to the confirmed log entry, audit included
 whole       from the stream's start to the confirmed log entry
 """
@@ -17,7 +18,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench.engine import Marks, Task, alter, connect, open_media, prepare, warm_up, watch
+from bench.engine import Marks, Task, alter, connect, open_media, prepare, warm_up, watch, watch_revocation
 from bench.meter import peak_memory
 from vsa.fault_points import FaultPoint
 from vsa.model import Method
@@ -46,6 +47,7 @@ def main(path: str) -> None:
         ready=lambda: marks.mark("ready"),
     )
     watch(_POINTS, marks)
+    watch_revocation(marks)
     marks.mark("started")
     backup, slot = prepared.carry()
     marks.mark("committed")
@@ -59,6 +61,7 @@ def main(path: str) -> None:
     }
     if by_changes:
         spans["changes"] = marks.between("base granted", "planned")
+        spans["giving back"] = marks.between("revoking", "revoked")
     result = {
         "spans": spans,
         "method": backup.method,

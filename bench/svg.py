@@ -1,4 +1,4 @@
-"""Bars and lines as SVG text: a picture that any browser shows, that diffs in version control, and needs no library."""
+"""Bars as SVG text: any browser shows it, and it needs no library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def bars(title: str, unit: str, shown: Sequence[Bar]) -> str:
     height = _TOP + _ROW * len(shown) + 8
     width = _LEFT + _WIDTH + _RIGHT
     parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}'>",
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' "
+        f"viewBox='0 0 {width} {height}'>",
         f"<rect width='{width}' height='{height}' fill='white'/>",
         f"<text x='8' y='20' {_FONT} font-weight='bold'>{escape(title)}</text>",
     ]

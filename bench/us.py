@@ -1,15 +1,14 @@
 """Our side of the comparison: each measure in a fresh process, on media and snapshots that only it sees.
 
-Once, a VM for each version of the image is backed up whole, with its first contents, and its disk then written as
-the version says: its base snapshot and the media stay as they are, and every measure of an incremental works on a
-copy of that media, made of hard links, since nothing on media is ever changed.
+Once, a VM for each version of the image is backed up whole, with its first contents, and its disk then
+written as the version says: its base snapshot and the media stay as they are, and every measure of an
+incremental works on a copy of that media, made of hard links, since nothing on media is ever changed.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from azure.mgmt.compute import models
 from bench.engine import Task, connect
 from bench.image import Images
 from bench.measures import Failed, Measure, Session, of_command
-from bench.meter import CommandFailed, Taken, take
+from bench.meter import CommandFailed, Taken, size_of, take
 from bench.servers import PLAIN, TLS, Servers, remove
 from demo.images import sha256_of
 from vsa.azure.connection import AzureConnection
@@ -84,7 +83,10 @@ class Us:
         for how in (How(), How(sealed=True))[: 1 + sealed]:
             for number, percent in enumerate(self.images.changed):
                 self.say(f"first backup of the disk that will have {percent} % changed, {how.label}")
-                self._carry(self._task(changed(percent), how, media=self._base(how), new_media=not number))
+                self._run(
+                    "bench.stream",
+                    self._task(changed(percent), how, media=self._base(how), new_media=not number),
+                )
         for percent, version in self.images.changed.items():
             self.say(f"changing {percent} % of a disk in azsim")
             control.write_image(changed(percent), version.path)
@@ -132,7 +134,9 @@ class Us:
         with self._folder() as folder:
             task = replace(self._task(SPARSE, How(), media=folder / "media", new_media=True), warm_vm="")
             try:
-                yield _measure("us/sparse/tls", self._carry(task))
+                found = self._run("bench.stream", task)
+                self._forget(found["snapshot"])
+                yield _measure("us/sparse/tls", found, stored=size_of(folder / "media"))
             except CommandFailed as error:
                 yield Failed("us/sparse/tls", str(error))
 
@@ -144,13 +148,22 @@ class Us:
             return self._measured(key, how, version, folder / "media", changed(percent), method=method)
 
     def _measured(
-        self, key: str, how: How, version: Any, media: Path, vm: str, *, new: bool = False, method: str = "cbt"
+        self,
+        key: str,
+        how: How,
+        version: Any,
+        media: Path,
+        vm: str,
+        *,
+        new: bool = False,
+        method: str = "cbt",
     ) -> Measure | Failed:
         self.servers.serve(version.path)
         task = self._task(vm, how, media=media, new_media=new, method=method)
         name = f"{key}/{how.label}"
+        before = size_of(media)
         try:
-            found = self._carry(task)
+            found = self._run("bench.stream", task)
             self._forget(found["snapshot"])
             if not new and found["method"] != method:
                 return Failed(name, f"became {found['method']}: {found['reason']}")
@@ -158,7 +171,7 @@ class Us:
                 self._require_restores(task, int(found["point"]), version.sha256)
         except CommandFailed as error:
             return Failed(name, str(error))
-        return _measure(name, found)
+        return _measure(name, found, stored=size_of(media) - before)
 
     def _restored(self, how: How, media: Path, point: int, target: Path) -> Measure | Failed:
         key = f"us/restore/{'sealed' if how.sealed else 'plain'}"
@@ -178,14 +191,10 @@ class Us:
 
     def _restore(self, task: Task, point: int, target: Path) -> Taken:
         """As an operator does it, with the checksum of the whole disk."""
-        words = ["restore", str(point), "--media", task.media, "--disk", "os", "--to", target]
+        words = ["restore", str(point), "--media", task.media, "--disk", "os", "--to", str(target)]
         key = ["--key-file", task.key_file] if task.key_file else []
         command = [sys.executable, "-m", "vsa", *words, "--format", "raw", *key]
         return take(command, folder=CHECKOUT, durable=target)
-
-    def _carry(self, task: Task) -> dict[str, Any]:
-        found = self._run("bench.stream", task)
-        return found
 
     def _run(self, module: str, task: Task) -> dict[str, Any]:
         """One process of ours, to its end; what it says of itself."""
@@ -247,20 +256,24 @@ def changed(percent: str) -> str:
     return f"changed-{percent}"
 
 
-def _measure(key: str, found: dict[str, Any]) -> Measure:
-    """A stream's measure is its transfer; what comes before is told beside it."""
+def _measure(key: str, found: dict[str, Any], *, stored: int) -> Measure:
+    """A stream's measure is its transfer; what comes before is told beside it. `stored` are the bytes that
+    the media has more; its frames are most of them."""
     spans, figures = found["spans"], found["figures"]
     beside = {
-        f"{span} {what}": value for span, taken in spans.items() if span != "transfer" for what, value in taken.items()
+        f"{span} {what}": value
+        for span, taken in spans.items()
+        if span != "transfer"
+        for what, value in taken.items()
     }
     counted = {name: figures[name] for name in ("allocated", "changed", "new", "shared", "audited")}
     return Measure(
         key,
         **spans["transfer"],
         read=figures["read"],
-        stored=figures["stored"],
+        stored=stored,
         memory=found["memory"],
-        more=beside | counted | {"point": found["point"]},
+        more=beside | counted | {"frames": figures["stored"], "point": found["point"]},
     )
 
 
@@ -274,7 +287,11 @@ def _copy_machine(connection: AzureConnection, source: str, name: str) -> None:
     compute = connection.compute
     creation = models.CreationData(create_option="Copy", source_resource_id=source)
     location = "westeurope"
-    disk = models.Disk(location=location, creation_data=creation, sku=models.DiskSku(name="Premium_LRS"))
+    disk = models.Disk(
+        location=location,
+        properties=models.DiskProperties(creation_data=creation),
+        sku=models.DiskSku(name="Premium_LRS"),
+    )
     made = compute.disks.begin_create_or_update(GROUP, name, disk).result()
     attached = models.OSDisk(
         create_option="Attach",
@@ -283,7 +300,8 @@ def _copy_machine(connection: AzureConnection, source: str, name: str) -> None:
         managed_disk=models.ManagedDiskParameters(id=made.id),
     )
     machine = models.VirtualMachine(
-        location=location, storage_profile=models.StorageProfile(os_disk=attached)
+        location=location,
+        properties=models.VirtualMachineProperties(storage_profile=models.StorageProfile(os_disk=attached)),
     )
     compute.virtual_machines.begin_create_or_update(GROUP, name, machine).result()
 
