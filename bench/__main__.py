@@ -19,21 +19,23 @@ from pathlib import Path
 from bench.goals import Verdict, judged, medians
 from bench.image import SEED, Images, make_images
 from bench.peers import PEERS
-from bench.report import goal_table, write_page
+from bench.report import PAGE, goal_table, write_page
 from bench.results import Results, about
-from bench.rounds import OURS, Comparison, missing
+from bench.rounds import OURS, Comparison, failures, missing
 from bench.servers import Servers, missing_for_nginx, remove
-from bench.us import CHECKOUT, SPARSE, Us
+from bench.us import CHECKOUT, SPARSE, How, Us
 from demo.ext4 import TOOLS, find_tool
 from vsa.ranges import MIB
 
 _ROOM = 6
 """What a run needs on disk, in sizes of the image."""
 _INTERRUPTED = 130
+_PEER_NAMES = tuple(peer.name for peer in PEERS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when all rounds were played, 2 if they cannot be, 130 if somebody interrupted them."""
+    """0 when all rounds were played, 1 if a measure of ours failed, 2 if they cannot be played, 130 if they
+    were interrupted."""
     options = _parser().parse_args(arguments)
     if complaint := _complaint(options):
         print(f"bench: {complaint}", file=sys.stderr)
@@ -52,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; {len(results.rounds)} rounds are kept")
         return _INTERRUPTED
-    say("\n".join(["", *goal_table(_judged(results)), "", f"the page: {options.results}"]))
-    return 0
+    say("\n".join(["", *goal_table(_judged(results)), "", f"the page: {options.results / PAGE}"]))
+    return int(any(not key.startswith(_PEER_NAMES) for key in failures(results)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,12 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--folder", type=Path, default=CHECKOUT / ".bench", help="where everything is made")
     parser.add_argument("--results", type=Path, default=CHECKOUT / "bench" / "results")
-    parser.add_argument(
-        "--only",
-        metavar="NAMES",
-        default="",
-        help=f"separated by commas: {names}. Without it all but {SPARSE}, whose audit takes minutes",
-    )
+    who = f"separated by commas: {names}; everybody but {SPARSE}, which takes minutes by itself"
+    parser.add_argument("--only", metavar="NAMES", default="", help=who)
     parser.add_argument("--add", action="store_true", help="add rounds to the results that are there")
     parser.add_argument("--no-nginx", action="store_true", help="let azsim serve the bytes, by TLS alone")
     return parser
@@ -126,8 +124,10 @@ def _play(options: argparse.Namespace, images: Images, results: Results, say: _S
         with_nginx = "nginx" not in results.missing
         servers = stack.enter_context(Servers.running(folder / "servers", with_nginx=with_nginx))
         us = Us(servers, images, folder / "us", say)
-        if not names or names & set(OURS):
-            us.prepare(sealed=not names or "us-sealed" in names)
+        wanted = names or set(OURS)
+        if wanted & set(OURS):
+            unsealed, sealed = wanted & {"us-tls", "us-plain"}, "us-sealed" in wanted
+            us.prepare([How()] * bool(unsealed) + [How(sealed=True)] * sealed)
         comparison = Comparison(
             images=images,
             servers=servers,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -63,8 +63,8 @@ class Us:
     """Restore what every backup has stored, and compare."""
     _number: int = field(default=0, init=False)
 
-    def prepare(self, *, sealed: bool) -> None:
-        """VMs, disks, and the media that incrementals start from."""
+    def prepare(self, bases: Sequence[How]) -> None:
+        """VMs, disks, and the media that incrementals start from, one for each of `bases`."""
         control, first = self.servers.control, self.images.first.path
         self.folder.mkdir(parents=True)
         self._key_file.write_bytes(bytes(range(32)))
@@ -75,12 +75,16 @@ class Us:
         self.say("loading the disk into azsim")
         machines = [_machine(FIRST, first), _machine(WARM, small, group=WARM)]
         control.create_fleet({"resource_group": GROUP, "vms": machines})
+        self.servers.serve(first)
+        if bases:
+            self._prepare_incrementals(bases)
+
+    def _prepare_incrementals(self, bases: Sequence[How]) -> None:
         connection = connect(self._task(FIRST, How()))
         source = connection.compute.disks.get(GROUP, FIRST)
         for percent in self.images.changed:
             _copy_machine(connection, str(source.id), changed(percent))
-        self.servers.serve(first)
-        for how in (How(), How(sealed=True))[: 1 + sealed]:
+        for how in bases:
             for number, percent in enumerate(self.images.changed):
                 self.say(f"first backup of the disk that will have {percent} % changed, {how.label}")
                 self._run(
@@ -89,7 +93,7 @@ class Us:
                 )
         for percent, version in self.images.changed.items():
             self.say(f"changing {percent} % of a disk in azsim")
-            control.write_image(changed(percent), version.path)
+            self.servers.control.write_image(changed(percent), version.path)
 
     def backups(self, how: How, *, incrementals: bool = True) -> Session:
         """Full, restore, CBT, CRC."""
