@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -68,4 +67,4 @@ def test_rounds_are_played_added_to_and_kept_when_somebody_interrupts(tmp_path: 
 def test_who_is_not_known_is_not_looked_for(tmp_path: Path) -> None:
     done = bench(tmp_path, "--only=resstic")
     assert done.returncode == 2 and "nobody is called resstic" in done.stderr
-    assert not (tmp_path / "results").exists() and os.listdir(tmp_path) == []
+    assert not (tmp_path / "results").exists() and not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -55,9 +54,9 @@ def test_versions_differ_where_they_say_and_by_as_much_as_their_name(images: Ima
 
 def test_images_that_are_there_are_taken_and_those_of_another_size_are_made_anew(images: Images) -> None:
     folder = images.first.path.parent
-    before = os.stat(images.first.path).st_mtime_ns
+    before = images.first.path.stat().st_mtime_ns
     assert make_images(folder, SIZE_MIB, say=quiet) == images
-    assert os.stat(images.first.path).st_mtime_ns == before
+    assert images.first.path.stat().st_mtime_ns == before
     try:
         assert make_images(folder, SIZE_MIB + 8, say=quiet).size == (SIZE_MIB + 8) * MIB
     finally:
