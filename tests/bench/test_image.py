@@ -52,12 +52,13 @@ def test_versions_differ_where_they_say_and_by_as_much_as_their_name(images: Ima
         assert version.path.stat().st_size == images.size
 
 
-def test_images_that_are_there_are_taken_and_those_of_another_size_are_made_anew(images: Images) -> None:
+def test_images_that_are_there_are_taken_and_others_are_made_anew(images: Images) -> None:
     folder = images.first.path.parent
     before = images.first.path.stat().st_mtime_ns
     assert make_images(folder, SIZE_MIB, say=quiet) == images
     assert images.first.path.stat().st_mtime_ns == before
     try:
         assert make_images(folder, SIZE_MIB + 8, say=quiet).size == (SIZE_MIB + 8) * MIB
+        assert make_images(folder, SIZE_MIB, seed=1, say=quiet).first.sha256 != images.first.sha256
     finally:
         assert make_images(folder, SIZE_MIB, say=quiet) == images
