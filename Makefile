@@ -10,7 +10,7 @@ STAMP := $(VENV)/.locked
 
 SERVERS := tests/servers/node_modules/.locked
 
-.PHONY: help setup lock format check servers test rounds processes soak demo server clean
+.PHONY: help setup lock format check servers test rounds processes soak demo server bench clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -88,5 +88,8 @@ demo: setup ## the main job on a simulated Azure, with its proofs
 server: setup ## a complete local installation, until Ctrl-C; OPTIONS="--fresh --port 4300" for others
 	@$(BIN)/python -m demo.server $(OPTIONS)
 
+bench: setup ## measure us and every peer that is installed; OPTIONS="--rounds 1 --only us-tls,borg" for less
+	@$(BIN)/python -m bench $(OPTIONS)
+
 clean: ## remove what the verbs above have made
-	rm -rf $(VENV) tests/servers/node_modules .demo .server .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/servers/node_modules .demo .server .bench .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

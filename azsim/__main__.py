@@ -71,6 +71,9 @@ def _add_serve(commands: Any) -> None:
         "--throttle", type=float, metavar="N", help="throttle as ARM does, at N times its limits; 0: never"
     )
     serve.add_argument("--token-seconds", type=int, metavar="N", help="life of a bearer token in real time")
+    serve.add_argument(
+        "--disk-address", metavar="URL", help="where SAS URLs of disks lead, to a server before this one"
+    )
 
 
 def _add_fleet_commands(commands: Any) -> None:

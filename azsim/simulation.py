@@ -45,6 +45,8 @@ class Settings:
     """Real time for which a bearer token is good."""
     throttle: float = 0.0
     """What the limits of ARM are multiplied by; 0: it throttles nobody."""
+    disk_address: str = ""
+    """Where disks and snapshots are read when another server stands before this one; empty: here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ def open_simulation(
     blobs = BlobService(pages, documents, clock, settings=blob_settings, bearer_is_valid=identity.accepts)
     resources = Resources(documents)
     operations = Operations(documents, clock, base_url=base_url, in_progress_polls=settings.poll_count)
-    access = Access(resources, blobs, clock, base_url=base_url)
+    access = Access(resources, blobs, clock, base_url=settings.disk_address or base_url)
     return Simulation(
         folder=folder,
         base_url=base_url,

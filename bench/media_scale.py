@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.meter import peak_memory
 from vsa.media import documents, layout
 from vsa.media.entries import ClientEntry, DoubtEntry, Entry, EntryBody, PointEntry, SeenName
 from vsa.media.media import Media
@@ -197,14 +198,8 @@ def _measure(what: str, folder: str) -> None:
     began = time.perf_counter()
     found = appended(folder) if what == "append" else opened(folder, from_log=what == "log")
     found["process"] = time.perf_counter() - began
-    found["rss"] = _peak_memory() / MIB
+    found["rss"] = peak_memory() / MIB
     sys.stdout.write(json.dumps(found))
-
-
-def _peak_memory() -> int:
-    """Bytes. Not by getrusage, which counts what the parent held before this program was executed."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    return int(line.split()[1]) * 1024
 
 
 def _row(points: int, folder: Path) -> str:

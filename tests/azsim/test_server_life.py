@@ -152,3 +152,15 @@ def test_a_control_outlives_a_restart_at_the_same_address(tmp_path: Path) -> Non
     with AzsimProcess(tmp_path, port=port) as again:
         assert again.endpoint == before
         assert [disk["name"] for disk in control.inventory()["disks"]] == ["d"]
+
+
+def test_disks_are_read_where_the_server_is_told_that_they_are(tmp_path: Path) -> None:
+    (tmp_path / "d.img").write_bytes(b"d" * MIB)
+    with AzsimProcess(tmp_path / "state", disk_address="https://front.example:8443") as process:
+        process.control.create_fleet({"disks": [{"name": "d", "image": str(tmp_path / "d.img")}]})
+        azure = connect(process)
+        url = snapshot_of(azure, "s")
+        assert url.startswith("https://front.example:8443/md-")
+        with azure.blob(url.replace("https://front.example:8443", azure.base_url)) as blob:
+            assert blob.get_blob_properties().size == MIB + 512
+        azure.close()
