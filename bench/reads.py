@@ -22,10 +22,11 @@ from bench.engine import Marks, Task, alter, connect, open_media, prepare
 from bench.meter import cpu_seconds
 from demo.ext4 import find_tool
 from vsa.azure.grants import Grants
+from vsa.memory import LONGEST_READ
 from vsa.ranges import ByteRange, total
 from vsa.stop import Stop
 from vsa.transfer.pump import Pump
-from vsa.transfer.reads import LONGEST_READ, READ, ReadPlan, reads_of
+from vsa.transfer.reads import READ, ReadPlan, reads_of
 from vsa.transfer.source import SnapshotSource, open_source
 
 CONNECTIONS = 4
