@@ -307,11 +307,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with _database(sqlite=options.sqlite) as database:
             bench = Bench(folder, vms=options.vms, disk_mib=options.disk_mib, database=database)
+            figures: list[JobFigures] = []
             with bench.running():
-                figures = [bench.run_job("full"), bench.run_job("unchanged")]
-    sys.stdout.write(table(figures) + "\n")
-    if options.json:
-        options.json.write_text(json.dumps([_plain(job) for job in figures], indent=1) + "\n")
+                for job in ("full", "unchanged"):
+                    figures.append(bench.run_job(job))
+                    # The next job takes as long again: what is known is not lost if somebody ends it.
+                    sys.stdout.write(table(figures) + "\n\n")
+                    sys.stdout.flush()
+                    if options.json:
+                        plain = [_plain(figure) for figure in figures]
+                        options.json.write_text(json.dumps(plain, indent=1) + "\n")
     return 0 if all(job.points == job.vms for job in figures) else 1
 
 
