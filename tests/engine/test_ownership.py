@@ -332,7 +332,7 @@ def busy_until_fenced(world: World, run: str, create: dict[str, Any]) -> Iterato
     def fence() -> None:
         while not any(row["status"] == 503 for row in world.control.requests(since=since)):
             time.sleep(0.01)
-        Media.open(world.media.location).append(DoomEntry(runs=(run,), reason="held for dead"))
+        Media.open(world.media.location, write=True).append(DoomEntry(runs=(run,), reason="held for dead"))
         refused.set()
 
     thread = threading.Thread(target=fence)

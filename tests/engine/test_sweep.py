@@ -328,7 +328,7 @@ def test_a_plan_asks_the_log_once_for_all_snapshots_that_one_job_made(world: Wor
     world.back_up()
     assert len(world.snapshots) == 3
     store = FaultyStore(FolderStore(Path(world.media.location)), no_fault)
-    _, plan = planned(world, media=Media(store))
+    _, plan = planned(world, media=Media(store, write=False))
     assert plan.leftovers == () and plan.troubles == ()
     rows = [row["tags"] for row in world.control.inventory()["snapshots"]]
     (mark,) = {tags["vsa-witness"] for tags in rows if tags.get("vsa-media") == world.media.id}
