@@ -2,7 +2,7 @@
 
 Four connections read ranges of 4 MiB of an image from `bench.snapshot_server`, plain and over TLS, into
 buffers that are used again. Each reading is a process of its own, readers take turns round by round, and what
-counts is the reader's CPU time, not the server's. pycurl, which we do not depend on, may be missing.
+counts is the reader's CPU time, not the server's. pycurl is left out where it is not installed.
 """
 
 from __future__ import annotations
