@@ -32,6 +32,8 @@ WORKING = 16 * MIB
 """Threads' stacks, connections, rows of indexes and what allocators keep."""
 _CACHES = 3
 """One part in so many is for what is remembered of stored extents."""
+LEAST_CACHES = 8 * MIB
+"""Bytes in which that is still of use: a loaded segment takes five."""
 _UNKNOWN = 192 * MIB
 """What a process takes by itself where the machine does not say."""
 
@@ -91,12 +93,13 @@ class Memory:
     ) -> None:
         """`bound`: bytes that the process may take altogether; `streams`: how many it carries at a time.
 
-        A bound that leaves a stream less than it needs to work at all (LEAST_SHARE) is exceeded by that.
+        A bound that leaves a stream less than it needs to work at all (LEAST_SHARE) is exceeded by that; what
+        is remembered gives way first.
         """
-        room = max(bound - resident() - WORKING, streams * LEAST_SHARE * _CACHES // (_CACHES - 1))
-        self.caches = room // _CACHES
+        room = max(bound - resident() - WORKING, 0)
+        self.caches = max(min(room // _CACHES, room - streams * LEAST_SHARE), LEAST_CACHES)
         """Bytes for what is remembered of stored extents."""
-        self._share = (room - self.caches) // streams
+        self._share = max((room - self.caches) // streams, LEAST_SHARE)
         self.buffers = Buffers()
 
     def of_stream(self, disk_size: int, *, threads: int) -> StreamMemory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -296,6 +297,19 @@ class CountedBuffers(Buffers):
         super().give_back(buffer)
 
 
+class WatchedBuffers(Buffers):
+    """Sees which of them are still in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: list[weakref.ref] = []
+
+    def take(self, size: int) -> memoryview:
+        taken = super().take(size)
+        self.alive.append(weakref.ref(taken.obj))
+        return taken
+
+
 def test_packs_use_the_same_memory_one_after_the_other(tmp_path, media):
     buffers = CountedBuffers()
     writer = a_writer(tmp_path / "media", tmp_path, buffers=buffers)
@@ -321,6 +335,24 @@ def test_the_memory_of_a_pack_that_was_not_stored_is_used_by_nobody(tmp_path, me
             put(writer, extent, noise(extent))
     assert (buffers.out, buffers.free) == (1, 0)
     writer.abandon()
+
+
+def test_a_pack_that_was_not_stored_takes_no_memory_once_its_stream_is_over(tmp_path, media):
+    """It is remembered, as is what its storing failed with: whoever refers to it is told."""
+
+    def fail(_number: int, method: str, _name: str):
+        raise MediaUnusable("full")
+
+    buffers = WatchedBuffers()
+    store = FaultyStore(FolderStore(tmp_path / "media"), fail)
+    writer = a_writer(tmp_path / "media", tmp_path, store, buffers=buffers)
+    with pytest.raises(MediaUnusable, match="full"):
+        for extent in range(16):
+            put(writer, extent, noise(extent))
+    writer.abandon()
+    assert len(buffers.alive) == 1 and [memory() for memory in buffers.alive] == [None]
+    with pytest.raises(MediaUnusable, match="full"):
+        writer.finish()
 
 
 def test_the_memory_of_a_pack_that_was_given_up_is_free(tmp_path, media):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vsa.memory import (
     LARGEST_PACK,
+    LEAST_CACHES,
     LEAST_PACK,
     LEAST_SHARE,
     LONGEST_READ,
@@ -39,7 +40,7 @@ def test_all_that_streams_hold_and_remember_is_below_the_bound(bound: int, strea
     memory = Memory(bound, streams=streams, resident=lambda: CODE)
     most = memory.caches + streams * max(held(memory, disk) for disk in disks)
     # A bound that leaves streams less than they need to work is all that is exceeded.
-    assert most <= max(bound - CODE - WORKING, streams * LEAST_SHARE * 3 // 2)
+    assert most <= max(bound - CODE - WORKING, LEAST_CACHES + streams * LEAST_SHARE)
 
 
 def test_a_small_disk_needs_little_whatever_the_bound():

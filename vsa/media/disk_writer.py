@@ -197,8 +197,8 @@ class DiskWriter:
     def abandon(self) -> None:
         """Remove the scratch rows. Packs stored so far stay: only pruning may delete from media."""
         self._spool.remove()
-        if self._filling is not None:
-            self._filling.give_up()
+        for pack in self._own:
+            pack.give_up()
 
     def _require(self, extent: int) -> None:
         if not 0 <= extent < self._target.extents:

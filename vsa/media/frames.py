@@ -22,6 +22,9 @@ RAW_UNLESS_BELOW = 0.97
 _SUSPICIOUS = 3
 """Extents in a row that did not compress, after which the next ones are sampled before they are compressed:
 encrypted and compressed data come in long runs, and zstd spends a third of its time to find out."""
+_WHOLE_AGAIN = 16
+"""One extent in so many of such a run is compressed whatever its samples say. They lie where databases begin
+their pages: data of which each page is noise and then zeros would stay raw for as long as it lasts."""
 _SAMPLES, _SAMPLE = 4, 2 * KIB
 """Pieces of an extent that are compressed to see whether the whole would."""
 _LARGEST_WINDOW = 8 * MIB
@@ -64,8 +67,8 @@ def fingerprint(data: Buffer) -> Fingerprint:
 class Codec:
     """Compresses and decodes frames; one zstd context for each thread that uses it.
 
-    Of a run of incompressible extents only samples are compressed. That costs space at worst: an extent whose
-    samples do not compress though it would is stored as it is.
+    Of a run of incompressible extents only samples are compressed, and now and then a whole one. That costs
+    space at worst: an extent whose samples do not compress though it would is stored as it is.
     """
 
     def __init__(self, fingerprinter: Fingerprinter = UNSEALED) -> None:
@@ -75,7 +78,10 @@ class Codec:
     def encode(self, data: Buffer) -> Buffer:
         """The bytes to store; as long as `data` only if they are `data` itself."""
         compressor = self._compressor()
-        if self._contexts.in_vain >= _SUSPICIOUS and not _compresses(compressor, _sample_of(data)):
+        in_vain: int = self._contexts.in_vain
+        sampled = in_vain >= _SUSPICIOUS and in_vain % _WHOLE_AGAIN != 0
+        if sampled and not _compresses(compressor, _sample_of(data)):
+            self._contexts.in_vain += 1
             return data
         compressed = compressor.compress(data)
         if len(compressed) < RAW_UNLESS_BELOW * len(data):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -86,8 +87,12 @@ class PendingPack:
             self._condemned = True
 
     def give_up(self) -> None:
-        """Its owner has gone; unless another stream refers to it already, its memory is free."""
+        """Its owner has gone; unless another stream refers to it already, its memory is free.
+
+        What storing it failed with stays known, and where that was raised.
+        """
         with self._lock:
+            _forget_locals(self._failure)
             if self._builder is not None and not self._referred:
                 self._builder.give_back()
                 self._builder = None
@@ -119,6 +124,15 @@ class PendingPack:
         self._ref = PackRef(name=self.name, size=len(closed.data), sha256=closed.sha256)
         # Not after an error: what the store was doing with it then, nobody knows.
         builder.give_back()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Let go of what the calls held that ended with an error, and with those that it came from."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        traceback.clear_frames(error.__traceback__)
+        seen.append(error)
+        error = error.__cause__ or error.__context__
 
 
 class StoredPack:
