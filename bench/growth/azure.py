@@ -25,10 +25,19 @@ class SimulatedAzure:
     def __init__(self, state: Path, process: subprocess.Popen[str]) -> None:
         self.control = Control(state)
         self.process = process.pid
+        self._connections: list[AzureConnection] = []
+
+    def close(self) -> None:
+        """End the connections to it, before it ends itself."""
+        self.control.close()
+        for connection in self._connections:
+            for client in ("compute", "storage", "credential"):
+                if client in vars(connection):
+                    vars(connection)[client].close()
 
     def connection(self, time: VirtualTime) -> AzureConnection:
         endpoint = self.control.endpoint
-        return AzureConnection(
+        made = AzureConnection(
             subscription_id=endpoint["subscription"],
             tenant_id=endpoint["tenant"],
             client_id=endpoint["client_id"],
@@ -39,6 +48,8 @@ class SimulatedAzure:
             polling_seconds=0.01,
             clock=time.now,
         )
+        self._connections.append(made)
+        return made
 
 
 @contextmanager
@@ -51,7 +62,11 @@ def simulated_azure(state: Path, **options: Any) -> Iterator[SimulatedAzure]:
             assert process.stdout is not None
             if not process.stdout.readline():
                 raise RuntimeError(f"azsim did not start on {state}")
-            yield SimulatedAzure(state, process)
+            azure = SimulatedAzure(state, process)
+            try:
+                yield azure
+            finally:
+                azure.close()
         finally:
             process.terminate()
             process.wait(_START_SECONDS)

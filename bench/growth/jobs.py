@@ -70,11 +70,14 @@ class DiskJobs:
         assert not pending, pending
         return backup
 
-    def restore(self, name: str) -> None:
+    def restore(self, name: str, *, checksum: bool = True) -> None:
         """The newest backup as a raw image, which is then deleted."""
         assert self.newest is not None
         backup, target = self.newest, self._folder / "restored.img"
-        self._timed(name, lambda: restore_disk(self._media, backup, target, format=Format.RAW))
+        self._timed(
+            name, lambda: restore_disk(self._media, backup, target, format=Format.RAW, checksum=checksum)
+        )
+        self.row[f"{name} MiB on the disk"] = round(target.stat().st_blocks * 512 / 2**20, 2)
         target.unlink()
 
     def _timed(self, name: str, act: Callable[[], Any]) -> Any:

@@ -139,17 +139,21 @@ class Results:
         self._path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
     def draw(self, folder: Path) -> None:
+        """Write the pictures of which there is anything to show."""
         folder.mkdir(parents=True, exist_ok=True)
         for picture in self._measure.pictures:
             lines = {
                 name: [(size, row[column]) for size, row in sorted(self.rows.items()) if column in row]
                 for name, column in picture.lines.items()
             }
+            lines = {name: points for name, points in lines.items() if points}
+            if not lines:
+                continue
             text = plot(
                 picture.title,
                 self._measure.size_label,
                 picture.y_label,
-                {name: points for name, points in lines.items() if points},
+                lines,
                 log_x=picture.log,
                 log_y=picture.log,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -83,16 +84,22 @@ def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_o
     assert sorted(states) == ["deallocated", "running", "running"]
 
 
-def test_what_a_list_leaves_out_is_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A VM without a state in the list, and a disk that is not in the list of disks."""
+EMPTY = {"status": 200, "body": {"value": []}}
+FORBIDDEN = {"status": 403, "code": "AuthorizationFailed"}
+
+
+@pytest.mark.parametrize("answer", [EMPTY, FORBIDDEN], ids=["left out", "refused"])
+def test_what_a_list_does_not_tell_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    """States of VMs and disks: by an identity that sees none of them in lists, or may not list them."""
     monkeypatch.setattr("vsa.azure.vms.FEW", 0)
     monkeypatch.setattr("vsa.transfer.backup_job.MANY_DISKS", 1)
     monkeypatch.setattr("vsa.transfer.backup_job.FEW_OF_ALL", 10**6)
     world.add_vm({"os": random_bytes(EXTENT, 0)})
-    empty = {"status": 200, "body": {"value": []}}
     with (
-        world.fault("status", plane="arm", query="statusOnly=true", **empty),
-        world.fault("status", plane="arm", path="/disks$", **empty),
+        world.fault("status", plane="arm", query="statusOnly=true", **answer),
+        world.fault("status", plane="arm", path="/disks$", **answer),
     ):
         report = world.back_up()
     assert report.vms[0].point is not None

@@ -6,8 +6,8 @@ https://learn.microsoft.com/rest/api/storageservices/get-blob-properties
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from vsa.azure.accounts import StorageAccounts
@@ -17,9 +17,11 @@ from vsa.azure.errors import azure_errors
 from vsa.azure.listing import listed
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
-from vsa.errors import AzureNotFound, BadRequest
+from vsa.errors import AzureNotFound, AzureRefused, BadRequest
 from vsa.model import AttachedDisk, DiskKind, Exclusion, SourceDisk
 from vsa.stop import Stop
+
+_log = logging.getLogger(__name__)
 
 # A fixed VHD ends with a footer of 512 bytes that is no part of what the guest sees (VHD 1.0 specification).
 VHD_FOOTER = 512
@@ -40,15 +42,21 @@ class ListedDisks:
         self._disks: dict[str, Any] | None = None
 
     def find(self, resource_id: str, stop: Stop) -> Any | None:
-        """The disk as Azure describes it in lists and by itself alike; None if it was not listed."""
+        """The disk as Azure describes it in lists and by itself alike; None if it was not listed, or if this
+        identity may not list the subscription's."""
         with self._lock:
             if self._disks is None:
-                self._disks = {disk.id.lower(): disk for disk in self._all(stop)}
+                self._disks = self._all(stop)
         return self._disks.get(resource_id.lower())
 
-    def _all(self, stop: Stop) -> Iterator[Any]:
+    def _all(self, stop: Stop) -> dict[str, Any]:
         action = f"list managed disks of subscription {self._connection.subscription_id}"
-        return listed(self._connection.compute.disks.list(), action=action, stop=stop)
+        try:
+            found = listed(self._connection.compute.disks.list(), action=action, stop=stop)
+            return {disk.id.lower(): disk for disk in found}
+        except AzureRefused as error:
+            _log.warning("each disk is asked for by itself: %s", error)
+            return {}
 
 
 def identify_disk(

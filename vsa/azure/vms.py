@@ -6,6 +6,7 @@ the run-time status of all VMs of the subscription.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -15,9 +16,11 @@ from vsa.azure.errors import azure_errors
 from vsa.azure.listing import listed
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
-from vsa.errors import AzureNotFound
+from vsa.errors import AzureNotFound, AzureRefused
 from vsa.model import AttachedDisk, DiskRole, Vm
 from vsa.stop import Stop, again
+
+_log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 FEW = 20
@@ -45,8 +48,12 @@ def _power_states(connection: AzureConnection, stop: Stop) -> dict[str, str]:
 
     One request for each VM would be thousands, which Azure throttles for minutes.
     """
-    states = _list_all(connection, stop, status_only="true")
-    return {vm.id.lower(): _state_in(view) for vm in states if (view := vm.instance_view)}
+    try:
+        states = _list_all(connection, stop, status_only="true")
+        return {vm.id.lower(): _state_in(view) for vm in states if (view := vm.instance_view)}
+    except AzureRefused as error:
+        _log.warning("each VM is asked for its state: %s", error)
+        return {}
 
 
 def attached_vhds(connection: AzureConnection, stop: Stop) -> tuple[str, ...]:
