@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
+from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
@@ -31,6 +34,7 @@ from tests.azure.loopback import (
 from vsa.azure.budget import Budget, Purpose
 from vsa.azure.grants import MOST_RENEWALS, GrantedAccess
 from vsa.azure.reader import SERVICE_VERSION, RangeReader
+from vsa.azure.tls_stream import TlsStream
 from vsa.errors import (
     AccessDenied,
     AccessExpired,
@@ -558,3 +562,59 @@ def test_an_end_that_tls_does_not_confirm_is_no_end_of_a_body(
     with a_reader(azure_by_tls.url(), trusting, stop) as reader:
         assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
     assert len(azure_by_tls.requests) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="only openssl's own server begins anew")
+def test_a_request_is_sent_although_the_server_wants_to_shake_hands_anew(
+    certificates: TlsFiles, trusting: ssl.SSLContext
+) -> None:
+    """TLS 1.2 lets it, and its wish may lie behind the end of an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["openssl", "s_server", "-tls1_2", "-accept", f"127.0.0.1:{port}"]
+    command += ["-cert", str(certificates.certificate), "-key", str(certificates.key)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin and server.stdout
+        try:
+            with closing(connected(port)) as plain:
+                stream = TlsStream(plain, trusting, host="127.0.0.1")
+                stream.sendall(b"first\n")
+                assert b"first\n" in iter(server.stdout.readline, b"")
+                say(server.stdin, b"answer\n", plain)
+                say(server.stdin, b"R\n", plain)
+                buffer = memoryview(bytearray(100))
+                assert buffer[: stream.recv_into(buffer)] == b"answer\n"
+                stream.sendall(b"second\n")
+                assert b"second\n" in iter(server.stdout.readline, b"")
+        finally:
+            server.kill()
+
+
+def connected(port: int) -> socket.socket:
+    """A connection to a server that is about to listen."""
+    for _ in range(600):
+        with suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port), timeout=60)
+        time.sleep(0.1)
+    raise TimeoutError("the server does not listen")
+
+
+def say(to: IO[bytes], line: bytes, plain: socket.socket) -> None:
+    """Type a line to a server, and wait until what it sends upon that has arrived."""
+    plain.setblocking(False)
+    before = arrived(plain)
+    to.write(line)
+    to.flush()
+    for _ in range(600):
+        if arrived(plain) > before:
+            plain.settimeout(60)
+            return
+        time.sleep(0.1)
+    raise TimeoutError("the server says nothing")
+
+
+def arrived(plain: socket.socket) -> int:
+    try:
+        return len(plain.recv(64 * KIB, socket.MSG_PEEK))
+    except BlockingIOError:
+        return 0

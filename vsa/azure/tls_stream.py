@@ -11,6 +11,7 @@ import http.client
 import io
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Literal
 
 RECEIVED = 256 * 1024
@@ -52,17 +53,11 @@ class TlsStream:
         self._received = memoryview(bytearray(RECEIVED))
         self._answers = 0
         self._closed = False
-        while True:
-            try:
-                self._tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                self._receive()
-        self._flush()
+        self._until_done(self._tls.do_handshake)
 
     def sendall(self, data: bytes) -> None:
-        self._tls.write(data)
-        self._flush()
+        # The other side may have begun to shake hands anew behind what was read of it.
+        self._until_done(lambda: self._tls.write(data))
 
     def recv_into(self, buffer: memoryview) -> int:
         """Fill the buffer as far as what has arrived goes, waiting for the first byte; 0 at the end.
@@ -103,6 +98,15 @@ class TlsStream:
     def _close_unless_read(self) -> None:
         if self._closed and self._answers == 0:
             self._plain.close()
+
+    def _until_done(self, step: Callable[[], object]) -> None:
+        while True:
+            try:
+                step()
+                break
+            except ssl.SSLWantReadError:
+                self._receive()
+        self._flush()
 
     def _receive(self) -> None:
         # What is to be sent first may be what the other side waits for.
