@@ -11,6 +11,11 @@ from tests.engine.story import run_job
 from tests.engine.world import EXTENT, PROXIES, World, random_bytes
 
 
+def last_request(world: World) -> int:
+    """Its number; 0 before the first one, as in a test that runs alone."""
+    return max((row["number"] for row in world.control.requests()), default=0)
+
+
 def lists_of(world: World, since: int) -> int:
     """How often the snapshots of the world's group were listed, from the first page on."""
     return sum(
@@ -27,7 +32,7 @@ def test_the_snapshots_of_a_group_are_listed_once_in_a_job_however_many_disks_it
             number = len(world.vms)
             world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
         world.back_up()
-        since = world.control.requests()[-1]["number"]
+        since = last_request(world)
         world.back_up()
         counted.append(lists_of(world, since))
         world.require_sound()
@@ -72,7 +77,7 @@ def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_o
     for number in range(3):
         world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
     world.control.power(world.vms[1], "deallocated")
-    since = world.control.requests()[-1]["number"]
+    since = last_request(world)
     job = world.job()
     report = run_job(job)
     assert [vm.point is not None for vm in report.vms] == [True] * 3
@@ -112,10 +117,24 @@ def test_a_page_that_is_refused_is_asked_for_again_and_not_the_whole_list(
     monkeypatch.setattr("vsa.azure.vms.FEW", 10**6)
     for number in range(5):
         world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
-    since = world.control.requests()[-1]["number"]
+    since = last_request(world)
     with world.fault(
         "status", plane="arm", path="/virtualMachines$", query="skiptoken", skip=1, status=429, retry_after=0
     ):
         found = world.job().discover()
     assert {vm.name for vm in found.selected} == set(world.vms)
     assert asked(world, since, "/virtualMachines$") == 1
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first page", "a later page"])
+def test_a_page_that_cannot_be_read_is_asked_for_again_and_is_not_the_end_of_the_list(
+    world: World, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    monkeypatch.setattr("vsa.azure.vms.FEW", 10**6)
+    for number in range(5):
+        world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
+    query = "" if first else "skiptoken"
+    garbled = {"status": 200, "body": {"value": {"a": 1}}}
+    with world.fault("status", plane="arm", path="/virtualMachines$", query=query, **garbled):
+        found = world.job().discover()
+    assert {vm.name for vm in found.selected} == set(world.vms)
