@@ -9,6 +9,8 @@ import pytest
 
 from tests.engine.story import run_job
 from tests.engine.world import EXTENT, PROXIES, World, random_bytes
+from vsa.media.media import Media
+from vsa.media.view import View
 
 
 def last_request(world: World) -> int:
@@ -55,6 +57,25 @@ def test_the_base_of_a_run_that_committed_meanwhile_goes_although_no_list_shows_
     assert job.commit(run, [backup]) > other.point
     assert job.release(run) == ()
     assert world.snapshots == {snapshot.id.lower()}
+    world.require_no_leftovers()
+
+
+def test_a_list_from_before_the_job_had_read_the_log_is_too_old_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job of the process lists, makes its base and commits it while this one reads a long log."""
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    world.back_up()
+    late, read = world.job(media=world.media.read_anew()), Media.view
+
+    def while_another_job_runs(media: Media) -> View:
+        monkeypatch.setattr(Media, "view", read)
+        run_job(late)
+        return read(media)
+
+    monkeypatch.setattr(Media, "view", while_another_job_runs)
+    report = run_job(world.job())
+    assert report.vms[0].point is not None
     world.require_no_leftovers()
 
 
