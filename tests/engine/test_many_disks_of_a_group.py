@@ -110,6 +110,19 @@ def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_o
     assert sorted(states) == ["deallocated", "running", "running"]
 
 
+def test_a_state_that_the_list_does_not_know_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules select by it: a VM whose state is unknown would be left out where running ones are selected."""
+    monkeypatch.setattr("vsa.azure.vms.FEW", 0)
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    (vm,) = world.job().discover().selected
+    row = {"id": vm.resource_id, "properties": {"instanceView": {"statuses": []}}}
+    answer = {"status": 200, "body": {"value": [row]}}
+    with world.fault("status", plane="arm", query="statusOnly=true", **answer):
+        assert world.job().discover().selected[0].power_state == "running"
+
+
 EMPTY = {"status": 200, "body": {"value": []}}
 FORBIDDEN = {"status": 403, "code": "AuthorizationFailed"}
 
