@@ -12,6 +12,9 @@ from tests.engine.world import EXTENT, PROXIES, World, random_bytes
 from vsa.media.media import Media
 from vsa.media.view import View
 
+EMPTY: dict[str, Any] = {"status": 200, "body": {"value": []}}
+FORBIDDEN: dict[str, Any] = {"status": 403, "code": "AuthorizationFailed"}
+
 
 def last_request(world: World) -> int:
     """Its number; 0 before the first one, as in a test that runs alone."""
@@ -57,6 +60,18 @@ def test_the_base_of_a_run_that_committed_meanwhile_goes_although_no_list_shows_
     assert job.commit(run, [backup]) > other.point
     assert job.release(run) == ()
     assert world.snapshots == {snapshot.id.lower()}
+    world.require_no_leftovers()
+
+
+def test_a_snapshot_that_azure_refuses_to_show_does_not_keep_the_others(world: World) -> None:
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    world.back_up()
+    (base,) = world.snapshots
+    job = world.job()
+    run = job.new_run(job.identify_disks(*job.identify_targets(job.discover()).vms))
+    job.create_snapshots(run)
+    with world.fault("status", plane="arm", method="GET", path=f"{base.rsplit('/', 1)[-1]}$", **FORBIDDEN):
+        assert job.release(run) == ()
     world.require_no_leftovers()
 
 
@@ -121,10 +136,6 @@ def test_a_state_that_the_list_does_not_know_is_asked_for(
     answer = {"status": 200, "body": {"value": [row]}}
     with world.fault("status", plane="arm", query="statusOnly=true", **answer):
         assert world.job().discover().selected[0].power_state == "running"
-
-
-EMPTY = {"status": 200, "body": {"value": []}}
-FORBIDDEN = {"status": 403, "code": "AuthorizationFailed"}
 
 
 @pytest.mark.parametrize("answer", [EMPTY, FORBIDDEN], ids=["left out", "refused"])
