@@ -138,7 +138,7 @@ class _Job:
         self._time = VirtualTime(azure.control)
         self._stages = Stages(azure, self._time)
         self._media = media
-        self._began = Beginning(time.monotonic(), media.view().head)
+        self._began = Beginning.now(media)
         self._folder = folder
         self._job = _job(azure.connection(self._time), media, folder)
 

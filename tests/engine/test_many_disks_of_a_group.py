@@ -9,6 +9,16 @@ import pytest
 
 from tests.engine.story import run_job
 from tests.engine.world import EXTENT, PROXIES, World, random_bytes
+from vsa.media.media import Media
+from vsa.media.view import View
+
+EMPTY: dict[str, Any] = {"status": 200, "body": {"value": []}}
+FORBIDDEN: dict[str, Any] = {"status": 403, "code": "AuthorizationFailed"}
+
+
+def last_request(world: World) -> int:
+    """Its number; 0 before the first one, as in a test that runs alone."""
+    return max((row["number"] for row in world.control.requests()), default=0)
 
 
 def lists_of(world: World, since: int) -> int:
@@ -27,7 +37,7 @@ def test_the_snapshots_of_a_group_are_listed_once_in_a_job_however_many_disks_it
             number = len(world.vms)
             world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
         world.back_up()
-        since = world.control.requests()[-1]["number"]
+        since = last_request(world)
         world.back_up()
         counted.append(lists_of(world, since))
         world.require_sound()
@@ -53,6 +63,37 @@ def test_the_base_of_a_run_that_committed_meanwhile_goes_although_no_list_shows_
     world.require_no_leftovers()
 
 
+def test_a_snapshot_that_azure_refuses_to_show_does_not_keep_the_others(world: World) -> None:
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    world.back_up()
+    (base,) = world.snapshots
+    job = world.job()
+    run = job.new_run(job.identify_disks(*job.identify_targets(job.discover()).vms))
+    job.create_snapshots(run)
+    with world.fault("status", plane="arm", method="GET", path=f"{base.rsplit('/', 1)[-1]}$", **FORBIDDEN):
+        assert job.release(run) == ()
+    world.require_no_leftovers()
+
+
+def test_a_list_from_before_the_job_had_read_the_log_is_too_old_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job of the process lists, makes its base and commits it while this one reads a long log."""
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    world.back_up()
+    late, read = world.job(media=world.media.read_anew()), Media.view
+
+    def while_another_job_runs(media: Media) -> View:
+        monkeypatch.setattr(Media, "view", read)
+        run_job(late)
+        return read(media)
+
+    monkeypatch.setattr(Media, "view", while_another_job_runs)
+    report = run_job(world.job())
+    assert report.vms[0].point is not None
+    world.require_no_leftovers()
+
+
 def asked(world: World, since: int, path: str, query: str = "") -> int:
     """How many requests there were for what the path ends with, pages after the first left out."""
     return sum(
@@ -72,7 +113,7 @@ def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_o
     for number in range(3):
         world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
     world.control.power(world.vms[1], "deallocated")
-    since = world.control.requests()[-1]["number"]
+    since = last_request(world)
     job = world.job()
     report = run_job(job)
     assert [vm.point is not None for vm in report.vms] == [True] * 3
@@ -84,8 +125,17 @@ def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_o
     assert sorted(states) == ["deallocated", "running", "running"]
 
 
-EMPTY = {"status": 200, "body": {"value": []}}
-FORBIDDEN = {"status": 403, "code": "AuthorizationFailed"}
+def test_a_state_that_the_list_does_not_know_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules select by it: a VM whose state is unknown would be left out where running ones are selected."""
+    monkeypatch.setattr("vsa.azure.vms.FEW", 0)
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    (vm,) = world.job().discover().selected
+    row = {"id": vm.resource_id, "properties": {"instanceView": {"statuses": []}}}
+    answer = {"status": 200, "body": {"value": [row]}}
+    with world.fault("status", plane="arm", query="statusOnly=true", **answer):
+        assert world.job().discover().selected[0].power_state == "running"
 
 
 @pytest.mark.parametrize("answer", [EMPTY, FORBIDDEN], ids=["left out", "refused"])
@@ -112,10 +162,24 @@ def test_a_page_that_is_refused_is_asked_for_again_and_not_the_whole_list(
     monkeypatch.setattr("vsa.azure.vms.FEW", 10**6)
     for number in range(5):
         world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
-    since = world.control.requests()[-1]["number"]
+    since = last_request(world)
     with world.fault(
         "status", plane="arm", path="/virtualMachines$", query="skiptoken", skip=1, status=429, retry_after=0
     ):
         found = world.job().discover()
     assert {vm.name for vm in found.selected} == set(world.vms)
     assert asked(world, since, "/virtualMachines$") == 1
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first page", "a later page"])
+def test_a_page_that_cannot_be_read_is_asked_for_again_and_is_not_the_end_of_the_list(
+    world: World, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    monkeypatch.setattr("vsa.azure.vms.FEW", 10**6)
+    for number in range(5):
+        world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
+    query = "" if first else "skiptoken"
+    garbled = {"status": 200, "body": {"value": {"a": 1}}}
+    with world.fault("status", plane="arm", path="/virtualMachines$", query=query, **garbled):
+        found = world.job().discover()
+    assert {vm.name for vm in found.selected} == set(world.vms)

@@ -16,13 +16,21 @@ from vsa.stop import Stop, again
 
 def listed(items: Any, *, action: str, stop: Stop) -> Iterator[Any]:
     """Every item of a paged list of the SDK; `action` says in errors what was done."""
-    pages = items.by_page()
-    # An SDK's iterator of pages that has raised stands where it stood.
-    while (page := again(partial(_next, pages, action), stop=stop)) is not None:
+    after: str | None = None
+    while True:
+        page, after = again(partial(_page, items, after, action), stop=stop)
         yield from page
+        if after is None:
+            return
 
 
-def _next(pages: Iterator[Any], action: str) -> list[Any] | None:
+def _page(items: Any, after: str | None, action: str) -> tuple[list[Any], str | None]:
+    """A page and the link to the next one, None if it is the last; `after` is the link to this one.
+
+    Each by an iterator of its own: one that could not read the first page's answer takes the list to be at
+    its end (azure.core.paging.PageIterator), and what could not be read would be taken for nothing.
+    """
+    pages = items.by_page(after)
     with azure_errors(action):
-        page = next(pages, None)
-    return None if page is None else list(page)
+        page = list(next(pages))
+    return page, pages.continuation_token

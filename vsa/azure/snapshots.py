@@ -187,8 +187,9 @@ class ManagedSnapshots:
         self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
     ) -> list[FoundSnapshot]:
         listed = self._listed_of_group(disk.resource_group, since).get(disk.key, ())
-        names = {item.name.lower() for item in listed} | {snapshot_name(run, disk.key) for run in runs}
-        there = (self._get_if_there(disk.resource_group, name) for name in sorted(names))
+        seen = {item.name.lower(): item for item in listed}
+        names = seen.keys() | {snapshot_name(run, disk.key) for run in runs}
+        there = (self._as_it_is(disk.resource_group, name, seen.get(name)) for name in sorted(names))
         found = ours_among((item for item in there if item), {disk.key: disk}, media).found
         return [item for of, item in found if of.key == disk.key]
 
@@ -198,11 +199,17 @@ class ManagedSnapshots:
         except AzureNotFound:
             return {}
 
-    def _get_if_there(self, resource_group: str, name: str) -> Any | None:
+    def _as_it_is(self, resource_group: str, name: str, seen: Any | None) -> Any | None:
+        """The snapshot as it is now, None if it is not there; as a list has `seen` it where Azure refuses to
+        show it, for the others must not stay because of it."""
         try:
             return self._get(resource_group, name)
         except AzureNotFound:
             return None
+        except AzureRefused:
+            if seen is None:
+                raise
+            return seen
 
     def listed(self, stop: Stop) -> list[Any]:
         """Every snapshot of the subscription that this identity may see, as Azure describes it."""

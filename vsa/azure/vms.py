@@ -44,13 +44,15 @@ def _list_all(connection: AzureConnection, stop: Stop, **options: str) -> Iterat
 
 
 def _power_states(connection: AzureConnection, stop: Stop) -> dict[str, str]:
-    """The power states of all VMs by their ids in lower case, in as many requests as the list has pages.
+    """The power states of VMs by their ids in lower case, in as many requests as the list of all has pages;
+    those that it does not know are left out.
 
     One request for each VM would be thousands, which Azure throttles for minutes.
     """
     try:
         states = _list_all(connection, stop, status_only="true")
-        return {vm.id.lower(): _state_in(view) for vm in states if (view := vm.instance_view)}
+        known = ((vm.id.lower(), _state_in(view)) for vm in states if (view := vm.instance_view))
+        return {key: state for key, state in known if state != UNKNOWN}
     except AzureRefused as error:
         _log.warning("each VM is asked for its state: %s", error)
         return {}
@@ -66,7 +68,7 @@ def attached_vhds(connection: AzureConnection, stop: Stop) -> tuple[str, ...]:
 def _described(connection: AzureConnection, vm: Any, states: Mapping[str, str], stop: Stop) -> Vm | None:
     state = states.get(vm.id.lower())
     if state is None:
-        # Of a VM that was made between the two lists, or whose state is in neither.
+        # Of a VM that was made between the two lists, or whose state the second did not know.
         group = ResourceId.parse(vm.id).group
         try:
             state = again(partial(_power_state, connection, group, vm.name), stop=stop)

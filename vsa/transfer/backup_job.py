@@ -10,7 +10,6 @@ import datetime as dt
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -138,7 +137,7 @@ class BackupJob:
         self.started_at = now()
         self.signs = SignsOfLife(media, now=now)
         self._listed_disks: ListedDisks | None = None
-        self._began = Beginning(time.monotonic(), media.view().head)
+        self._began = Beginning.now(media)
         slots = {proxy.name: min(proxy.streams, subclient.streams_per_proxy) for proxy in self.proxies}
         self._slots = {name: BoundedSemaphore(count) for name, count in slots.items()}
         self._memory = Memory(subclient.memory_mib * MIB, streams=max(1, sum(slots.values())))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from vsa.azure.connection import AzureConnection
 from vsa.azure.snapshots import Snapshots, snapshots_of
@@ -15,10 +17,19 @@ from vsa.stop import Stop
 
 @dataclass(frozen=True)
 class Beginning:
-    """When a job began: a moment of `time.monotonic`, and the log's next free slot then."""
+    """When a job began: the log's next free slot, and a moment of `time.monotonic` that was no earlier.
 
-    moment: float
+    So a list begun after the moment has what runs left whose points are before that slot.
+    """
+
     head: int
+    moment: float
+
+    @classmethod
+    def now(cls, media: Media) -> Self:
+        # The slot first: while the log is read, for minutes perhaps, others go on committing.
+        head = media.view().head
+        return cls(head, time.monotonic())
 
 
 @dataclass(frozen=True)
