@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from azsim.control import Control
 from demo.installation import DATABASE, Installation, free_port
+from demo.postgresql import postgresql, programs
 from demo.process_tree import Seen, family
 from demo.served import ServedProcess
 
@@ -66,3 +69,18 @@ class LocalInstallation:
     def end(self) -> None:
         """Nothing of it stays, whatever the test did."""
         self._process.stop(seconds=20)
+
+
+@contextlib.contextmanager
+def local_installation(folder: Path) -> Iterator[LocalInstallation]:
+    """One that is not started yet; its server is on PostgreSQL if that is installed.
+
+    On its SQLite, whoever asks for much at once is refused some of it while others write, now and then for a
+    minute.
+    """
+    with contextlib.ExitStack() as stack:
+        programs_in = programs()
+        database = stack.enter_context(postgresql(programs_in)) if programs_in else ""
+        made = LocalInstallation(folder, database=database)
+        stack.callback(made.end)
+        yield made

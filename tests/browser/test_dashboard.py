@@ -18,10 +18,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from demo.postgresql import postgresql, programs
 from demo.prefect_processes import PrefectApi
 from tests.browser.chromium import chromium, leaves_the_machine, missing
-from tests.local_installation import LocalInstallation
+from tests.local_installation import LocalInstallation, local_installation
 from tests.soak import only_in_ci
 from vsa.model import name_key
 from vsa.stop import DEFAULT_DELAYS
@@ -103,12 +102,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalInstallation]:
-    with contextlib.ExitStack() as stack:
-        # On SQLite a page that asks for much at once is refused some of it, while others write.
-        folder = programs()
-        database = stack.enter_context(postgresql(folder)) if folder else ""
-        made = LocalInstallation(tmp_path_factory.mktemp("dashboard") / "server", database=database)
-        stack.callback(made.end)
+    with local_installation(tmp_path_factory.mktemp("dashboard") / "server") as made:
         yield made.start()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from demo.installation import POOLS, free_port
 from demo.process_tree import living, send
-from tests.local_installation import LocalInstallation
+from tests.local_installation import LocalInstallation, local_installation
 from tests.soak import only_in_ci
 
 pytestmark = [only_in_ci, pytest.mark.timeout(900)]
@@ -25,9 +25,8 @@ _STOP_SECONDS = 150.0
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[LocalInstallation]:
-    made = LocalInstallation(tmp_path / "server")
-    yield made
-    made.end()
+    with local_installation(tmp_path / "server") as made:
+        yield made
 
 
 def wait_for(look: Callable[[], object], *, seconds: float) -> None:

@@ -62,7 +62,7 @@ def artifacts_of(flow_run_id: UUID, kind: str) -> list[Artifact]:
 
 
 def test_a_read_that_is_repeated_is_told_on_the_task_whose_disk_is_read(site: Site) -> None:
-    site.add_vm("web", [managed("web-os", size=2 * MIB), managed("web-data", size=3 * MIB)])
+    site.add_vm("web", [managed("web-os", size=MIB // 4), managed("web-data", size=MIB // 2)])
     site.save_blocks()
     site.control.add_fault("status", status=503, code="ServerBusy", plane="blob", header="x-ms-range")
 
@@ -70,7 +70,7 @@ def test_a_read_that_is_repeated_is_told_on_the_task_whose_disk_is_read(site: Si
 
     log = wait_for("the warning", lambda: _first(flow_run, REPEATED_READ))
     # It was said by one of the threads that read; the stage's own words come from the task's thread.
-    name = "web-os" if "read bytes 0-2097152 of" in log.message else "web-data"
+    name = "web-os" if "read bytes 0-262144 of" in log.message else "web-data"
     begun = wait_for("the stage's words", lambda: _first(flow_run, f"disk {name} via proxy-"))
     assert log.task_run_id is not None
     assert log.task_run_id == begun.task_run_id
