@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from azsim.tls import ensure_certificates
-from bench.deduplication import a_disk, intent_of
+from bench.deduplication import a_disk, intent_of, vm_of
 from bench.snapshot_server import allocated_ranges
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import GrantedAccess, Grants
@@ -38,7 +38,7 @@ from vsa.media.entries import PointEntry
 from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.memory import Memory
-from vsa.model import DiskBackup, DiskKind, Method, Point, SnapshotRef, SourceDisk, Vm
+from vsa.model import DiskBackup, DiskKind, Method, Point, SnapshotRef, SourceDisk
 from vsa.progress import SILENT
 from vsa.ranges import KIB, MIB
 from vsa.restore.disk import Format, restore_disk
@@ -367,18 +367,7 @@ def _restore(work: Path) -> dict[str, float]:
 
 
 def _point(disk: SourceDisk, backup: DiskBackup) -> PointEntry:
-    vm = Vm(
-        resource_id=f"/vms/{disk.name}",
-        vm_id=disk.name,
-        name=disk.name,
-        resource_group="rg",
-        subscription_id="s",
-        region="westeurope",
-        size="D2",
-        os_type="Linux",
-        power_state="running",
-    )
-    point = Point(vm=vm, subclient="bench", job="bench", disks=(backup,), bases=(backup.snapshot,))
+    point = Point(vm=vm_of(disk), subclient="bench", job="bench", disks=(backup,), bases=(backup.snapshot,))
     return PointEntry(point=point)
 
 

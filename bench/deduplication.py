@@ -318,6 +318,21 @@ def intent_of(run: str) -> Intent:
     )
 
 
+def vm_of(disk: SourceDisk) -> Vm:
+    """The VM that has this disk alone."""
+    return Vm(
+        resource_id=f"/vms/{disk.name}",
+        vm_id=disk.name,
+        name=disk.name,
+        resource_group="rg",
+        subscription_id="s",
+        region="westeurope",
+        size="D2",
+        os_type="Linux",
+        power_state="running",
+    )
+
+
 def point_of(disk: SourceDisk, indexes: Sequence[IndexRef], digests: Sequence[ObjectRef]) -> PointEntry:
     snapshot = SnapshotRef(
         disk_key=disk.key,
@@ -337,18 +352,7 @@ def point_of(disk: SourceDisk, indexes: Sequence[IndexRef], digests: Sequence[Ob
         figures=DiskFigures(size=disk.size),
         proxy="bench",
     )
-    vm = Vm(
-        resource_id=f"/vms/{disk.name}",
-        vm_id=disk.name,
-        name=disk.name,
-        resource_group="rg",
-        subscription_id="s",
-        region="westeurope",
-        size="D2",
-        os_type="Linux",
-        power_state="running",
-    )
-    return PointEntry(point=Point(vm=vm, subclient="bench", job="bench", disks=(backup,)))
+    return PointEntry(point=Point(vm=vm_of(disk), subclient="bench", job="bench", disks=(backup,)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.meter import cpu_seconds
+from demo.endpoint import connection_to
 from vsa import fault_points
 from vsa.azure import grants
 from vsa.azure.connection import AzureConnection
@@ -102,16 +103,7 @@ class Prepared:
 
 def connect(task: Task) -> AzureConnection:
     endpoint: dict[str, Any] = json.loads((Path(task.azure) / "endpoint.json").read_text())
-    return AzureConnection(
-        subscription_id=endpoint["subscription"],
-        tenant_id=endpoint["tenant"],
-        client_id=endpoint["client_id"],
-        client_secret=Secret(Path(endpoint["client_secret_file"]).read_text()),
-        base_url=endpoint["base_url"],
-        authority=endpoint["base_url"],
-        ca_file=endpoint["ca_file"],
-        polling_seconds=_POLLING_SECONDS,
-    )
+    return connection_to(endpoint, polling_seconds=_POLLING_SECONDS)
 
 
 def open_media(task: Task) -> Media:

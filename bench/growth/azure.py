@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from azsim.control import Control
+from demo.endpoint import connection_to
 from vsa.azure.connection import AzureConnection
-from vsa.secret import Secret
 from vsa.stop import Stop
 
 _START_SECONDS = 120
@@ -36,18 +36,7 @@ class SimulatedAzure:
                     vars(connection)[client].close()
 
     def connection(self, time: VirtualTime) -> AzureConnection:
-        endpoint = self.control.endpoint
-        made = AzureConnection(
-            subscription_id=endpoint["subscription"],
-            tenant_id=endpoint["tenant"],
-            client_id=endpoint["client_id"],
-            client_secret=Secret(Path(endpoint["client_secret_file"]).read_text()),
-            base_url=endpoint["base_url"],
-            authority=endpoint["base_url"],
-            ca_file=endpoint["ca_file"],
-            polling_seconds=0.01,
-            clock=time.now,
-        )
+        made = connection_to(self.control.endpoint, polling_seconds=0.01, clock=time.now)
         self._connections.append(made)
         return made
 

@@ -19,6 +19,7 @@ from typing import Any
 from azure.storage.blob import BlobClient
 
 from azsim.control import Control
+from demo import endpoint as demo_endpoint
 from tests.engine.story import run_job
 from tests.engine.waits import CLOCK
 from vsa.azure.connection import AzureConnection
@@ -28,7 +29,6 @@ from vsa.media.wrapping import WrappingKey
 from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Method, Reason, SnapshotRef
 from vsa.progress import SILENT, Progress
 from vsa.restore.disk import Format, restore_disk
-from vsa.secret import Secret
 from vsa.subclient import Subclient
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.proxies import Proxy
@@ -48,19 +48,8 @@ _numbers = count(1)
 
 
 def connection_to(endpoint: dict[str, str], **changes: Any) -> AzureConnection:
-    """A production connection whose addresses are the simulation's."""
-    options: dict[str, Any] = {
-        "subscription_id": endpoint["subscription"],
-        "tenant_id": endpoint["tenant"],
-        "client_id": endpoint["client_id"],
-        "client_secret": Secret(Path(endpoint["client_secret_file"]).read_text()),
-        "base_url": endpoint["base_url"],
-        "authority": endpoint["base_url"],
-        "ca_file": endpoint["ca_file"],
-        "polling_seconds": 0.001,
-        "clock": CLOCK,
-    }
-    return AzureConnection(**(options | changes))
+    """One that hardly waits, by the clock that the tests may move."""
+    return demo_endpoint.connection_to(endpoint, **({"polling_seconds": 0.001, "clock": CLOCK} | changes))
 
 
 def random_bytes(length: int, seed: object) -> bytes:
