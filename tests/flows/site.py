@@ -20,7 +20,9 @@ from blocks.proxy import BackupProxy
 from blocks.subclient import BackupSubclient
 from flows.backup_subclient import backup_subclient
 from tests.engine.world import MIB, random_bytes
+from tests.media.making import flip_bit
 from vsa.media.entries import JobEntry
+from vsa.media.layout import SEGMENT
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
 from vsa.model import DEFAULT_EXTENT_SIZE, name_key
@@ -239,6 +241,18 @@ class Site:
             target = self.folder / f"restored-{slot}-{backup.disk.name}.img"
             restored = restore_disk(self.media, backup, target, format=Format.RAW)
             assert restored.sha256 == self._digest(backup.disk.name), backup.disk.name
+
+    def flip_bit_of(self, slot: int, disk: str, extent: int) -> str:
+        """Change one bit of what a point keeps of an extent, or change it back; the name of the pack."""
+        made = self.media.view().points[slot].point
+        (backup,) = (item for item in made.disks if item.disk.name == disk)
+        index = self.media.disk_index(backup.indexes, backup.disk.size)
+        table = index.segment(extent // SEGMENT)
+        assert table is not None
+        row = extent - table.first_extent
+        pack = index.packs[table.pack[row]]
+        flip_bit(self.media_folder / pack, 8 * (int(table.offset[row]) + int(table.length[row]) // 2))
+        return pack
 
     def points_of(self, vm: str) -> list[int]:
         """Slots of the VM's recovery points, oldest first."""

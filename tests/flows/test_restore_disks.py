@@ -14,7 +14,6 @@ from tests.azsim_process import AzsimProcess
 from tests.engine.world import KIB, random_bytes
 from tests.flows.prefect_server import PrefectServer, flow_run_of, messages_of, task_runs_of, wait_for
 from tests.flows.site import Site, managed
-from tests.media.making import flip_bit
 from vsa.restore.losses import SUFFIX
 
 
@@ -99,10 +98,8 @@ def test_damage_is_named_and_the_rest_is_had_by_salvage(
 ) -> None:
     site = backed_up
     second = site.points_of("web")[-1]
-    by_name = {item.disk.name: item for item in site.media.view().points[second].point.disks}
-    (pack,) = by_name["web-os"].packs
-    flip_bit(site.media_folder / pack, 8 * 1000)
-    request.addfinalizer(lambda: flip_bit(site.media_folder / pack, 8 * 1000))
+    pack = site.flip_bit_of(second, "web-os", extent=0)
+    request.addfinalizer(lambda: site.flip_bit_of(second, "web-os", extent=0))
     state = restored(site, tmp_path / "new", point=second, format="raw")
     assert state.name == "Completed with errors", state.message
     assert f"64 KiB in 1 range cannot be restored: bytes 0 to 65536 ({pack})" in state.message

@@ -7,7 +7,6 @@ from prefect.client.orchestration import get_client
 from flows.verify_media import verify_media
 from tests.flows.prefect_server import wait_for
 from tests.flows.site import Site, managed
-from tests.media.making import flip_bit
 
 
 def artifact_of(site: Site) -> str:
@@ -25,8 +24,7 @@ def test_damage_fails_the_flow_and_the_next_backup_heals_it(site: Site) -> None:
     assert sound.is_completed() and "sound" in sound.message
 
     (slot,) = site.points_of("web")
-    (name,) = site.media.view().points[slot].point.disks[0].packs
-    flip_bit(site.media_folder / name, 8 * 100_000)
+    site.flip_bit_of(slot, "web-os", extent=1)
     damaged = verify_media(site.name, sample=100, return_state=True)
     assert damaged.is_failed()
     assert "lost 64 KiB: bytes 65536 to 131072" in damaged.message
