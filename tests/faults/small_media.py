@@ -71,8 +71,10 @@ def grow(
     scratch: Path,
     parent: int | None = None,
     started_at: dt.datetime = NOW,
+    absorbs: bool = False,
 ) -> int:
     """One more point, on the point `parent` of the same disk. A prune judges by its start if it lives.
+    `absorbs`: its index takes over older ones where a job's would.
 
     PointGone if that point has been pruned since the caller saw it.
     """
@@ -83,7 +85,15 @@ def grow(
             raise PointGone(f"recovery point {parent} has been pruned")
         base = made.point.disks[0].indexes
     return back_up(
-        media, changes, run=run, scratch=scratch, disk=disk, base=base, parent=parent, started_at=started_at
+        media,
+        changes,
+        run=run,
+        scratch=scratch,
+        disk=disk,
+        base=base,
+        parent=parent,
+        started_at=started_at,
+        absorbs=absorbs,
     )
 
 

@@ -41,7 +41,7 @@ class Writer:
     """A backup of one disk on its newest point, tried again under a new run when it was refused.
 
     A prune holds it for dead if it is `slow`: it began long ago. It builds on `parent` as long as that point
-    stands, as a comparison with an older base does.
+    stands, as a comparison with an older base does. If it `absorbs`, its index takes over those of that point.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class Writer:
         *,
         slow: bool = False,
         parent: int | None = None,
+        absorbs: bool = False,
     ) -> None:
         self.parent = parent
+        self.absorbs = absorbs
         self.started_at = NOW if slow else LATER
         self.name = name
         self.disk = a_disk(disk)
@@ -90,6 +92,7 @@ class Writer:
             scratch=self.scratch,
             parent=parent,
             started_at=self.started_at,
+            absorbs=self.absorbs,
         )
 
 
@@ -101,8 +104,9 @@ def a_writer(
     held: dict[str, Contents],
     scratch: Path,
     slow: bool,
+    absorbs: bool = False,
 ) -> Writer:
-    return Writer(name, disk, held, scratch, slow=slow, parent=parent)
+    return Writer(name, disk, held, scratch, slow=slow, parent=parent, absorbs=absorbs)
 
 
 def pruner(*slots: int) -> Act:
@@ -181,6 +185,20 @@ SCENES: dict[str, Casting] = {
 }
 
 
+COMPACTING: dict[str, Casting] = {
+    "a writer that absorbs indexes, a repacking and a prune": lambda held, writer: {
+        "a": writer("a", "os", absorbs=True),
+        "repack": repacker,
+        "prune": pruner(0, 1),
+    },
+    "two writers that absorb indexes, a prune of what they absorb, and a restore": lambda held, writer: {
+        "a": writer("a", "os", absorbs=True),
+        "b": writer("b", "os", absorbs=True),
+        "prune": pruner(0, 1, 2, 3),
+        "restore": reader(held),
+    },
+}
+
 HEALED: dict[str, Casting] = {
     "a writer on an old point that was healed, and a prune": lambda held, writer: {
         "a": writer("a", "os", 0),
@@ -190,6 +208,10 @@ HEALED: dict[str, Casting] = {
         "a": writer("a", "os", 0),
         "prune": pruner(3, 0),
         "repack": repacker,
+    },
+    "a writer that absorbs what was healed, and a prune": lambda held, writer: {
+        "a": writer("a", "os", 0, absorbs=True),
+        "prune": pruner(0, 3),
     },
 }
 
@@ -209,6 +231,11 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Con
 @pytest.mark.parametrize("scene", SCENES)
 def test_no_order_of_calls_loses_a_point(scene: str, grown, tmp_path: Path) -> None:
     play_scene(scene, SCENES[scene], grown, tmp_path)
+
+
+@pytest.mark.parametrize("scene", COMPACTING)
+def test_no_order_of_calls_loses_what_an_index_absorbed(scene: str, grown, tmp_path: Path) -> None:
+    play_scene(scene, COMPACTING[scene], grown, tmp_path)
 
 
 @pytest.mark.parametrize("scene", HEALED)

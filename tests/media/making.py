@@ -195,16 +195,21 @@ def back_up(
     parent: int | None = None,
     started_at: dt.datetime = NOW,
     sharing: Sharing | None = None,
+    absorbs: bool = False,
 ) -> int:
     """A whole run, from its intent to its committed point; a delta if a base is given.
 
-    `parent` is the slot of the point whose indexes the base is.
+    `parent` is the slot of the point whose indexes the base is. The new index absorbs layers of the base,
+    as a job's does, only if it is told so: else tests have the layers that they speak of.
     """
     disk = disk or a_disk()
     media.begin_run(an_intent(run, started_at=started_at))
     kind = IndexKind.DELTA if base else IndexKind.BASE
-    written = write_disk(media, contents, run=run, disk=disk, scratch=scratch, kind=kind, sharing=sharing)
-    indexes = (*base, *([written.index] if written.index else []))
+    older = media.disk_index(base, disk.size) if base and absorbs else None
+    written = write_disk(
+        media, contents, run=run, disk=disk, scratch=scratch, kind=kind, parent=older, sharing=sharing
+    )
+    indexes = written.indexes if older else (*base, *([written.index] if written.index else []))
     return media.append(a_point(disk, indexes, packs=written.packs, parent=parent), run=run)
 
 
