@@ -17,12 +17,14 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Timer
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
@@ -37,13 +39,13 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
-from tasks.ending import WITH_ERRORS, tell
-from tasks.flow_runs import end_children, has_server, is_being_cancelled
+from tasks.ending import WITH_ERRORS, tell, why_cut_short
+from tasks.flow_runs import NO_ANSWER, end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
 from tasks.pools import seen_by_prefect, warn_unless_deaths_are_noticed
 from tasks.proxies import ProxyStreams
-from tasks.report import show_report
+from tasks.report import show_report, show_report_of_stopped
 from tasks.scratch import make_scratch, remove_scratch
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
@@ -54,6 +56,7 @@ from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result
+from vsa.media.media import Media
 from vsa.model import Exclusion, Method
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
@@ -77,8 +80,23 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     released = job.release_all()
     for message in released.pending:
         logger.error("%s", message)
-    job.report_stopped(f"the job's process ended before the job did: {state.name}", released)
+    report = job.report_stopped(f"the job's process ended before the job did: {state.name}", released)
     remove_scratch(job.id)
+    for show in (
+        partial(show_report_of_stopped, report, flow_run.id, location=job.media.location),
+        partial(_keep_sound_witness, job.media),
+    ):
+        # What people and the next job see of it, apart from the log: one that fails keeps not the other.
+        try:
+            show()
+        except (VsaError, *NO_ANSWER) as error:
+            logger.warning("%s", error)
+
+
+def _keep_sound_witness(media: Media) -> None:
+    """As a job does, which asks first whether the log is still the one that is remembered."""
+    check_witness.fn(media)
+    keep_witness.fn(media)
 
 
 @flow(
@@ -151,17 +169,28 @@ class _Story:
 
     def run(self) -> JobEntry:
         """All stages; stage 8 is the last one, whatever happened before."""
+        told = False
         try:
             self._backup()
         except VsaError as error:
             self._alarms.append(str(error))
+        except BaseException as error:
+            told = isinstance(error, TerminationSignal)
+            self._alarms.append(why_cut_short(error))
+            raise
         finally:
             report = self._end()
+            # Told to end, it is killed soon: then the hook shows what the log says.
+            if not told:
+                self._show(report)
+        return report
+
+    def _show(self, report: JobEntry) -> None:
+        """What people and the next job see of this one, apart from the log."""
         keep_witness(self._job.media, return_state=True)
         children = {disk: str(child) for disk, child in self._streams.children.items()}
         location = self._job.media.location
         show_report(report, self._proxies, streams=children, location=location, return_state=True)
-        return report
 
     def _backup(self) -> None:
         """Stages 1 to 7."""

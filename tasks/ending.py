@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 
 WITH_ERRORS = "Completed with errors"
 """Name of the state of a run that did its work and says what needs attention. Its type is Completed."""
@@ -17,3 +19,14 @@ def tell(state: State[Any]) -> int:
     if not state.is_completed():
         return 1
     return 3 if state.name == WITH_ERRORS else 0
+
+
+def why_cut_short(error: BaseException) -> str:
+    """In words, what ended a flow before its time. Prefect raises a flow's timeout as a cancellation."""
+    if isinstance(error, TerminationSignal):
+        return "the job was cut short: its process was told to end"
+    if isinstance(error, asyncio.CancelledError | TimeoutError):
+        return "the job was cut short: its flow ran out of time"
+    if isinstance(error, KeyboardInterrupt):
+        return "the job was cut short: it was interrupted from the keyboard"
+    return f"the job was cut short: {type(error).__name__}"

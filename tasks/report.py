@@ -6,10 +6,19 @@ the summary shows a part and says where the rest is: a page of thousands of line
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
+from prefect.context import TaskRunContext
 
 from tasks.artifacts import artifact_key, run_link
 from tasks.edge import task
@@ -39,19 +48,68 @@ def show_report(
 
     `proxies` and `streams`, the flow runs that moved the data, are by disk key; `location` is the media's.
     """
-    found = rows(report, proxies, streams or {})
-    create_markdown_artifact(
-        summary(report, found, location=location),
-        key=artifact_key("backup", report.subclient),
-        description=f"{report.result}: job {escaped(report.job)}",
+    context = TaskRunContext.get()
+    assert context is not None, "called outside of a task"
+    own = context.task_run
+    _publish(
+        rows(report, proxies, streams or {}),
+        report,
+        location=location,
+        flow_run=own.flow_run_id,
+        task_run=own.id,
     )
-    create_table_artifact(
-        [row.as_record() for row in found[:MOST_ROWS]],
+
+
+def show_report_of_stopped(report: JobEntry, flow_run: UUID, *, location: str) -> None:
+    """Publish the report of a job whose own process has ended, unless it has done so before.
+
+    For a hook, which has no run: the artifacts are those of the job's flow run all the same.
+    """
+    mine = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[summary_key(report)]),
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]),
+    )
+    with get_client(sync_client=True) as client:
+        is_shown = bool(client.read_artifacts(artifact_filter=mine, limit=1))
+    if not is_shown:
+        _publish(rows(report, {}, {}), report, location=location, flow_run=flow_run)
+
+
+def _publish(
+    found: Sequence[Row],
+    report: JobEntry,
+    *,
+    location: str,
+    flow_run: UUID | None,
+    task_run: UUID | None = None,
+) -> None:
+    """The summary comes last: where there is one, there are both."""
+    table = ArtifactCreate(
         key=disks_key(report),
+        type="table",
         description=" ".join(
             [f"Disks of job {escaped(report.job)}.", *_left_out(found, MOST_ROWS, location)]
         ),
+        data=json.dumps([row.as_record() for row in found[:MOST_ROWS]]),
+        flow_run_id=flow_run,
+        task_run_id=task_run,
     )
+    said = ArtifactCreate(
+        key=summary_key(report),
+        type="markdown",
+        description=f"{report.result}: job {escaped(report.job)}",
+        data=summary(report, found, location=location),
+        flow_run_id=flow_run,
+        task_run_id=task_run,
+    )
+    with get_client(sync_client=True) as client:
+        client.create_artifact(table)
+        client.create_artifact(said)
+
+
+def summary_key(report: JobEntry) -> str:
+    """The key of the summary, whose versions are the subclient's jobs."""
+    return artifact_key("backup", report.subclient)
 
 
 def disks_key(report: JobEntry) -> str:

@@ -41,7 +41,7 @@ class Writer:
     """A backup of one disk on its newest point, tried again under a new run when it was refused.
 
     A prune holds it for dead if it is `slow`: it began long ago. It builds on `parent` as long as that point
-    stands, as a comparison with an older base does. If it `absorbs`, its index takes over those of that point.
+    stands, as a comparison with an older base does. If it `absorbs`, its index takes over older ones.
     """
 
     def __init__(
