@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PROCESSES ?= 2
+# Tests that start processes mostly wait for them.
+WAITING ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
@@ -77,7 +79,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/flows/test_watching.py tests/flows/test_register.py tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(PROCESS_TESTS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(WAITING) --timeout 1800 --durations 20 $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)

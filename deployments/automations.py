@@ -11,6 +11,7 @@ import datetime as dt
 import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -18,7 +19,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow
 
 import flows as flow_files
@@ -198,9 +199,9 @@ def ensure_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Iter
     """
     existing = _named(client, wanted.name)
     if not existing:
-        made = client.create_automation(wanted)
+        client.create_automation(wanted)
         yield f"Automation {wanted.name!r} was created."
-        yield from _withdraw_if_second(client, wanted.name, made)
+        yield from _leave_the_first(client, wanted.name)
         return
     found = existing[0]
     kept = in_step(found, wanted)
@@ -233,13 +234,25 @@ def notified_block(client: SyncPrefectClient) -> UUID | None:
 
 
 def _named(client: SyncPrefectClient, name: str) -> list[Automation]:
-    """The automations of that name; ids of Prefect grow with time, so the first is the oldest."""
+    """The automations of that name, in an order that everybody who asks sees."""
     return sorted(client.read_automations_by_name(name), key=lambda found: found.id)
 
 
-def _withdraw_if_second(client: SyncPrefectClient, name: str, made: UUID) -> Iterator[str]:
-    """Automations may share a name: of two that were made in the same moment, only the first stays."""
-    first = _named(client, name)[0].id
-    if first != made:
-        client.delete_automation(made)
-        yield f"Automation {name!r} was made by somebody else in the same moment; that one stays."
+def _leave_the_first(client: SyncPrefectClient, name: str) -> Iterator[str]:
+    """Automations may share a name: of those that were made in the same moment, only the first stays.
+
+    Whoever made one removes all but the first, not only its own: the first may have shown itself last, when
+    the makers of the others had looked already.
+    """
+    for second in _named(client, name)[1:]:
+        _delete(client, second)
+        yield f"Automation {name!r} was made twice in the same moment; the first stays."
+
+
+def _delete(client: SyncPrefectClient, automation: Automation) -> None:
+    try:
+        client.delete_automation(automation.id)
+    except PrefectHTTPStatusError as error:
+        # Somebody else who saw two was faster. The client means to pass over this, and does not.
+        if error.response.status_code != HTTPStatus.NOT_FOUND:
+            raise

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.shared import FLEET, PREFECT, SQLITE
+from tests.shared import APART, FLEETS, PREFECT, SQLITE
 from tests.soak import DEPTH, SEED
 
 # Their asserts, too, say what they found.
@@ -58,10 +58,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith(FLEET):
-                return "fleet"
+            for number, files in enumerate(FLEETS):
+                if nodeid.startswith(files):
+                    return f"fleet {number}"
             if DEPTH and nodeid.startswith(SQLITE):
                 return "SQLite"
+            if DEPTH and nodeid.startswith(APART):
+                return "Prefect, apart"
             return "Prefect" if nodeid.startswith(PREFECT) else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False

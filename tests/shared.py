@@ -8,10 +8,15 @@ PREFECT = ("tests/flows/", "tests/blocks/")
 SQLITE = ("tests/flows/test_pools.py", "tests/flows/test_secrets.py")
 """Where tests look into the database of their Prefect server."""
 
-FLEET = (
-    "tests/flows/test_proxies",
-    "tests/flows/test_jobs_that_are_stopped.py",
-    "tests/flows/test_server_away.py",
-    "tests/flows/test_cancelled_by_hand.py",
+FLEETS = (
+    ("tests/flows/test_proxies",),
+    (
+        "tests/flows/test_jobs_that_are_stopped.py",
+        "tests/flows/test_server_away.py",
+        "tests/flows/test_cancelled_by_hand.py",
+    ),
 )
-"""Where tests share another one, a control machine and proxies, and mostly wait: beside the others."""
+"""Where tests share a control machine and proxies, and mostly wait: each group beside the others."""
+
+APART = ("tests/flows/test_register.py", "tests/flows/test_deployments.py")
+"""Where tests wait, too, for what a server of their own does by itself."""

@@ -34,6 +34,7 @@ from deployments.automations import (
     LATE,
     WITH_ERRORS,
     crash_of_silent_runs,
+    ensure_automation,
     flow_names,
     notification_of_late_runs,
 )
@@ -232,6 +233,23 @@ def test_three_at_once_make_everything_once(client: SyncPrefectClient) -> None:
         assert [len(made.result()) > 0 for made in begun] == [True] * 3
     assert sorted(found.name for found in automations(client)) == sorted(AUTOMATIONS)
     assert changes_said(one(0)) == []
+
+
+def test_an_automation_that_shows_itself_after_its_maker_has_looked_is_removed_by_the_first(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = client.create_automation
+
+    def beaten(wanted: AutomationCore) -> Any:
+        first = create(wanted)
+        # Somebody else's, who saw only his own.
+        create(wanted)
+        return first
+
+    monkeypatch.setattr(client, "create_automation", beaten)
+    said = list(ensure_automation(client, crash_of_silent_runs(flow_names())))
+    assert [found.name for found in automations(client)] == [LOST_HEARTBEAT]
+    assert "the first stays" in said[-1]
 
 
 @pytest.mark.parametrize(
