@@ -98,7 +98,7 @@ def test_killed_in_any_call(grown, copied, whole) -> None:
     assert calls > 50
     deaths = [Death(number, moment) for number in range(calls) for moment in Moment]
     died = 0
-    played = chosen("upkeep killed", deaths, by_default=14, in_ci=150)
+    played = chosen("upkeep killed", deaths, by_default=14, in_ci=100)
     for death in played:
         folder = copied()
         process = PROCESSES.Process(target=Order(folder, death).carry_out)
@@ -116,7 +116,7 @@ def test_killed_in_any_call(grown, copied, whole) -> None:
 )
 def test_any_call_fails(grown, copied, whole, error, moment) -> None:
     calls = range(calls_of_upkeep(copied()))
-    for number in chosen(f"upkeep {error} {moment}", calls, by_default=4, in_ci=60):
+    for number in chosen(f"upkeep {error} {moment}", calls, by_default=4, in_ci=40):
         folder = copied()
         store = FaultyStore(FolderStore(folder), fail_call(number, moment, error))
         try:
