@@ -71,12 +71,13 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
-# The last two start a whole installation each; tests/browser looks at it with Chromium.
+# Groups begin in this order, the longest first. The last two start a whole installation each; tests/browser looks at it
+# with Chromium.
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
-  tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py \
-  tests/flows/test_sweep_leftovers.py tests/flows/test_pools.py tests/flows/test_secrets.py \
-  tests/flows/test_deployments.py tests/flows/test_child_runs.py tests/flows/test_cancelled_by_hand.py \
-  tests/flows/test_watching.py tests/flows/test_register.py tests/demo/test_server.py tests/browser/test_dashboard.py
+  tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py tests/flows/test_cancelled_by_hand.py \
+  tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py tests/flows/test_watching.py \
+  tests/flows/test_register.py tests/flows/test_deployments.py tests/flows/test_secrets.py tests/flows/test_pools.py \
+  tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(WAITING) --timeout 1800 --durations 20 $(PROCESS_TESTS)
