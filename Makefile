@@ -1,8 +1,8 @@
 # The verbs of this project; `make` alone lists them.
 
 PYTHON ?= python3
-PROCESSES ?= 2
-# Tests that start processes mostly wait for them.
+PROCESSES ?= 3
+# On two cores: some tests wait, and those that start processes mostly do.
 WAITING ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
