@@ -25,7 +25,9 @@ class Packer:
         self._compressor = zstandard.ZstdCompressor(level=1)
 
     def pack(self, json: str | bytes) -> bytes:
-        return self._compressor.compress(json.encode() if isinstance(json, str) else json)
+        packed = self._compressor.compress(json.encode() if isinstance(json, str) else json)
+        # A copy: what zstandard gives keeps the memory that the worst case would have taken.
+        return bytes(memoryview(packed))
 
 
 def unpack(data: bytes, decode: Callable[[bytes], T]) -> T:
