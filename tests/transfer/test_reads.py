@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -153,6 +157,75 @@ def test_segments_without_a_mark_do_not_exist() -> None:
     plan.read(ByteRange(32 * 1024 * GIB - 512, 32 * 1024 * GIB))
     assert plan.segments == 8192
     assert [n for n in range(plan.segments) if plan.marks(n) is not None] == [1, 4096, 8191]
+
+
+def test_a_change_in_every_segment_of_a_large_disk_takes_little_memory() -> None:
+    """8,192 segments; with the marks of each at hand it were 512 MiB."""
+    with traced() as peak:
+        plan = ReadPlan(32 * 1024 * GIB, 64 * KIB)
+        for segment in range(plan.segments):
+            start = segment * 4 * GIB + (segment * 7919 % 65536) * 64 * KIB
+            plan.read(ByteRange(start, start + 4 * KIB))
+            plan.clear(ByteRange(start + 128 * KIB, start + 1024 * KIB))
+        plan.finish()
+        assert plan.marked(READ) == plan.segments
+        assert plan.marked(CLEARED) > 13 * plan.segments
+        marked = plan.marks(4096)
+        assert marked is not None
+        assert np.flatnonzero(marked == READ).tolist() == [4096 * 7919 % 65536]
+    assert peak() < 8 * MIB
+
+
+def test_changes_without_any_order_take_a_quarter_of_a_byte_for_an_extent() -> None:
+    rng, segments = np.random.default_rng(7), 128
+    wanted = [rng.integers(0, 3, SEGMENT, np.uint8) for _ in range(segments)]
+    with traced() as peak:
+        plan = ReadPlan(segments * SEGMENT * 512, 512)
+        for segment, marks in enumerate(wanted):
+            plan._marks.change(segment, SEGMENT)[:] = marks
+    assert peak() < segments * SEGMENT // 4 + 4 * MIB
+    for segment in rng.permutation(segments).tolist():
+        assert np.array_equal(plan.marks(segment), wanted[segment])
+
+
+def test_marks_that_were_packed_can_be_changed() -> None:
+    """Again and again, each time after all others were used."""
+    plan = ReadPlan(64 * SEGMENT * 512, 512)
+    for extent in (5, 3, 9):
+        for segment in range(plan.segments):
+            first = segment * SEGMENT + extent
+            plan.read(ByteRange(first * 512, (first + 1) * 512))
+    for segment in range(plan.segments):
+        marks = plan.marks(segment)
+        assert marks is not None
+        assert np.flatnonzero(marks).tolist() == [3, 5, 9]
+
+
+def test_many_threads_see_the_same_marks() -> None:
+    plan = ReadPlan(64 * SEGMENT * 512, 512)
+    for segment in range(plan.segments):
+        plan.read(ByteRange((segment * SEGMENT + segment) * 512, (segment * SEGMENT + segment + 1) * 512))
+
+    def look(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(plan.segments).tolist()
+        return all(
+            np.flatnonzero(plan.marks(segment)).tolist() == [segment] for segment in order for _ in range(2)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(look, range(16)))
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Gives the most memory, in bytes, that Python and numpy took inside."""
+    found: list[int] = []
+    tracemalloc.start()
+    try:
+        yield lambda: found[0]
+        found.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
 
 
 @settings(deadline=None, max_examples=200)
