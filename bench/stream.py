@@ -7,7 +7,7 @@ snapshot    the snapshot, from the intent on
 grant       access to it, until it can be read
 lists       what is allocated, which is asked for reports' sake, and with CBT access to the base
 changes     CBT alone: from the first request for the difference until the reads are planned
-giving back CBT alone, part of the former: access to the base is ended
+giving back CBT alone, beside the transfer: access to the base is ended
 transfer    from the first list that decides what is read to the confirmed log entry, audit included
 whole       from the stream's start to the confirmed log entry
 """

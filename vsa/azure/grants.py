@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
 
 from azure.mgmt.compute import models
 
@@ -28,6 +30,7 @@ from vsa.model import DiskKind, SnapshotName, SnapshotRef
 from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
+from vsa.threads import Threads
 
 FULL = (
     "nothing of ours is left over there. If five snapshots of the disk are being read already, which is all "
@@ -125,6 +128,8 @@ class Grants:
     raises when the run has been fenced or has committed, and what was granted is given back. `make_room` runs
     once when a request is refused: of a family only five snapshots may be read at a time, and access that a
     dead run left open may be what stands in the way. What it raises is raised.
+
+    A context that ends when all access is given back that is no longer needed.
     """
 
     def __init__(
@@ -142,6 +147,19 @@ class Grants:
         self._stop = stop
         self._make_room = make_room
         self._seconds = seconds
+        self._ending = Threads(1, thread_name_prefix="giving-back")
+        self._ended: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._await_end()
+        finally:
+            self._ending.shutdown()
 
     def snapshot(self, ref: SnapshotRef) -> GrantedAccess:
         """Access to one snapshot. It stays until the run is released, which is after the commit."""
@@ -149,11 +167,16 @@ class Grants:
 
     @contextmanager
     def base(self, ref: SnapshotRef) -> Iterator[GrantedAccess]:
-        """Access to a base while its change list is asked for: of a family only five may be open."""
+        """Access to a base while its change list is asked for: of a family only five may be open.
+
+        It is given back beside what comes next, for Azure takes seconds to say that it is; no longer than
+        this object's context lasts, and before a base is asked for again.
+        """
+        self._await_end()
         try:
             yield GrantedAccess(lambda: self._ask(ref), _title(ref))
         finally:
-            self._give_back(ref)
+            self._ended = self._ending.submit(self._give_back, ref)
 
     def blob(self, blob_url: str) -> GrantedAccess:
         """Access to a whole page blob of ours, such as a staging blob."""
@@ -201,6 +224,12 @@ class Grants:
             self._give_back(ref)
             raise
         return url
+
+    def _await_end(self) -> None:
+        """Wait until what is being given back is; a stop does not cut that short."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.result()
 
     def _give_back(self, ref: SnapshotRef) -> None:
         """Revoke. What fails is logged and hides nothing: whoever clears the run away revokes again."""

@@ -92,14 +92,18 @@ def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> Di
     is recorded as the reason. Raises RunStopped, TryAgainLater, AzureRefused or a media error.
     """
     env = surroundings
-    grants = Grants(
+    with Grants(
         env.connection,
         guard=partial(runs.guard, order.run, env.media),
         make_room=partial(
             make_room, order.disk, RunEnvironment(env.connection, env.media, env.stop, env.now)
         ),
         stop=env.stop,
-    )
+    ) as grants:
+        return _backed_up(order, known, grants, env)
+
+
+def _backed_up(order: StreamOrder, known: Known, grants: Grants, env: Streaming) -> DiskBackup:
     exists = snapshots_of(env.connection, order.disk.kind).exists
     decision = decide(
         order.snapshot,
@@ -220,7 +224,7 @@ class _Transfer:
             ) as pump:
                 for segment in range(plan.segments):
                     env.stop.check()
-                    comparison.segment(segment, audited.get(segment, []), pump)
+                    comparison.segment(segment, audited.get(segment, ()), pump)
             written = comparison.finish()
             healing.commit(written.index, run=order.run, media=env.media)
         except BaseException:
