@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Comparison:
         self.new = 0
         self.audited = 0
 
-    def segment(self, segment: int, audited: list[int], pump: Pump) -> None:
+    def segment(self, segment: int, audited: Iterable[int], pump: Pump) -> None:
         """Handle one segment to its end: read what the plan marks, audit, clear, and flush its index rows."""
         marks = self._plan.marks(segment)
         parent = self._parent.segment(segment) if self._parent else None
