@@ -75,8 +75,9 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 # with Chromium.
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py tests/flows/test_cancelled_by_hand.py \
-  tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py tests/flows/test_watching.py \
-  tests/flows/test_register.py tests/flows/test_deployments.py tests/flows/test_secrets.py tests/flows/test_pools.py \
+  tests/flows/test_memory_of_a_stream.py tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py \
+  tests/flows/test_watching.py tests/flows/test_register.py tests/flows/test_deployments.py \
+  tests/flows/test_secrets.py tests/flows/test_pools.py \
   tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped

@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,17 @@ from prefect.workers.process import ProcessWorker
 # Prefect counts a worker's runs only if it has a limit. The pool's own limit is the one that matters.
 _NO_LIMIT = 1_000_000
 _LOOK_SECONDS = 0.5
+
+SPARING = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
+"""What makes the allocators of a stream's process keep less: only its environment tells them in time. Arrow's
+own keeps 10 MiB and more of what an index took, glibc what each of some 18 threads had. It costs no time: the
+large buffers are not theirs."""
+
+
+def make_sparing(environment: MutableMapping[str, str]) -> None:
+    """Have the processes that are started in this environment keep less memory; what it says stays."""
+    for name, value in SPARING.items():
+        environment.setdefault(name, value)
 
 
 class StoppableWorker(ProcessWorker):
@@ -113,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Serve a work pool; when told to stop, finish the flow runs that have begun.",
     )
     parser.add_argument("pool", help="name of the work pool, as deployments.register made it")
-    anyio.run(serve, parser.parse_args(arguments).pool, f"{socket.gethostname()} {os.getpid()}")
+    pool = parser.parse_args(arguments).pool
+    make_sparing(os.environ)
+    anyio.run(serve, pool, f"{socket.gethostname()} {os.getpid()}")
     return 0
 
 

@@ -9,7 +9,7 @@ SQLITE = ("tests/flows/test_pools.py", "tests/flows/test_secrets.py")
 """Where tests look into the database of their Prefect server."""
 
 FLEETS = (
-    ("tests/flows/test_proxies",),
+    ("tests/flows/test_proxies", "tests/flows/test_memory_of_a_stream.py"),
     (
         "tests/flows/test_jobs_that_are_stopped.py",
         "tests/flows/test_server_away.py",

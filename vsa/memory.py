@@ -19,8 +19,9 @@ from vsa.ranges import MIB
 DEFAULT_BOUND = 768 * MIB
 LARGEST_PACK = 64 * MIB
 LEAST_PACK = 8 * MIB
-SMALL_DISK_PACK = 16 * MIB
-"""What a pack of a small disk grows to although there is memory for more."""
+SMALL_DISK_PACK = 12 * MIB
+"""What a pack of a small disk grows to although there is memory for more: two of them are within 256 MiB
+beside Prefect, the SDKs and six reads."""
 _PACKS_OF_A_DISK = 2048
 """A larger disk gets larger packs, so that as many would hold it: each costs its point 200 bytes of index."""
 LONGEST_READ = 4 * MIB
@@ -78,6 +79,11 @@ class Buffers:
     def free(self) -> int:
         """Bytes of buffers that nobody uses now."""
         return sum(map(len, self._free))
+
+    def release(self) -> None:
+        """Give what nobody uses now back to the machine: something else will take as much."""
+        with self._lock:
+            self._free.clear()
 
     def give_back(self, buffer: memoryview) -> None:
         """Nobody reads or writes it any more: the caller has seen to that."""

@@ -7,7 +7,7 @@ from vsa.memory import LEAST_PACK, SMALL_DISK_PACK
 
 
 def test_little_memory_makes_small_packs(world: World) -> None:
-    world.add_vm({"os": random_bytes(25 * MIB, "noise")})
+    world.add_vm({"os": random_bytes(20 * MIB, "noise")})
     packs = {}
     for bound in (128, 4096):
         report = world.back_up(full=True, memory_mib=bound, deduplication="off")
@@ -15,7 +15,7 @@ def test_little_memory_makes_small_packs(world: World) -> None:
         assert slot is not None
         backup = world.media.view().points[slot].point.disks[0]
         packs[bound] = sorted(world.media.store.size(name) for name in backup.packs)
-    assert len(packs[128]) == 4 and packs[128][-1] < LEAST_PACK + MIB
+    assert len(packs[128]) == 3 and packs[128][-1] < LEAST_PACK + MIB
     assert len(packs[4096]) == 2 and packs[4096][-1] > SMALL_DISK_PACK
     world.require_sound()
 

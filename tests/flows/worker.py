@@ -52,7 +52,12 @@ class ProxyWorker:
 
     def process_of(self, flow_run: UUID) -> int | None:
         """The process below the worker that runs this flow run; None if there is none (yet)."""
-        return next((child for child in descendants(self._process.pid) if _runs(child, flow_run)), None)
+        return next((child for child in self.processes if _runs(child, flow_run)), None)
+
+    @property
+    def processes(self) -> list[int]:
+        """All processes below the worker."""
+        return descendants(self._process.pid)
 
     def kill(self) -> None:
         """SIGKILL the worker alone; what runs below it goes on without it."""

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from tests.media.faulty_store import FaultyStore, Moment, no_fault
 from tests.media.making import EXTENT, a_disk, new_media, noise, objects, read_disk, text, write_disk
+from vsa import fault_points
 from vsa.errors import BadRequest, MediaDamaged, MediaUnusable
+from vsa.fault_points import FaultPoint
 from vsa.media.coding import PackCodec
 from vsa.media.disk_writer import DiskTarget, DiskWriter
 from vsa.media.folder import FolderStore
@@ -319,6 +321,20 @@ def test_packs_use_the_same_memory_one_after_the_other(tmp_path, media):
     written = writer.finish()
     assert len(written.packs) == 10 and len(buffers.made) == 1 and buffers.out == 0
     assert read_disk(media, [written.index], SIZE) == expected
+
+
+def test_an_index_is_not_made_beside_the_memory_of_packs(tmp_path, media):
+    buffers, free = CountedBuffers(), []
+    fault_points.install(
+        lambda point: free.append(buffers.free) if point is FaultPoint.INDEX_STORED else None
+    )
+    try:
+        writer = a_writer(tmp_path / "media", tmp_path, buffers=buffers)
+        put(writer, 0, noise(0))
+        writer.finish()
+    finally:
+        fault_points.install(None)
+    assert free == [0]
 
 
 def test_the_memory_of_a_pack_that_was_not_stored_is_used_by_nobody(tmp_path, media):

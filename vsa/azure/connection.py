@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
-from azure.mgmt.storage import StorageManagementClient
 from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 
 from vsa.azure.budget import Budget, Purpose, current_purpose
@@ -25,6 +24,9 @@ from vsa.azure.metered import BLOBS_TOO_OFTEN, TOO_OFTEN, MeteredTransport
 from vsa.errors import BadRequest
 from vsa.secret import Secret
 from vsa.stop import Stop
+
+if TYPE_CHECKING:
+    from azure.mgmt.storage import StorageManagementClient
 
 # A poll asks for the state of one operation. The SDK's default of 30 s would make every snapshot, grant
 # and revocation cost half a minute.
@@ -128,6 +130,9 @@ class AzureConnection:
 
     @cached_property
     def storage(self) -> StorageManagementClient:
+        # Six MiB that a stream of a managed disk has no use for.
+        from azure.mgmt.storage import StorageManagementClient  # noqa: PLC0415
+
         return StorageManagementClient(self.credential, self.subscription_id, **self._arm_options)
 
     @cached_property

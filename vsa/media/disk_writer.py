@@ -178,6 +178,8 @@ class DiskWriter:
             self._raise_failure()
         packs = self._store_all_packs()
         reached(FaultPoint.PACKS_STORED)
+        # Making an index takes memory, too: not beside what no pack needs any more.
+        self._buffers.release()
         rows = self._spool.end_all()
         older = self._parent.files if self._parent else ()
         index, digests, kept = None, None, older
