@@ -67,6 +67,10 @@ from vsa.transfer.report import vm_outcome
 THREADS = 256
 # VMs whose disks are looked at, and VMs that are snapshotted, at one time: Azure counts such requests.
 AT_ONCE = 32
+CLEANUP_SECONDS = 22.0
+"""For the end of a job that is cut short, its streams' included: Prefect kills it after thirty seconds."""
+HOOK_SECONDS = 300.0
+"""For the hook to clean up; until it ends, a job that was cancelled is shown as being cancelled."""
 
 
 def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -77,6 +81,7 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     # Before the job is opened, which may fail: nothing is to be read while it is deleted.
     end_children(flow_run.id)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
+    job.end_within(HOOK_SECONDS)
     released = job.release_all()
     for message in released.pending:
         logger.error("%s", message)
@@ -144,8 +149,9 @@ def backup_subclient(
         job.clean_scratch()
         return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
+    end_soon = partial(job.end_within, CLEANUP_SECONDS)
     # Nobody but the server tells a job that was started by hand that somebody has cancelled it.
-    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, job.stop):
+    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, end_soon):
         report = _Story(job, subclient, in_process=in_process).run()
     if any(map(is_being_cancelled, watched)):
         return Cancelled(message=_message(report), data=report)
@@ -175,6 +181,8 @@ class _Story:
         except VsaError as error:
             self._alarms.append(str(error))
         except BaseException as error:
+            # As when its process is told to end: it is killed soon.
+            self._job.end_within(CLEANUP_SECONDS)
             told = isinstance(error, TerminationSignal)
             self._alarms.append(why_cut_short(error))
             raise

@@ -36,11 +36,11 @@ def ours_of(disk: SourceDisk, env: RunEnvironment, *, run: str = "") -> list[Fou
     snapshots, job = snapshots_of(env.connection, disk.kind), env.job
     if job is None or not run:
         since = job.moment if job else None
-        found = [item for _, item in snapshots.ours_of([disk], env.media.id, since=since)]
+        found = [item for _, item in snapshots.ours_of([disk], env.media.id, stop=env.stop, since=since)]
     else:
         view = env.media.view()
         later = {view.points[slot].run for slot in view.points_of_disk(disk.key) if slot >= job.head}
-        found = snapshots.left_by(disk, env.media.id, {run, *later}, since=job.moment)
+        found = snapshots.left_by(disk, env.media.id, {run, *later}, stop=env.stop, since=job.moment)
     return [item for item in found if is_proven(disk, item, env.media)]
 
 
