@@ -37,6 +37,11 @@ class Beginning:
         """The log's next free slot."""
         return self.view.head
 
+    def base_runs(self, disk_key: str) -> tuple[str, ...]:
+        """The run that made the base which the log named for the disk, if it named one."""
+        base = self.view.base_of(disk_key)
+        return () if base is None else (self.view.points[base[0]].run,)
+
 
 @dataclass(frozen=True)
 class RunEnvironment:
