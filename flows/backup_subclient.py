@@ -39,7 +39,7 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
-from tasks.ending import WITH_ERRORS, tell, why_cut_short
+from tasks.ending import WITH_ERRORS, seconds_to_end, tell, why_cut_short
 from tasks.flow_runs import NO_ANSWER, end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
@@ -67,8 +67,6 @@ from vsa.transfer.report import vm_outcome
 THREADS = 256
 # VMs whose disks are looked at, and VMs that are snapshotted, at one time: Azure counts such requests.
 AT_ONCE = 32
-CLEANUP_SECONDS = 22.0
-"""For the end of a job that is cut short, its streams' included: Prefect kills it after thirty seconds."""
 HOOK_SECONDS = 300.0
 """For the hook to clean up; until it ends, a job that was cancelled is shown as being cancelled."""
 
@@ -149,7 +147,7 @@ def backup_subclient(
         job.clean_scratch()
         return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
-    end_soon = partial(job.end_within, CLEANUP_SECONDS)
+    end_soon = partial(job.end_within, seconds_to_end())
     # Nobody but the server tells a job that was started by hand that somebody has cancelled it.
     with _stopped_after(stop_after_minutes, job.stop), Watch(watched, end_soon):
         report = _Story(job, subclient, in_process=in_process).run()
@@ -181,8 +179,7 @@ class _Story:
         except VsaError as error:
             self._alarms.append(str(error))
         except BaseException as error:
-            # As when its process is told to end: it is killed soon.
-            self._job.end_within(CLEANUP_SECONDS)
+            self._job.end_within(seconds_to_end())
             told = isinstance(error, TerminationSignal)
             self._alarms.append(why_cut_short(error))
             raise

@@ -20,8 +20,10 @@ from tests.engine.test_leftovers import begun
 from tests.engine.waits import Clock
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
 from vsa.azure.connection import AzureConnection
+from vsa.azure.grants import Grants
 from vsa.errors import RunStopped
 from vsa.media.entries import Result
+from vsa.stop import Stop
 from vsa.transfer.backup_job import LetGo
 from vsa.transfer.runs import Run
 
@@ -152,6 +154,28 @@ def test_a_job_that_makes_room_under_throttling_hears_that_it_is_to_stop(world: 
     assert isinstance(error, RunStopped)
     assert world.media.intent(run.id) is None
     questions.ask(world.held(), first=First.JOB, is_dead=False)
+
+
+def test_a_stream_that_is_told_to_stop_gives_back_its_access_only_as_long_as_it_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsa.azure.grants.REVOKE_SECONDS", 0.5)
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    (base,) = (ref for _, ref in world.media.view().bases().values())
+    stop = Stop()
+
+    def look_at_changes() -> None:
+        with Grants(own(world.connection), guard=lambda: None, stop=stop).base(base) as access:
+            assert access.url
+
+    with throttled(world, CALLS["revoke"][1], look_at_changes) as looking:
+        stop.set()
+        assert looking.ended() is None
+    assert any(row["grant_open"] for row in world.control.inventory()["snapshots"] if row["id"] == base.id)
+    questions.ask(world.held(), first=First.JOB, is_dead=True)
 
 
 def test_a_stop_of_the_work_keeps_nothing_from_being_cleaned_up(world: World) -> None:

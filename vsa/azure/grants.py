@@ -24,7 +24,7 @@ from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
-from vsa.errors import AccessDenied, AccessExpired, AzureNotFound, AzureRefused, VsaError
+from vsa.errors import AccessDenied, AccessExpired, AzureNotFound, AzureRefused, RunStopped, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.model import DiskKind, SnapshotName, SnapshotRef
 from vsa.redact import public_url
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 GRANT_SECONDS = 4 * 3600
 REVOKE_SECONDS = 15.0
-"""For a stream to give back an access that came too late; told to stop, it is not waited for much longer."""
+"""For a stream that was told to stop to give back its access: it is not waited for much longer."""
 # Grants refused one after the other before we say that renewing is not the cure.
 MOST_FRESH_REFUSALS = 3
 # Renewals of one access before we say that something else is wrong.
@@ -234,12 +234,15 @@ class Grants:
             ended.result()
 
     def _give_back(self, ref: SnapshotRef) -> None:
-        """Revoke, deaf to a stop for a while. What fails is logged and hides nothing: whoever clears the run
-        away revokes again."""
-        enough = Stop("it took too long")
-        enough.set_in(REVOKE_SECONDS)
+        """Revoke, also for a while after a stop. What fails is logged and hides nothing: whoever clears the
+        run away revokes again."""
         try:
-            revoke(self._connection, ref, enough)
+            try:
+                revoke(self._connection, ref, self._stop)
+            except RunStopped:
+                enough = Stop("it took too long")
+                enough.set_in(REVOKE_SECONDS)
+                revoke(self._connection, ref, enough)
         except VsaError as error:
             _log.warning("%s: %s", _title(ref), error)
 
