@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from queue import Queue
 
 import pytest
 
@@ -101,29 +102,31 @@ def test_those_who_wait_while_one_is_fetched_that_serves_them_take_it() -> None:
 
 
 def test_who_is_told_to_stop_waits_for_no_answer_and_is_none_for_the_others() -> None:
-    begun, numbers = threading.Semaphore(0), count()
+    fetching: Queue[Stop] = Queue()
 
-    def fetch(stop: Stop) -> int:
-        number = next(numbers)
-        begun.release()
-        if number == 0:
-            # As a page that is refused for coming too often.
-            stop.wait(600)
-        return number
+    def fetch(stop: Stop) -> str:
+        fetching.put(stop)
+        # As a page that is refused for coming too often.
+        stop.wait(0 if stop is last else 600)
+        return "fine"
 
     fresh = Fresh(fetch)
-    fetching, waiting = Stop(), Stop()
-    with ThreadPoolExecutor(max_workers=3) as pool:
-        first = pool.submit(fresh.get, stop=fetching)
-        assert begun.acquire(timeout=20)
-        second = pool.submit(fresh.get, stop=waiting)
-        third = pool.submit(fresh.get, stop=Stop())
+    waiting = last = Stop()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        first = pool.submit(fresh.get, stop=Stop())
+        stop_of_first = fetching.get(timeout=20)
+        asked = {stop: pool.submit(fresh.get, stop=stop) for stop in (waiting, Stop(), Stop())}
         waiting.set()
         with pytest.raises(RunStopped):
-            second.result(20)
+            asked.pop(waiting).result(20)
         assert not first.done()
-        fetching.set()
+        stop_of_first.set()
         with pytest.raises(RunStopped):
             first.result(20)
-        assert third.result(20) == 1
-    assert fresh.get(stop=Stop()) == 2
+        # Both wait for the same answer. Whoever fetches it is told to stop; then the other one fetches.
+        stopped = fetching.get(timeout=20)
+        (last,) = asked.keys() - {stopped}
+        stopped.set()
+        with pytest.raises(RunStopped):
+            asked[stopped].result(20)
+        assert asked[last].result(20) == "fine"
