@@ -75,7 +75,11 @@ def started_reading(
     site.save_blocks()
     slow = site.control.add_fault("delay", seconds=1, plane="blob", header="x-ms-range", times=None)
     job = Job(site, server, with_server=with_server, program=program)
-    wait_for("the job to read", lambda: job.lives() and site.control.fired(slow) >= 9, seconds=90)
+    try:
+        wait_for("the job to read", lambda: job.lives() and site.control.fired(slow) >= 9, seconds=90)
+    except BaseException:
+        job.end()
+        raise
     return job
 
 
