@@ -13,7 +13,7 @@ from prefect.exceptions import TerminationSignal
 WITH_ERRORS = "Completed with errors"
 """Name of the state of a run that did its work and says what needs attention. Its type is Completed."""
 
-WORKER_SECONDS = 22.0
+WORKER_SECONDS = 20.0
 """For the end of a job under a worker, its streams' included: Prefect kills it after thirty seconds."""
 BY_HAND_SECONDS = 60.0
 """The same by hand: systemd, say, kills after ninety (systemd-system.conf(5), DefaultTimeoutStopSec)."""

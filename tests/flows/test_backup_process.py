@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from tests.engine.world import MIB
 from tests.flows.job_process import Job
 from tests.flows.prefect_server import PrefectServer, wait_for
 from tests.flows.site import Site, managed
-from tests.soak import only_in_ci
 from vsa.media.entries import Result
 
 
@@ -100,46 +98,6 @@ def test_a_job_that_is_told_to_stop_cleans_up_and_the_next_is_normal(
     assert report.result is Result.FAILED
     assert "the job was told to stop" in report.vms[0].error
     assert list(job.scratch.glob("vsa-*")) == []
-
-    site.control.clear_faults()
-    assert site.back_up().name == "Completed"
-    site.require_only_bases()
-
-
-QUICK_END = (
-    "import sys; from tasks import ending; ending.BY_HAND_SECONDS = 1.0; "
-    "from flows.backup_subclient import main; sys.exit(main(sys.argv[1:]))"
-)
-
-
-@only_in_ci
-def test_a_job_that_is_told_to_stop_while_azure_throttles_says_what_it_leaves_to_the_next(
-    site: Site, prefect_server: PrefectServer
-) -> None:
-    program = (sys.executable, "-c", QUICK_END)
-    job = started_reading(site, prefect_server, with_server=True, program=program)
-    try:
-        site.control.add_fault(
-            "status",
-            plane="arm",
-            method="DELETE",
-            path="/snapshots/",
-            status=429,
-            retry_after=600,
-            times=None,
-        )
-        job.send(signal.SIGTERM)
-        assert job.wait() != 0
-    finally:
-        job.end()
-
-    assert len(site.snapshots) == 2
-    assert len(site.media.view().fenced) == 1
-    (report,) = site.reports
-    assert report.result is Result.FAILED
-    assert any(
-        "there was no time left for it, the next job or sweep does it" in told for told in report.alarms
-    )
 
     site.control.clear_faults()
     assert site.back_up().name == "Completed"

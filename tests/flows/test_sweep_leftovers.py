@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from uuid import UUID
@@ -21,9 +22,11 @@ from tests.engine.world import BETWEEN_JOBS, MIB
 from tests.flows.job_process import Job
 from tests.flows.prefect_server import PrefectServer, flow_run_of, messages_of, wait_for
 from tests.flows.site import Site, managed
+from tests.flows.test_backup_process import started_reading
 from tests.media.test_log import seen
 from tests.soak import only_in_ci
 from vsa.errors import RunStopped
+from vsa.media.entries import Result
 from vsa.media.signs import SILENT_AFTER
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
@@ -234,6 +237,50 @@ def test_a_running_job_is_left_alone_and_what_it_left_when_killed_goes(
     assert state.name == "Completed", state.message
     assert "has ended" in state.message
     assert (site.snapshots, site.media.view().fenced) == ([], {run})
+    assert site.back_up().name == "Completed"
+    site.require_only_bases()
+
+
+QUICK_END = (
+    "import sys; from tasks import ending; ending.BY_HAND_SECONDS = 1.0; "
+    "from flows.backup_subclient import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+@only_in_ci
+def test_a_job_that_is_told_to_stop_while_azure_throttles_says_what_it_leaves_to_the_sweep(
+    site: Site, prefect_server: PrefectServer
+) -> None:
+    """It ends within the time that it has, and does not wait for Azure until it is killed."""
+    program = (sys.executable, "-c", QUICK_END)
+    job = started_reading(site, prefect_server, with_server=True, program=program)
+    try:
+        site.control.add_fault(
+            "status",
+            plane="arm",
+            method="DELETE",
+            path="/snapshots/",
+            status=429,
+            retry_after=600,
+            times=None,
+        )
+        job.send(signal.SIGTERM)
+        assert job.wait() != 0
+    finally:
+        job.end()
+
+    assert len(site.snapshots) == 2
+    assert len(site.media.view().fenced) == 1
+    (report,) = site.reports
+    assert report.result is Result.FAILED
+    assert any(
+        "there was no time left for it, the next job or sweep does it" in told for told in report.alarms
+    )
+
+    site.control.clear_faults()
+    state = sweep_leftovers(site.name, site.name, return_state=True)
+    assert state.name == "Completed", state.message
+    assert site.snapshots == []
     assert site.back_up().name == "Completed"
     site.require_only_bases()
 
