@@ -168,7 +168,8 @@ def test_a_stream_that_is_told_to_stop_gives_back_its_access_only_as_long_as_it_
     stop = Stop()
 
     def look_at_changes() -> None:
-        with Grants(own(world.connection), guard=lambda: None, stop=stop).base(base) as access:
+        grants = Grants(own(world.connection), guard=lambda: None, stop=stop)
+        with grants, grants.base(base) as access:
             assert access.url
 
     with throttled(world, CALLS["revoke"][1], look_at_changes) as looking:

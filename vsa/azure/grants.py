@@ -228,7 +228,7 @@ class Grants:
         return url
 
     def _await_end(self) -> None:
-        """Wait until what is being given back is; a stop does not cut that short."""
+        """Wait until what is being given back is; a stop cuts that short only after `REVOKE_SECONDS`."""
         ended, self._ended = self._ended, None
         if ended is not None:
             ended.result()
