@@ -60,7 +60,7 @@ test: check ## everything that needs no real cloud, in under ten minutes
 ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_access_in_mid_job.py \
   tests/engine/test_quotas.py tests/engine/test_bases_of_nobody.py \
   tests/engine/test_disks_of_every_sort.py tests/engine/test_jobs_at_once.py \
-  tests/engine/test_changing_estate.py
+  tests/engine/test_changing_estate.py tests/engine/test_kept_and_gone.py
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
   tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
   $(ENGINE_ROUNDS) tests/flows/test_postgresql.py

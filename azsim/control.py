@@ -100,6 +100,11 @@ class Control:
         arguments = {"disk": disk, "count": count, "resource_group": resource_group}
         return cast(list[str], self._call("take_snapshots", **arguments))
 
+    def leave_snapshot(self, disk: str, name: str, tags: dict[str, str]) -> str:
+        """Leave an incremental snapshot of a managed disk beside it, by this name and with these tags, as if
+        taken long ago; returns its id."""
+        return cast(str, self._call("leave_snapshot", disk=disk, name=name, tags=tags))
+
     def delete_snapshots(self, *, resource_group: str) -> None:
         """Delete all snapshots of a resource group that nobody reads."""
         self._call("delete_snapshots", resource_group=resource_group)

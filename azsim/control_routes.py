@@ -53,6 +53,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "set_disk_properties": estate.set_disk_properties,
     "move_disk": estate.move_disk,
     "take_snapshots": estate.take_snapshots,
+    "leave_snapshot": estate.leave_snapshot,
     "delete_snapshots": estate.delete_snapshots,
     "close_account": estate.close_account,
     "regenerate_keys": estate.regenerate_keys,

@@ -112,6 +112,12 @@ def take_snapshots(simulation: Simulation, disk: str, count: int, resource_group
         return simulation.snapshots.take_over_days(resource, count, resource_group)
 
 
+def leave_snapshot(simulation: Simulation, disk: str, name: str, tags: dict[str, str]) -> str:
+    """Leave an incremental snapshot of a managed disk beside it, as if taken long ago; returns its id."""
+    with simulation.lock:
+        return simulation.snapshots.take_named(str(find_resource(simulation, DISK, disk).id), name, tags)
+
+
 def delete_snapshots(simulation: Simulation, resource_group: str) -> None:
     """Delete all snapshots of a resource group that nobody reads."""
     with simulation.lock:

@@ -89,13 +89,14 @@ class Snapshots:
             self._resources.put(self._taken(call, disk, incremental=True))
         return [str(name) for name in names]
 
-    def take_named(self, disk: str, name: str, tags: Mapping[str, str]) -> None:
+    def take_named(self, disk: str, name: str, tags: Mapping[str, str]) -> str:
         """An incremental snapshot of a managed disk (its id), beside it, without regard to how fast Azure
-        would have taken it."""
+        would have taken it; returns its id."""
         source = self._resources.need(parse_resource_id(disk))
         target = ResourceId(source.id.subscription, source.id.group, SNAPSHOT, name)
         call = Call("PUT", target, {"properties": {}, "tags": dict(tags)}, {})
         self._resources.put(self._taken(call, source, incremental=True))
+        return str(target)
 
     def shown(self, snapshot: Resource) -> Wire:
         return self._shown(snapshot, {})

@@ -39,7 +39,7 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
-from tasks.ending import WITH_ERRORS, tell, why_cut_short
+from tasks.ending import WITH_ERRORS, seconds_to_end, tell, why_cut_short
 from tasks.flow_runs import NO_ANSWER, end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
@@ -67,6 +67,13 @@ from vsa.transfer.report import vm_outcome
 THREADS = 256
 # VMs whose disks are looked at, and VMs that are snapshotted, at one time: Azure counts such requests.
 AT_ONCE = 32
+HOOK_SECONDS = 300.0
+"""For the hook to clean up; until it ends, a job that was cancelled is shown as being cancelled."""
+AGAIN_SECONDS = 4.0
+"""The same in the job's own process, which has cleaned up for as long as it could and is killed soon."""
+
+_cut_short: set[str] = set()
+"""Jobs that ended before their time in this process: Prefect calls the hook here, too."""
 
 
 def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -77,6 +84,7 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     # Before the job is opened, which may fail: nothing is to be read while it is deleted.
     end_children(flow_run.id)
     job = _open_job(flow_run.parameters["subclient"], str(flow_run.id))
+    job.end_within(AGAIN_SECONDS if job.id in _cut_short else HOOK_SECONDS)
     released = job.release_all()
     for message in released.pending:
         logger.error("%s", message)
@@ -144,8 +152,9 @@ def backup_subclient(
         job.clean_scratch()
         return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
+    end_soon = partial(job.end_within, seconds_to_end())
     # Nobody but the server tells a job that was started by hand that somebody has cancelled it.
-    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, job.stop):
+    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, end_soon):
         report = _Story(job, subclient, in_process=in_process).run()
     if any(map(is_being_cancelled, watched)):
         return Cancelled(message=_message(report), data=report)
@@ -175,6 +184,8 @@ class _Story:
         except VsaError as error:
             self._alarms.append(str(error))
         except BaseException as error:
+            self._job.end_within(seconds_to_end())
+            _cut_short.add(self._job.id)
             told = isinstance(error, TerminationSignal)
             self._alarms.append(why_cut_short(error))
             raise

@@ -77,7 +77,7 @@ def _carried(subclient: str, streams: list[StreamOrder], attempt: UUID) -> State
             surroundings = _open(subclient, streams, stop, stack)
         except VsaError as error:
             return Failed(name=UNFIT, message=str(error))
-        stack.enter_context(Watch((attempt, UUID(streams[0].job)), stop))
+        stack.enter_context(Watch((attempt, UUID(streams[0].job)), stop.set))
         if stop.is_set:
             return _stopped(attempt)
         return _carry_out(streams, surroundings, attempt)

@@ -7,10 +7,23 @@ import sys
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 
 WITH_ERRORS = "Completed with errors"
 """Name of the state of a run that did its work and says what needs attention. Its type is Completed."""
+
+WORKER_SECONDS = 20.0
+"""For the end of a job under a worker, its streams' included: Prefect kills it after thirty seconds."""
+BY_HAND_SECONDS = 60.0
+"""The same by hand: systemd, say, kills after ninety (systemd-system.conf(5), DefaultTimeoutStopSec)."""
+
+
+def seconds_to_end() -> float:
+    """How long the running flow may clean up once it is cut short. What a worker runs is of a deployment."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    return WORKER_SECONDS if flow_run and flow_run.deployment_id else BY_HAND_SECONDS
 
 
 def tell(state: State[Any]) -> int:

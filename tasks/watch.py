@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from tasks.flow_runs import NO_ANSWER, is_over
-from vsa.stop import Stop
 
 EVERY_SECONDS = 3.0
 LAST_LOOK_SECONDS = 2.0
@@ -24,14 +24,18 @@ _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Looks at flow runs now and then, in a thread of its own, and asks for a stop once one of them is over.
+    """Looks at flow runs now and then, in a thread of its own, and calls `stop` once one of them is over.
 
     The first look is before anything is done: a child may begin when its job has ended. A server that does
     not answer says nothing of the runs.
     """
 
     def __init__(
-        self, flow_runs: tuple[UUID, ...], stop: Stop, *, every_seconds: float = EVERY_SECONDS
+        self,
+        flow_runs: tuple[UUID, ...],
+        stop: Callable[[], None],
+        *,
+        every_seconds: float = EVERY_SECONDS,
     ) -> None:
         self._flow_runs = flow_runs
         self._stop = stop
@@ -60,7 +64,7 @@ class Watch:
                 return
 
     def _one_is_over(self) -> bool:
-        """Whether one of the runs is over; then the stop is asked for."""
+        """Whether one of the runs is over; then whoever watches is told."""
         for flow_run in self._flow_runs:
             try:
                 over = is_over(flow_run)
@@ -69,6 +73,6 @@ class Watch:
                 continue
             if over:
                 _log.warning("run %s is over or being cancelled: stopping", flow_run)
-                self._stop.set()
+                self._stop()
                 return True
         return False

@@ -23,13 +23,20 @@ _wait: ContextVar[Callable[[float], None]] = ContextVar("wait", default=time.sle
 
 
 class Stop:
-    """A request to stop that every loop and every wait of a job looks at."""
+    """A request to stop that every loop and every wait of a job looks at; `why` is what they say then."""
 
-    def __init__(self) -> None:
+    def __init__(self, why: str = "the job was told to stop") -> None:
         self._event = threading.Event()
+        self._why = why
 
     def set(self) -> None:
         self._event.set()
+
+    def set_in(self, seconds: float) -> None:
+        """Ask for it when so many seconds have passed. The process may end before that."""
+        timer = threading.Timer(seconds, self.set)
+        timer.daemon = True
+        timer.start()
 
     @property
     def is_set(self) -> bool:
@@ -38,7 +45,7 @@ class Stop:
     def check(self) -> None:
         """Raise RunStopped once a stop was asked for."""
         if self._event.is_set():
-            raise RunStopped("the job was told to stop")
+            raise RunStopped(self._why)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until a stop is asked for."""

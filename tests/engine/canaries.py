@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from azure.storage.blob import BlobServiceClient
 
+from azsim.control import Control
+from tests.engine.standing import Standing
 from tests.engine.world import BETWEEN_JOBS, MIB, World
 from vsa.azure.blob_address import BlobAddress
+from vsa.azure.connection import AzureConnection
 from vsa.azure.staging import CONTAINER
+from vsa.media.media import Media
 from vsa.model import DiskKind, SourceDisk
 
 SECTOR = 512
 
 
+class Place(Protocol):
+    """What canaries ask of where they are placed: a world, or a site."""
+
+    control: Control
+    media: Media
+    standing: Standing | None
+    strangers: set[str]
+    """Where they say that they are others'."""
+
+    @property
+    def number(self) -> int | str:
+        """What no other place has."""
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def connection(self) -> AzureConnection: ...
+
+    def id_of(self, vm: str) -> str: ...
+
+
 class Canaries:
     """Placed beside a managed disk of a world; some carry the name of a run of ours, where that is free."""
 
-    def __init__(self, world: World, disk: SourceDisk, run: str) -> None:
+    def __init__(self, world: Place, disk: SourceDisk, run: str) -> None:
         self._world = world
         self._tags = {"vsa-media": world.media.id, "vsa-run": run, "vsa-disk": disk.key}
         self._name = f"vsa-{run}-{disk.key}"
@@ -102,6 +128,7 @@ class Canaries:
         """They are untouched and, of snapshots in the world's group, there are `others` and nothing else."""
         self.require_untouched()
         mine = {item for item in self._rows() if f"/{self._world.group}/" in item}
+        mine -= self._world.standing.ids if self._world.standing else set()
         assert mine == self.ids | set(others)
 
 

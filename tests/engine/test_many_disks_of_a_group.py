@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.engine.questions import First, Questions
 from tests.engine.story import run_job
 from tests.engine.world import EXTENT, PROXIES, World, random_bytes
 from vsa.media.media import Media
 from vsa.media.view import View
+from vsa.model import Method, Reason
 
 EMPTY: dict[str, Any] = {"status": 200, "body": {"value": []}}
 FORBIDDEN: dict[str, Any] = {"status": 403, "code": "AuthorizationFailed"}
@@ -61,6 +63,23 @@ def test_the_base_of_a_run_that_committed_meanwhile_goes_although_no_list_shows_
     assert job.release(run) == ()
     assert world.snapshots == {snapshot.id.lower()}
     world.require_no_leftovers()
+
+
+def test_a_base_that_the_job_s_list_lacks_goes_with_the_job_that_needs_it_no_more(world: World) -> None:
+    """A CRC job has come between: the base is older than the newest point."""
+    world.add_vm({"os": random_bytes(EXTENT, 0)})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    (base,) = world.bases
+    world.back_up(by=Method.CRC)
+    assert world.bases == {base}
+    with world.fault("status", plane="arm", method="GET", path=f"/{world.group}/.*/snapshots$", **EMPTY):
+        report = world.back_up()
+    assert world.reasons(report) == {"os": Reason.CBT}
+    assert base not in world.snapshots
+    world.require_no_leftovers()
+    questions.ask(world.held(), first=First.JOB, is_dead=False)
 
 
 def test_a_snapshot_that_azure_refuses_to_show_does_not_keep_the_others(world: World) -> None:

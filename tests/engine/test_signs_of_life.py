@@ -17,10 +17,11 @@ from tests.engine.test_ownership import all_snapshots
 from tests.engine.test_sweep import RUNNING
 from tests.engine.test_sweep_command import quick_polls, swept
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
+from tests.media.test_signs import newest
 from vsa.cli import sweeping
 from vsa.errors import RunStopped
 from vsa.media.entries import Result
-from vsa.media.signs import SILENT_AFTER, newest
+from vsa.media.signs import SILENT_AFTER
 from vsa.model import ProcessName, Reason
 from vsa.transfer import runs
 from vsa.transfer.backup_job import BackupJob

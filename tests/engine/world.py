@@ -20,6 +20,7 @@ from azure.storage.blob import BlobClient
 
 from azsim.control import Control
 from demo import endpoint as demo_endpoint
+from tests.engine.standing import Standing
 from tests.engine.story import run_job
 from tests.engine.waits import CLOCK
 from vsa.azure.connection import AzureConnection
@@ -71,6 +72,8 @@ class World:
     vms: list[str] = field(default_factory=list)
     points: dict[int, dict[str, bytes]] = field(default_factory=dict)
     """For each point's slot, what every disk of its VM held."""
+    standing: Standing | None = None
+    """What stands beside the first managed disk from the beginning."""
     strangers: set[str] = field(default_factory=set)
     """What others made that looks like ours: ids of snapshots, moments of blob snapshots, names of blobs."""
     jobs: int = 0
@@ -110,6 +113,9 @@ class World:
         self.control.create_fleet(fleet)
         self.vms.append(vm)
         self._owners[vm] = list(disks)
+        if kind == MANAGED and self.standing is None:
+            self.standing = Standing(self.control, self.label(next(iter(disks))), self.media.id)
+            self.strangers |= self.standing.ids
         return vm
 
     def share(self, other: World) -> None:
@@ -350,10 +356,16 @@ class World:
         return data
 
     def require_no_leftovers(self) -> None:
-        """The snapshots of our disks are those that the log names as bases; no grant, no staging blob."""
+        """The snapshots of our disks are those that the log names as bases; no grant, no staging blob. What
+        only looks like ours is as it was."""
         snapshots, bases = self.snapshots, self.bases
         assert snapshots == bases, f"left: {snapshots - bases}, lost: {bases - snapshots}"
         self.require_no_access()
+        self.require_standing()
+
+    def require_standing(self) -> None:
+        if self.standing is not None:
+            self.standing.require_untouched()
 
     def require_no_access(self) -> None:
         """No grant to a snapshot or disk of the world's group is open, and no staging blob is there."""
@@ -386,11 +398,11 @@ class World:
 
     @property
     def all_snapshots(self) -> set[str]:
-        """Every snapshot of this world's disks, whoever made it, by the same names."""
+        """Every snapshot of this world's disks, whoever made it, by the same names, but what stands there."""
         inventory = self.control.inventory()
         managed = {row["id"].lower() for row in inventory["snapshots"] if self._is_mine(row["id"])}
         blobs = {row["snapshot"] for row in inventory["blobs"] if row["snapshot"] and self._is_here(row)}
-        return managed | blobs
+        return (managed | blobs) - (self.standing.ids if self.standing else set())
 
     @property
     def staging_blobs(self) -> list[str]:

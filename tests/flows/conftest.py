@@ -48,11 +48,16 @@ def fleet(_fleet: Fleet, prefect_server: PrefectServer) -> Fleet:
 @pytest.fixture
 def sites(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[list[Site]]:
     """Three sites whose jobs can run at the same time."""
-    yield [Site(simulation.control, tmp_path) for _ in range(3)]
+    made = [Site(simulation.control, tmp_path) for _ in range(3)]
+    yield made
     simulation.control.clear_faults()
+    for site in made:
+        site.require_standing()
 
 
 @pytest.fixture
 def site(simulation: AzsimProcess, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Site]:
-    yield Site(simulation.control, tmp_path)
+    made = Site(simulation.control, tmp_path)
+    yield made
     simulation.control.clear_faults()
+    made.require_standing()

@@ -19,8 +19,10 @@ from blocks.backup_media import BackupMedia
 from blocks.proxy import BackupProxy
 from blocks.subclient import BackupSubclient
 from flows.backup_subclient import backup_subclient
+from tests.engine.standing import Standing
 from tests.engine.world import MIB, random_bytes
 from tests.media.making import flip_bit
+from vsa.azure.connection import AzureConnection
 from vsa.media.entries import JobEntry
 from vsa.media.layout import SEGMENT
 from vsa.media.media import Media
@@ -93,6 +95,10 @@ class Site:
     folder: Path
     name: str = field(init=False)
     media: Media = field(init=False)
+    standing: Standing | None = field(init=False, default=None)
+    """What stands beside the first managed disk from the beginning."""
+    strangers: set[str] = field(init=False, default_factory=set)
+    """Ids, in lower case, of snapshots of others that look like ours."""
     _looked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -108,8 +114,20 @@ class Site:
         self.media = Media.create(str(self.media_folder), now=dt.datetime.now(dt.UTC), wrapping=wrapping)
 
     @property
+    def number(self) -> str:
+        return self.name
+
+    @property
     def group(self) -> str:
         return f"{self.name}-group"
+
+    @property
+    def connection(self) -> AzureConnection:
+        """As the site's own block has it."""
+        return AzureSubscription.named(self.name).connection()
+
+    def id_of(self, vm: str) -> str:
+        return next(row["id"] for row in self.control.inventory()["vms"] if row["name"] == vm)
 
     def add_account(self, name: str, sku: str) -> None:
         account = {"name": name, "resource_group": self.group, "location": "westeurope", "sku": sku}
@@ -138,6 +156,15 @@ class Site:
             "disks": described,
         }
         self.control.create_fleet({"vms": [vm]})
+        managed = [disk["name"] for disk in described if disk.get("managed", True)]
+        if managed and self.standing is None:
+            self.standing = Standing(self.control, self.disk_id(managed[0]), self.media.id)
+            self.strangers |= self.standing.ids
+
+    def require_standing(self) -> None:
+        """What only looks like ours is as it was."""
+        if self.standing is not None:
+            self.standing.require_untouched()
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         source = self.folder / "write.bin"
@@ -201,9 +228,10 @@ class Site:
 
     @property
     def snapshots(self) -> list[dict[str, Any]]:
-        """The managed snapshots of the site's resource group."""
+        """The managed snapshots of the site's resource group, those of strangers left out."""
         rows = self.control.inventory()["snapshots"]
-        return [row for row in rows if f"/{self.group}/".lower() in row["id"].lower()]
+        mine = (row for row in rows if f"/{self.group}/".lower() in row["id"].lower())
+        return [row for row in mine if row["id"].lower() not in self.strangers]
 
     def is_being_read(self, disk: str) -> bool:
         """Whether somebody has read a snapshot of the disk since the last look at any, and still may."""
@@ -217,9 +245,11 @@ class Site:
         return [row for row in self.snapshots if row["source"].lower() == source]
 
     def require_only_bases(self) -> None:
-        """Nothing of ours is in Azure but the bases, and nobody may read them."""
+        """Nothing of ours is in Azure but the bases, and nobody may read them; what only looks like ours is
+        as it was."""
         assert {row["id"].lower() for row in self.snapshots} == self.bases
         assert not [row["id"] for row in self.snapshots if row["grant_open"]]
+        self.require_standing()
 
     def disk_id(self, disk: str) -> str:
         return next(row["id"] for row in self._disks() if row["name"] == disk)

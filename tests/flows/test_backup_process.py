@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -65,13 +65,19 @@ def test_a_preview_says_what_is_selected_and_touches_nothing(
     assert (view.head, site.snapshots, list(job.scratch.iterdir())) == (0, [], [])
 
 
-def started_reading(site: Site, server: PrefectServer, *, with_server: bool) -> Job:
+def started_reading(
+    site: Site, server: PrefectServer, *, with_server: bool, program: Sequence[str] = ()
+) -> Job:
     """A job in the middle of its streams: nine of 32 reads were asked for, and each takes a second."""
     site.add_vm("web", [managed("web-os", size=64 * MIB), managed("web-data", size=64 * MIB)])
     site.save_blocks()
     slow = site.control.add_fault("delay", seconds=1, plane="blob", header="x-ms-range", times=None)
-    job = Job(site, server, with_server=with_server)
-    wait_for("the job to read", lambda: job.lives() and site.control.fired(slow) >= 9, seconds=90)
+    job = Job(site, server, with_server=with_server, program=program)
+    try:
+        wait_for("the job to read", lambda: job.lives() and site.control.fired(slow) >= 9, seconds=90)
+    except BaseException:
+        job.end()
+        raise
     return job
 
 

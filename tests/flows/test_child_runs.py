@@ -159,7 +159,7 @@ class TestWatch:
     ) -> None:
         client.set_flow_run_state(run.id, Crashed())
         stop = Stop()
-        with Watch((run.id,), stop, every_seconds=3600):
+        with Watch((run.id,), stop.set, every_seconds=3600):
             assert stop.is_set
 
     @pytest.mark.parametrize("state", [Cancelling(), Cancelled(), Crashed(), Failed(), Completed()])
@@ -168,14 +168,14 @@ class TestWatch:
     ) -> None:
         own = client.create_flow_run(stream_disk, parameters={}, state=Running())
         stop = Stop()
-        with Watch((own.id, run.id), stop, every_seconds=0.05):
+        with Watch((own.id, run.id), stop.set, every_seconds=0.05):
             assert not stop.is_set
             client.set_flow_run_state(run.id, state)
             wait_for("the stop", lambda: stop.is_set)
 
     def test_a_job_that_is_deleted_stops_its_child(self, client: SyncPrefectClient, run: FlowRun) -> None:
         stop = Stop()
-        with Watch((run.id,), stop, every_seconds=0.05):
+        with Watch((run.id,), stop.set, every_seconds=0.05):
             client.delete_flow_run(run.id)
             wait_for("the stop", lambda: stop.is_set)
 
@@ -183,7 +183,7 @@ class TestWatch:
         stop = Stop()
         looked = threading.Event()
         with temporary_settings({PREFECT_API_URL: NOBODY}):
-            watch = Watch((run.id,), stop, every_seconds=0.01)
+            watch = Watch((run.id,), stop.set, every_seconds=0.01)
             with watch:
                 looked.wait(0.5)
         assert not stop.is_set

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import signal
+import sys
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -13,15 +17,25 @@ from prefect.states import Cancelling, Crashed, Running, Scheduled
 from blocks.subclient import BackupSubclient
 from flows.sweep_leftovers import main, sweep_leftovers
 from tasks.witness import keep_witness
-from tests.engine.world import MIB
+from tests.engine.canaries import Canaries
+from tests.engine.world import BETWEEN_JOBS, MIB
 from tests.flows.job_process import Job
 from tests.flows.prefect_server import PrefectServer, flow_run_of, messages_of, wait_for
 from tests.flows.site import Site, managed
+from tests.flows.test_backup_process import started_reading
 from tests.media.test_log import seen
 from tests.soak import only_in_ci
 from vsa.errors import RunStopped
+from vsa.media.entries import Result
+from vsa.media.signs import SILENT_AFTER
+from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.runs import Run
+from vsa.transfer.signs import EVERY_SECONDS
+from vsa.transfer.sweep import Sweep
+
+PATIENCE = 2 * EVERY_SECONDS + 60
+"""Seconds from the first look of a sweep to the second."""
 
 
 def artifact_of(site: Site) -> str:
@@ -42,7 +56,11 @@ def task_of_a_test() -> None:
     """What a child run hangs on."""
 
 
-def begun(site: Site) -> tuple[BackupJob, Run, UUID]:
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def begun(site: Site, *, clock: Callable[[], dt.datetime] = now) -> tuple[BackupJob, Run, UUID]:
     """A job that has its snapshots and goes no further, and its flow run, which is running."""
     with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(job_of_a_test, state=Running())
@@ -54,6 +72,7 @@ def begun(site: Site) -> tuple[BackupJob, Run, UUID]:
         media=block.media.open(write=True),
         proxies=(),
         scratch=site.folder,
+        now=clock,
     )
     run = job.new_run(job.identify_disks(job.discover().selected[0]))
     job.create_snapshots(run)
@@ -115,6 +134,87 @@ def test_a_job_whose_machine_died_while_it_was_cancelled_is_over(site: Site) -> 
     assert (site.snapshots, site.media.view().fenced) == ([], {run.id})
 
 
+class Sweeper:
+    """The sweeps of a test: whose clock is `ahead`, and who do something else instead of waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+        self.ahead = dt.timedelta(0)
+        self.waits: list[float] = []
+        self._site = site
+        made = partial(Sweep, now=lambda: now() + self.ahead, sleep=self._wait)
+        monkeypatch.setattr("flows.sweep_leftovers.Sweep", made)
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def _wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.meanwhile()
+
+    def __call__(self, **options: bool) -> str:
+        """What a sweep says."""
+        state = sweep_leftovers(self._site.name, self._site.name, return_state=True, **options)
+        assert state.is_completed(), state.message
+        return str(state.message)
+
+
+def test_a_job_that_gives_no_sign_of_life_is_swept_after_the_grace_though_the_server_calls_it_running(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process hangs, say, or its machine is gone and the server has not noticed."""
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+    assert site.back_up().name == "Completed"
+    bases = site.bases
+    site.control.advance_clock(BETWEEN_JOBS)
+    began = now()
+    job, run, flow_run_id = begun(site, clock=lambda: began)
+    canaries = Canaries(site, run.disks[0], run.id)
+    with get_client(sync_client=True) as client:
+        stream = child_of(client, flow_run_id)
+    there, head = site.snapshots, site.media.view().head
+    assert len(there) == 4
+    sweep = Sweeper(monkeypatch, site)
+
+    def require_untouched() -> None:
+        assert (site.snapshots, site.media.view().head) == (there, head)
+        canaries.require_untouched()
+
+    sweep.ahead = SILENT_AFTER - dt.timedelta(minutes=10)
+    assert f"left alone: run {run.id} of VM web" in sweep()
+    require_untouched()
+    assert sweep.waits == [], "within the grace nobody doubts it"
+
+    sweep.ahead = SILENT_AFTER + dt.timedelta(minutes=10)
+    said = sweep(dry_run=True)
+    assert f"silent: run {run.id} of VM web" in said
+    assert said.count("would be removed then: snapshot vsa-") == 2
+    require_untouched()
+    assert sweep.waits == [], "nothing is decided"
+
+    sweep.meanwhile = job.signs.give
+    assert "it goes on, though its last sign of life is 3 hours old" in sweep()
+    require_untouched()
+
+    job.signs.end(run.id)
+    sweep.meanwhile = require_untouched
+    said = sweep()
+    assert sweep.waits == [PATIENCE, PATIENCE]
+    assert "and a second look found no other" in said
+    assert (site.bases, site.media.view().fenced) == (bases, {run.id})
+    site.require_only_bases()
+    canaries.require_untouched()
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(stream).state_name == "Cancelled", "a stream that nobody waits for"
+    with pytest.raises(RunStopped, match="was fenced"):
+        job.create_snapshots(run)
+
+    site.control.advance_clock(BETWEEN_JOBS)
+    assert site.back_up().name == "Completed"
+    assert {disk.reason for vm in site.reports[-1].vms for disk in vm.disks} == {Reason.CBT}
+    site.require_restorable(site.points_of("web")[-1])
+    site.require_only_bases()
+    canaries.require_untouched()
+
+
 @only_in_ci
 def test_a_running_job_is_left_alone_and_what_it_left_when_killed_goes(
     site: Site, prefect_server: PrefectServer
@@ -137,6 +237,50 @@ def test_a_running_job_is_left_alone_and_what_it_left_when_killed_goes(
     assert state.name == "Completed", state.message
     assert "has ended" in state.message
     assert (site.snapshots, site.media.view().fenced) == ([], {run})
+    assert site.back_up().name == "Completed"
+    site.require_only_bases()
+
+
+QUICK_END = (
+    "import sys; from tasks import ending; ending.BY_HAND_SECONDS = 1.0; "
+    "from flows.backup_subclient import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+@only_in_ci
+def test_a_job_that_is_told_to_stop_while_azure_throttles_says_what_it_leaves_to_the_sweep(
+    site: Site, prefect_server: PrefectServer
+) -> None:
+    """It ends within the time that it has, and does not wait for Azure until it is killed."""
+    program = (sys.executable, "-c", QUICK_END)
+    job = started_reading(site, prefect_server, with_server=True, program=program)
+    try:
+        site.control.add_fault(
+            "status",
+            plane="arm",
+            method="DELETE",
+            path="/snapshots/",
+            status=429,
+            retry_after=600,
+            times=None,
+        )
+        job.send(signal.SIGTERM)
+        assert job.wait() != 0
+    finally:
+        job.end()
+
+    assert len(site.snapshots) == 2
+    assert len(site.media.view().fenced) == 1
+    (report,) = site.reports
+    assert report.result is Result.FAILED
+    assert any(
+        "there was no time left for it, the next job or sweep does it" in told for told in report.alarms
+    )
+
+    site.control.clear_faults()
+    state = sweep_leftovers(site.name, site.name, return_state=True)
+    assert state.name == "Completed", state.message
+    assert site.snapshots == []
     assert site.back_up().name == "Completed"
     site.require_only_bases()
 

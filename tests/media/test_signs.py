@@ -13,7 +13,7 @@ from vsa.errors import MediaConflict
 from vsa.media import layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
-from vsa.media.signs import MOST_READ, Heard, Sign, give, heard, newest
+from vsa.media.signs import MOST_READ, Heard, Sign, give, heard
 
 
 @pytest.fixture(params=KEYS, ids=named_key)
@@ -23,6 +23,12 @@ def media(request: pytest.FixtureRequest, tmp_path: Path) -> Media:
 
 def a_sign(number: int, run: str = "run-1") -> Sign:
     return Sign(run=run, number=number, at=NOW + dt.timedelta(minutes=number), every_seconds=60)
+
+
+def newest(media: Media, run: str) -> Sign | None:
+    """The last sign of the run that can be read."""
+    found = heard(media, run)
+    return found.last if found else None
 
 
 def path_of(media: Media, number: int, run: str = "run-1") -> Path:

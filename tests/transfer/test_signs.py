@@ -13,10 +13,11 @@ import pytest
 
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import NOW, media_in, new_media
+from tests.media.test_signs import newest
 from vsa.errors import TryAgainLater
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
-from vsa.media.signs import Sign, newest
+from vsa.media.signs import Sign
 from vsa.transfer.signs import SignsOfLife
 
 

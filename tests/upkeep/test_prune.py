@@ -12,6 +12,7 @@ from tests.media.making import flip_bit
 from tests.media.test_documents import proven
 from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
 from vsa.errors import BadRequest, DeleteRefused, MediaDamaged, MediaUnusable, ObjectsDoomed, RunStopped
+from vsa.media import layout
 from vsa.media.entries import DoomEntry
 from vsa.media.folder import FolderStore
 from vsa.media.signs import SILENT_AFTER, Sign, give
@@ -143,6 +144,29 @@ class TestOrphans:
         give(keeping.media, Sign(run=run, number=0, at=keeping.now - age, every_seconds=300))
         assert keeping.prune().deleted.objects >= 3
         assert run in keeping.media.view().fenced
+
+    @pytest.mark.parametrize("readable", [True, False], ids=["older ones can be read", "none can"])
+    def test_whose_newest_sign_cannot_be_read_is_not_dead_until_the_log_knows_it(self, keeping, readable):
+        run = keeping.begin()
+        entry, holds = keeping.written(run, {0: "a"})
+        keeping.now += 2 * DAY
+        if readable:
+            old = keeping.now - 2 * SILENT_AFTER
+            give(keeping.media, Sign(run=run, number=0, at=old, every_seconds=300))
+        keeping.media.store.create(layout.sign(run, 1), [b"spoilt"])
+        assert (keeping.prune().objects, keeping.plan().unknown) == (0, (run,))
+        late = keeping.media.append(entry, run=run)
+        keeping.held[late] = holds
+        keeping.require_sound()
+        lost = keeping.begin()
+        keeping.written(lost, {1: "b"})
+        keeping.media.store.create(layout.sign(lost, 0), [b"spoilt"])
+        keeping.now += 2 * DAY
+        assert keeping.plan().unknown == (lost,)
+        keeping.media.append(DoomEntry(runs=(lost,), reason="swept"))
+        assert keeping.prune().deleted.objects >= 3
+        assert not [name for name in keeping.objects() if f"/{lost}/" in name]
+        keeping.require_sound()
 
     def test_of_a_run_without_an_intent_nothing_goes(self, keeping):
         run = keeping.begin()

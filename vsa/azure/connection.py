@@ -100,10 +100,9 @@ class AzureConnection:
         those who work.
         """
 
-        def fetch() -> dict[str, list[Any]]:
+        def fetch(stop: Stop) -> dict[str, list[Any]]:
             found = self.compute.snapshots.list_by_resource_group(group)
-            # One stream's stop is no answer for the others.
-            return by_disk(listed(found, action=f"list snapshots of resource group {group}", stop=Stop()))
+            return by_disk(listed(found, action=f"list snapshots of resource group {group}", stop=stop))
 
         # Of two threads that come first, both get what one of them has put there.
         return self._listed_groups.setdefault((group.lower(), current_purpose()), Fresh(fetch))

@@ -24,7 +24,7 @@ from vsa.azure.connection import AzureConnection
 from vsa.azure.errors import azure_errors
 from vsa.azure.operations import finished
 from vsa.azure.resource_id import ResourceId
-from vsa.errors import AccessDenied, AccessExpired, AzureNotFound, AzureRefused, VsaError
+from vsa.errors import AccessDenied, AccessExpired, AzureNotFound, AzureRefused, RunStopped, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.model import DiskKind, SnapshotName, SnapshotRef
 from vsa.redact import public_url
@@ -42,6 +42,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 GRANT_SECONDS = 4 * 3600
+REVOKE_SECONDS = 15.0
+"""For a stream that was told to stop to give back its access: it is not waited for much longer."""
 # Grants refused one after the other before we say that renewing is not the cure.
 MOST_FRESH_REFUSALS = 3
 # Renewals of one access before we say that something else is wrong.
@@ -226,15 +228,21 @@ class Grants:
         return url
 
     def _await_end(self) -> None:
-        """Wait until what is being given back is; a stop does not cut that short."""
+        """Wait until what is being given back is; a stop cuts that short only after `REVOKE_SECONDS`."""
         ended, self._ended = self._ended, None
         if ended is not None:
             ended.result()
 
     def _give_back(self, ref: SnapshotRef) -> None:
-        """Revoke. What fails is logged and hides nothing: whoever clears the run away revokes again."""
+        """Revoke, also for a while after a stop. What fails is logged and hides nothing: whoever clears the
+        run away revokes again."""
         try:
-            revoke(self._connection, ref)
+            try:
+                revoke(self._connection, ref, self._stop)
+            except RunStopped:
+                enough = Stop("it took too long")
+                enough.set_in(REVOKE_SECONDS)
+                revoke(self._connection, ref, enough)
         except VsaError as error:
             _log.warning("%s: %s", _title(ref), error)
 
@@ -249,16 +257,16 @@ class Grants:
         return again(lambda: self._accounts.read_url(address, moment, seconds=self._seconds), stop=self._stop)
 
 
-def revoke(connection: AzureConnection, ref: SnapshotName) -> None:
+def revoke(connection: AzureConnection, ref: SnapshotName, stop: Stop) -> None:
     """End every access to a snapshot, again while that may help.
 
-    A stop does not keep this from happening: it is part of cleaning up.
+    `stop` is not that of the work, which keeps nothing from being cleaned up.
     """
     with cleaning():
-        again(lambda: end_access(connection, ref), stop=Stop())
+        again(lambda: end_access(connection, ref, stop), stop=stop)
 
 
-def end_access(connection: AzureConnection, ref: SnapshotName) -> None:
+def end_access(connection: AzureConnection, ref: SnapshotName, stop: Stop) -> None:
     """The same, once. Gone snapshots and unmanaged VHDs have nothing to revoke."""
     if ref.kind is not DiskKind.MANAGED:
         return
@@ -267,7 +275,7 @@ def end_access(connection: AzureConnection, ref: SnapshotName) -> None:
     try:
         with azure_errors(action):
             poller = connection.compute.snapshots.begin_revoke_access(parts.group, parts.name)
-            finished(poller, stop=Stop(), action=action)
+            finished(poller, stop=stop, action=action)
     except AzureNotFound:
         _log.info("snapshot %s is gone, and its access with it", parts.name)
 

@@ -86,18 +86,15 @@ class Snapshots(Protocol):
         first, when somebody has ended the run and cleaned up after it.
         """
 
-    def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
-        """The disk's snapshots that carry this media's marks, and those that lost theirs: by name alone they
-        prove nothing."""
-
     def ours_of(
-        self, disks: Sequence[SourceDisk], media: str, *, since: float | None = None
+        self, disks: Sequence[SourceDisk], media: str, *, stop: Stop, since: float | None = None
     ) -> list[tuple[SourceDisk, FoundSnapshot]]:
-        """The same of several disks of one resource group, in as few requests as Azure allows. `since`: what
-        was there at that moment of `time.monotonic`, or later, is enough."""
+        """Those of these disks, of one resource group, that carry this media's marks, and those that lost
+        theirs: by name alone they prove nothing. In as few requests as Azure allows. `since`: what was there
+        at that moment of `time.monotonic`, or later, is enough."""
 
     def left_by(
-        self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
+        self, disk: SourceDisk, media: str, runs: Collection[str], *, stop: Stop, since: float
     ) -> list[FoundSnapshot]:
         """Those of the disk that were there at a moment or later, and those that these runs may have made
         since; each as it is now."""
@@ -105,8 +102,9 @@ class Snapshots(Protocol):
     def exists(self, ref: SnapshotRef) -> bool:
         """Whether the snapshot is still there, and still the one that was meant."""
 
-    def delete(self, name: SnapshotName) -> None:
-        """Delete it; one that is gone already is deleted."""
+    def delete(self, name: SnapshotName, stop: Stop) -> None:
+        """Delete it; one that is gone already is deleted. RunStopped when a stop is asked for: Azure goes on
+        with what it has begun."""
 
 
 class ManagedSnapshots:
@@ -173,29 +171,26 @@ class ManagedSnapshots:
             size=snapshot.disk_size_bytes,
         )
 
-    def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
-        return [found for _, found in self.ours_of([disk], media)]
-
     def ours_of(
-        self, disks: Sequence[SourceDisk], media: str, *, since: float | None = None
+        self, disks: Sequence[SourceDisk], media: str, *, stop: Stop, since: float | None = None
     ) -> list[tuple[SourceDisk, FoundSnapshot]]:
-        listed = self._listed_of_group(disks[0].resource_group, since)
+        listed = self._listed_of_group(disks[0].resource_group, stop, since)
         by_key = {disk.key: disk for disk in disks}
         return ours_among((item for key in by_key for item in listed.get(key, ())), by_key, media).found
 
     def left_by(
-        self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
+        self, disk: SourceDisk, media: str, runs: Collection[str], *, stop: Stop, since: float
     ) -> list[FoundSnapshot]:
-        listed = self._listed_of_group(disk.resource_group, since).get(disk.key, ())
+        listed = self._listed_of_group(disk.resource_group, stop, since).get(disk.key, ())
         seen = {item.name.lower(): item for item in listed}
         names = seen.keys() | {snapshot_name(run, disk.key) for run in runs}
         there = (self._as_it_is(disk.resource_group, name, seen.get(name)) for name in sorted(names))
         found = ours_among((item for item in there if item), {disk.key: disk}, media).found
         return [item for of, item in found if of.key == disk.key]
 
-    def _listed_of_group(self, group: str, since: float | None) -> dict[str, list[Any]]:
+    def _listed_of_group(self, group: str, stop: Stop, since: float | None) -> dict[str, list[Any]]:
         try:
-            return self._connection.snapshots_of_group(group).get(since=since)
+            return self._connection.snapshots_of_group(group).get(stop=stop, since=since)
         except AzureNotFound:
             return {}
 
@@ -223,12 +218,12 @@ class ManagedSnapshots:
             return False
         return bool(snapshot.incremental_snapshot_family_id == ref.family)
 
-    def delete(self, name: SnapshotName) -> None:
+    def delete(self, name: SnapshotName, stop: Stop) -> None:
         parts = ResourceId.parse(name.id)
         action = f"delete snapshot {parts.name}"
         try:
             with azure_errors(action):
-                finished(self._api.begin_delete(parts.group, parts.name), stop=Stop(), action=action)
+                finished(self._api.begin_delete(parts.group, parts.name), stop=stop, action=action)
         except AzureNotFound:
             return
 
@@ -324,7 +319,7 @@ class BlobSnapshots:
             size=snapshot.size - VHD_FOOTER,
         )
 
-    def ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
+    def _ours(self, disk: SourceDisk, media: str) -> list[FoundSnapshot]:
         try:
             return self._look(disk, media)[0]
         except AzureNotFound:
@@ -349,14 +344,14 @@ class BlobSnapshots:
         return found, now
 
     def ours_of(
-        self, disks: Sequence[SourceDisk], media: str, *, since: float | None = None
+        self, disks: Sequence[SourceDisk], media: str, *, stop: Stop, since: float | None = None
     ) -> list[tuple[SourceDisk, FoundSnapshot]]:
-        return [(disk, found) for disk in disks for found in self.ours(disk, media)]
+        return [(disk, found) for disk in disks for found in self._ours(disk, media)]
 
     def left_by(
-        self, disk: SourceDisk, media: str, runs: Collection[str], *, since: float
+        self, disk: SourceDisk, media: str, runs: Collection[str], *, stop: Stop, since: float
     ) -> list[FoundSnapshot]:
-        return self.ours(disk, media)
+        return self._ours(disk, media)
 
     def _listed(self, address: BlobAddress) -> tuple[list[Any], str]:
         """The VHD and its snapshots, and the answer's Date; a name is a prefix of other names, too."""
@@ -379,7 +374,7 @@ class BlobSnapshots:
             return False
         return True
 
-    def delete(self, name: SnapshotName) -> None:
+    def delete(self, name: SnapshotName, stop: Stop) -> None:
         try:
             with azure_errors(f"delete snapshot {name.moment} of VHD {name.id}"):
                 self._snapshot(name).delete_blob()

@@ -25,7 +25,7 @@ from vsa.azure.marks import DISK, MEDIA, RUN, Owner, are_missing, in_metadata, r
 from vsa.errors import AzureNotFound, TryAgainLater, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.model import SnapshotRef, SourceDisk
-from vsa.stop import Stop, again
+from vsa.stop import Stop, again, waiting
 
 CONTAINER = "vsa-staging"
 
@@ -91,7 +91,7 @@ class StagingBlobs:
             stop.wait(self._connection.polling_seconds)
         if status != "success":
             # A failed copy stays failed: the next attempt must find nothing to adopt.
-            with cleaning():
+            with cleaning(), waiting(stop.wait):
                 left = self._delete_or_say(url)
             raise TryAgainLater(
                 f"copy of {disk.source} to its staging blob ended as {status!r}, expected 'success'{left}"

@@ -63,12 +63,6 @@ def heard(media: Media, run: str) -> Heard | None:
     return Heard(next(filter(None, readable), None), numbers[0]) if numbers else None
 
 
-def newest(media: Media, run: str) -> Sign | None:
-    """The last sign of the run; None if there is none that can be read and trusted."""
-    found = heard(media, run)
-    return found.last if found else None
-
-
 def _read(media: Media, run: str, number: int) -> Sign | None:
     name = layout.sign(run, number)
     try:

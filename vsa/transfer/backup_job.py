@@ -132,6 +132,7 @@ class BackupJob:
         self.full = full
         self.progress = progress
         self.stop = Stop()
+        self._last = Stop("the time for cleaning up is over")
         self.now = now
         self.random = random
         self.started_at = now()
@@ -146,7 +147,12 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop, self.now, self._began)
+        return RunEnvironment(self.connection, self.media, self.stop, self.now, self._began, self._last)
+
+    def end_within(self, seconds: float) -> None:
+        """Stop, and clean up for so long: what is left then is pending, for the next job or a sweep."""
+        self.stop.set()
+        self._last.set_in(seconds)
 
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""

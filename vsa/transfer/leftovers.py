@@ -21,7 +21,7 @@ from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.model import DiskKind, Intent, SnapshotName, SourceDisk
-from vsa.stop import Stop, again
+from vsa.stop import Stop, again, waiting
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
 from vsa.transfer.owned import (
@@ -79,6 +79,7 @@ def release(
     A run that has not committed is fenced first, so that a commit still on its way cannot name snapshots
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
     """
+    env = env.cleaning_up
     pending: list[str] = []
     clear: Clear = partial(clear_disk, run=run, in_use=in_use)
     try:
@@ -99,13 +100,19 @@ def release(
 def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
     """Clear a disk, again while that may help, and say in words what is pending; empty if nothing is.
 
-    A stop must not keep anything from being cleaned up.
+    The work's stop must not keep anything from being cleaned up; only the end of the time for it does.
     """
+    env = env.cleaning_up
+    return _pending(lambda: clear(disk, env), disk.name, env)
+
+
+def _pending(clear: Callable[[], Kept], disk: str, env: RunEnvironment) -> str:
+    """What is kept at last, in words."""
     try:
-        errors = _tried(lambda: clear(disk, env), stop=Stop()).errors
+        errors = _tried(clear, stop=env.stop).errors
     except VsaError as error:
         errors = [error]
-    return pending_text(disk.name, *errors) if errors else ""
+    return pending_text(disk, *errors) if errors else ""
 
 
 def _tried(clear: Callable[[], Kept], *, stop: Stop) -> Kept:
@@ -135,16 +142,17 @@ def release_base(base: SnapshotName, disk: str, env: RunEnvironment) -> str:
     `disk` is the name that people know its disk by.
     """
     excess = Excess(grant=True, snapshot=True)
+    env = env.cleaning_up
     reached(FaultPoint.BASE_GIVEN_UP)
-    errors = _tried(lambda: Kept(refused=_let_go(base, excess, env)), stop=Stop()).errors
+    pending = _pending(lambda: Kept(refused=_let_go(base, excess, env)), disk, env)
     reached(FaultPoint.BASE_RELEASED)
-    return pending_text(disk, *errors) if errors else ""
+    return pending
 
 
 def _rest_text(disk: SourceDisk, env: RunEnvironment) -> str:
     """What of ended runs is still there; empty if that cannot be found out either."""
     try:
-        with cleaning():
+        with cleaning(), waiting(env.stop.wait):
             texts = [item.text(env.now(), Price()) for item in _rest(disk, replace(env, job=None))]
     except VsaError:
         return ""
@@ -290,11 +298,11 @@ def _let_go(name: SnapshotName, excess: Excess, env: RunEnvironment) -> list[Vsa
     """Remove what is too much of a snapshot; what refuses. Access ends with what it is access to."""
 
     def end() -> None:
-        end_access(env.connection, name)
+        end_access(env.connection, name, env.stop)
         reached(FaultPoint.ACCESS_ENDED)
 
     def delete() -> None:
-        snapshots_of(env.connection, name.kind).delete(name)
+        snapshots_of(env.connection, name.kind).delete(name, env.stop)
         reached(FaultPoint.SNAPSHOT_DELETED)
 
     refused = _refusals([end] if excess.grant else [])
@@ -313,7 +321,9 @@ def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> Kept:
     found: list[FoundSnapshot] = []
     kept.unseen.extend(_refusals([lambda: found.extend(ours_of(disk, env, run=run))]))
     granted = (item for item in found if item.run == run and item.granted)
-    kept.refused.extend(_refusals(partial(end_access, env.connection, item.name) for item in granted))
+    kept.refused.extend(
+        _refusals(partial(end_access, env.connection, item.name, env.stop) for item in granted)
+    )
     return kept
 
 

@@ -134,7 +134,9 @@ class Look:
 
     def _at_snapshots(self, disks: list[SourceDisk], sight: Sight) -> None:
         """Of disks that one request lists."""
-        found = snapshots_of(self._env.connection, disks[0].kind).ours_of(disks, self._media.id)
+        found = snapshots_of(self._env.connection, disks[0].kind).ours_of(
+            disks, self._media.id, stop=self._env.stop
+        )
         self._sort(found, sight, {disk.key: disk for disk in disks})
 
     def _at_staged(self, disks: list[SourceDisk], sight: Sight) -> None:

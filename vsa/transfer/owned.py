@@ -30,17 +30,19 @@ def ours_of(disk: SourceDisk, env: RunEnvironment, *, run: str = "") -> list[Fou
     """The disk's snapshots that are this media's.
 
     In the environment of a job: those that were there when it began, and what `run` has made since, or runs
-    that have committed since. What others have left since, the next job finds: a list for every disk of the
-    job would cost the square of their number.
+    that have committed since. The base that the log named then is asked for by its name, too, since lists
+    may lack a thing for a while. What others have left since, the next job finds: a list for every disk of
+    the job would cost the square of their number.
     """
     snapshots, job = snapshots_of(env.connection, disk.kind), env.job
     if job is None or not run:
         since = job.moment if job else None
-        found = [item for _, item in snapshots.ours_of([disk], env.media.id, since=since)]
+        found = [item for _, item in snapshots.ours_of([disk], env.media.id, stop=env.stop, since=since)]
     else:
         view = env.media.view()
         later = {view.points[slot].run for slot in view.points_of_disk(disk.key) if slot >= job.head}
-        found = snapshots.left_by(disk, env.media.id, {run, *later}, since=job.moment)
+        before = job.base_runs(disk.key)
+        found = snapshots.left_by(disk, env.media.id, {run, *before, *later}, stop=env.stop, since=job.moment)
     return [item for item in found if is_proven(disk, item, env.media)]
 
 

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vsa.errors import AccessDenied, AccessExpired, AzureRefused, MediaUnusable, TryAgainLater, VsaError
+from vsa.errors import (
+    AccessDenied,
+    AccessExpired,
+    AzureRefused,
+    MediaUnusable,
+    RunStopped,
+    TryAgainLater,
+    VsaError,
+)
 from vsa.model import SourceDisk
 from vsa.ranges import GIB
 from vsa.text import age_text, size_text
@@ -132,6 +140,8 @@ def advice_on(error: VsaError) -> str:
         return "a right is missing, somebody must give it to this identity"
     if isinstance(error, (TryAgainLater, AccessExpired)):
         return "Azure did not do it now, the next sweep tries again"
+    if isinstance(error, RunStopped):
+        return "there was no time left for it, the next job or sweep does it"
     if isinstance(error, MediaUnusable):
         return "the media takes no entry"
     return "it was refused, the next sweep tries again"

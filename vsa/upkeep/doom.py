@@ -12,7 +12,7 @@ from vsa.media import admission, layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.media.pack import HEADER_SIZE, PackHeader
-from vsa.media.signs import is_fresh, newest
+from vsa.media.signs import heard, is_fresh
 from vsa.media.store import Store
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
@@ -93,12 +93,20 @@ def judge_runs(
 
 
 def _may_go_on(media: Media, run: str, now: dt.datetime) -> bool:
-    """Whether it says so by a sign of life; also if those cannot be read, and then nothing is concluded."""
+    """Whether it says so by its newest sign of life; also if that cannot be read: nothing is concluded then.
+
+    A sweep looks twice and may find out (`vsa/transfer/dead_runs.py`), or somebody names the run to it; what
+    the log knows to be over, the next prune takes.
+    """
     try:
-        sign = newest(media, run)
+        signs = heard(media, run)
     except VsaError:
         return True
-    return sign is not None and is_fresh(sign, now)
+    if signs is None:
+        return False
+    if signs.last is None or signs.last.number < signs.highest:
+        return True
+    return is_fresh(signs.last, now)
 
 
 def _intent(media: Media, run: str) -> Intent | None:

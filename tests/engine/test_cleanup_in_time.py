@@ -1,0 +1,192 @@
+"""A job that is cut short cleans up for as long as it is let, however Azure throttles; the rest others do.
+
+Prefect kills what has not ended thirty seconds after it was cancelled. (F04, F19, P07)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.engine.questions import First, Questions
+from tests.engine.story import run_job
+from tests.engine.test_leftovers import begun
+from tests.engine.waits import Clock
+from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
+from vsa.azure.connection import AzureConnection
+from vsa.azure.grants import Grants
+from vsa.errors import RunStopped
+from vsa.media.entries import Result
+from vsa.stop import Stop
+from vsa.transfer.backup_job import LetGo
+from vsa.transfer.runs import Run
+
+WISH = 600
+"""Seconds for which Azure wishes not to be asked again."""
+DEAF_AFTER = 120
+"""Seconds, on however busy a machine, after which somebody has not heard that the time is over."""
+NO_TIME = "there was no time left for it, the next job or sweep does it: the time for cleaning up is over"
+
+LIST: dict[str, Any] = {"plane": "arm", "method": "GET", "path": "/snapshots$"}
+DELETE: dict[str, Any] = {"plane": "arm", "method": "DELETE", "path": "/snapshots/"}
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "list": (MANAGED, LIST),
+    "revoke": (MANAGED, {"plane": "arm", "method": "POST", "path": "(?i)/endGetAccess$"}),
+    "delete": (MANAGED, DELETE),
+    "poll": (MANAGED, {"plane": "arm", "method": "GET", "path": "(?i)/DiskOperations/"}),
+    "list blobs": (PREMIUM_VHD, {"plane": "blob", "method": "GET", "query": "comp=list"}),
+    "delete blob": (PREMIUM_VHD, {"plane": "blob", "method": "DELETE"}),
+}
+
+
+def own(connection: AzureConnection) -> AzureConnection:
+    """One whose budgets nobody else waits for."""
+    return replace(connection, clock=Clock())
+
+
+def grant(world: World, run: Run) -> None:
+    """Access to the run's snapshot, as its stream has it."""
+    name = f"vsa-{run.id}-{run.disks[0].key}"
+    access = {"access": "Read", "durationInSeconds": 3600}
+    world.connection.compute.snapshots.begin_grant_access(world.group, name, access).result()
+
+
+class Doing:
+    """Something that is done in a thread; a daemon, for who hears nothing must not keep the tests from
+    ending."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._came_of_it: list[Any] = []
+        self._thread = threading.Thread(target=self._do, daemon=True)
+        self._thread.start()
+
+    def _do(self) -> None:
+        try:
+            self._came_of_it.append(self._call())
+        except Exception as error:  # noqa: BLE001
+            self._came_of_it.append(error)
+
+    def ended(self) -> Any:
+        """What came of it, its error too, if it ends in time."""
+        self._thread.join(DEAF_AFTER)
+        assert not self._thread.is_alive(), "it is deaf, and killed with all that it has to say"
+        return self._came_of_it[0]
+
+
+@contextmanager
+def throttled(world: World, which: dict[str, Any], call: Callable[[], Any]) -> Iterator[Doing]:
+    """For the length of a block Azure takes no such request, which the call has met."""
+    rule = world.control.add_fault("status", **which, status=429, retry_after=WISH, times=None)
+    doing = Doing(call)
+    deadline = time.monotonic() + DEAF_AFTER
+    while not world.control.fired(rule):
+        assert time.monotonic() < deadline, f"{which} was never asked: the test proves nothing"
+        time.sleep(0.02)
+    yield doing
+    world.control.clear_faults(rule)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_release_that_azure_throttles_ends_when_its_time_is_over_and_the_sweep_does_the_rest(
+    world: World, call: str
+) -> None:
+    kind, which = CALLS[call]
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
+    for _ in range(2):
+        assert world.back_up().result is Result.COMPLETED
+    questions = Questions(world)
+    job = world.job()
+    run = begun(job)
+    if kind == MANAGED:
+        grant(world, run)
+    # As the hook has it, whose job has listed nothing yet.
+    hook = world.job(connection=own(world.connection))
+    with throttled(world, which, lambda: hook.release(run)) as releasing:
+        hook.end_within(0)
+        (pending,) = releasing.ended()
+    assert NO_TIME in pending
+    assert run.id in world.media.view().fenced, "nobody can commit what is being cleaned up"
+    questions.ask(world.held(), first=First.SWEEP, is_dead=False)
+
+
+def test_a_base_that_azure_does_not_let_go_in_time_is_pending_and_the_next_job_lets_it_go(
+    world: World,
+) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    (base,) = world.bases
+    job = world.job(connection=own(world.connection), method="crc")
+    discovery = job.discover()
+    disks = [job.identify_disks(vm) for vm in job.identify_targets(discovery).vms]
+    with throttled(world, DELETE, lambda: job.release_bases(discovery, disks)) as releasing:
+        job.end_within(0)
+        let_go = releasing.ended()
+    assert isinstance(let_go, LetGo)
+    assert (let_go.released, world.snapshots) == ((), {base})
+    assert NO_TIME in let_go.pending[0]
+    assert "this base is not needed: the subclient's method is CRC" in let_go.pending[0]
+    report = run_job(world.job(method="crc"))
+    assert [item.reason for item in report.released] == ["the subclient's method is CRC"]
+    assert world.snapshots == set()
+    world.back_up()
+    questions.ask(world.held(), first=First.SWEEP, is_dead=False)
+
+
+def test_a_job_that_makes_room_under_throttling_hears_that_it_is_to_stop(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    job = world.job(connection=own(world.connection))
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    with throttled(world, LIST, lambda: job.create_snapshots(run)) as making:
+        job.stop.set()
+        error = making.ended()
+    assert isinstance(error, RunStopped)
+    assert world.media.intent(run.id) is None
+    questions.ask(world.held(), first=First.JOB, is_dead=False)
+
+
+def test_a_stream_that_is_told_to_stop_gives_back_its_access_only_as_long_as_it_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsa.azure.grants.REVOKE_SECONDS", 0.5)
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    (base,) = (ref for _, ref in world.media.view().bases().values())
+    stop = Stop()
+
+    def look_at_changes() -> None:
+        grants = Grants(own(world.connection), guard=lambda: None, stop=stop)
+        with grants, grants.base(base) as access:
+            assert access.url
+
+    with throttled(world, CALLS["revoke"][1], look_at_changes) as looking:
+        stop.set()
+        assert looking.ended() is None
+    assert any(row["grant_open"] for row in world.control.inventory()["snapshots"] if row["id"] == base.id)
+    questions.ask(world.held(), first=First.JOB, is_dead=True)
+
+
+def test_a_stop_of_the_work_keeps_nothing_from_being_cleaned_up(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    job = world.job()
+    run = begun(job)
+    job.stop.set()
+    assert job.release(run) == ()
+    world.require_no_leftovers()
+    questions.ask(world.held(), first=First.JOB, is_dead=False)
