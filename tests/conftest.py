@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.shared import APART, FLEETS, PREFECT, SQLITE
-from tests.soak import DEPTH, SEED
+from tests.soak import DEPTH, PART, PARTS, SEED
 
 # Their asserts, too, say what they found.
 pytest.register_assert_rewrite("tests.engine", "tests.faults")
@@ -48,7 +48,8 @@ def _place(nodeid: str) -> int:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     soak = os.environ.get("AZURE_VSA_SOAK", "")
-    terminalreporter.write_line(f"AZURE_VSA_SOAK={soak} AZURE_VSA_SEED={SEED}")
+    part = f" AZURE_VSA_SOAK_PART={PART}/{PARTS}" if PARTS > 1 else ""
+    terminalreporter.write_line(f"AZURE_VSA_SOAK={soak} AZURE_VSA_SEED={SEED}{part}")
 
 
 @pytest.hookimpl(optionalhook=True)

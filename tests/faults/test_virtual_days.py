@@ -27,7 +27,7 @@ from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, r
 from tests.faults.errands import Backup, Errand, Kind, Mishap, Pruning, Site, Sweeping, Work, ends
 from tests.faults.estate_questions import EstateQuestions
 from tests.media.faulty_store import FaultyStore, Moment, fail_call
-from tests.soak import DEPTH, rounds, seeded
+from tests.soak import DEPTH, part_of, rounds, seeded
 from vsa.errors import MediaUnusable, TryAgainLater
 from vsa.fault_points import FaultPoint
 from vsa.media.entries import JobEntry, Result
@@ -493,7 +493,7 @@ def test_days_of_faults_changes_and_deaths(control: Control, tmp_path: Path) -> 
     choose = seeded("virtual days")
     drawn = [(choose.getrandbits(32), rounds(2, 8, 20)) for _ in range(rounds(1, 1, 30))]
     total: Counter[str] = Counter()
-    for number, (seed, days) in enumerate([*FAILED_ONCE, *drawn]):
+    for number, (seed, days) in enumerate(part_of([*FAILED_ONCE, *drawn])):
         folder = tmp_path / str(number)
         folder.mkdir()
         total += live(control, folder, seed, days)
