@@ -396,8 +396,10 @@ class Days:
     # The questions
 
     def _evening(self) -> None:
-        for question in self.questions:
-            self._require_swept(question, question.swept())
+        # Access is asked for by group: what a dead run of one media left is gone once that media is swept.
+        reports = [question.swept() for question in self.questions]
+        for question, report in zip(self.questions, reports, strict=True):
+            self._require_swept(question, report)
             require_nothing_damaged(question.world)
         names = self.choose.choice([(NIGHTLY,), (HOURLY, NIGHTLY)])
         for question in self.questions:
