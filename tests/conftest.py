@@ -18,6 +18,11 @@ pytest.register_assert_rewrite("tests.engine", "tests.faults")
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
+# The simulated Azure is never asked through a proxy; that said, nobody looks for one before each request.
+os.environ["no_proxy"] = ",".join(
+    ["127.0.0.1", *filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY")])]
+)
+
 # Outside of the tests that use Prefect nothing is logged to a server, and none is started for it unseen.
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
