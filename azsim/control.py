@@ -206,6 +206,10 @@ class Control:
         """How many requests there have been since the server began, by `plane method status`."""
         return cast(dict[str, int], self._call("request_counts"))
 
+    def last_request(self) -> int:
+        """The number of the last request that was answered; 0 before the first."""
+        return sum(self.request_counts().values())
+
     def _result(self, operation: str, /, **arguments: Any) -> Result:
         return cast(Result, self._call(operation, **arguments))
 

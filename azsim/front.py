@@ -7,6 +7,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import takewhile
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -40,7 +41,8 @@ class RequestLog:
     def since(self, number: int) -> list[dict[str, Any]]:
         """Entries with a number greater than this one, oldest first."""
         with self._lock:
-            return [entry for entry in self._entries if entry["number"] > number]
+            newest = takewhile(lambda entry: entry["number"] > number, reversed(self._entries))
+            return list(newest)[::-1]
 
 
 class Front:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.shared import APART, FLEETS, PREFECT, SQLITE
-from tests.soak import DEPTH, SEED
+from tests.soak import DEPTH, PART, PARTS, SEED
 
 # Their asserts, too, say what they found.
 pytest.register_assert_rewrite("tests.engine", "tests.faults")
@@ -17,6 +17,11 @@ pytest.register_assert_rewrite("tests.engine", "tests.faults")
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# The simulated Azure is never asked through a proxy; that said, nobody looks for one before each request.
+os.environ["no_proxy"] = ",".join(
+    ["127.0.0.1", *filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY")])]
+)
 
 # Outside of the tests that use Prefect nothing is logged to a server, and none is started for it unseen.
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
@@ -48,7 +53,8 @@ def _place(nodeid: str) -> int:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     soak = os.environ.get("AZURE_VSA_SOAK", "")
-    terminalreporter.write_line(f"AZURE_VSA_SOAK={soak} AZURE_VSA_SEED={SEED}")
+    part = f" AZURE_VSA_SOAK_PART={PART}/{PARTS}" if PARTS > 1 else ""
+    terminalreporter.write_line(f"AZURE_VSA_SOAK={soak} AZURE_VSA_SEED={SEED}{part}")
 
 
 @pytest.hookimpl(optionalhook=True)

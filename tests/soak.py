@@ -3,6 +3,8 @@
 AZURE_VSA_SOAK=ci    what `.ci/run` plays
 AZURE_VSA_SOAK=1     `make soak`
 AZURE_VSA_SEED=N     the choices of an earlier run, which prints its seed
+AZURE_VSA_SOAK_PART=2/5  with AZURE_VSA_SOAK=1: the second fifth of what is drawn from lists; five such runs,
+                     after one another or beside each other and whatever their seeds, play all of it
 
 The seed is drawn once and handed down to every process of the run; only the soak draws another each time.
 """
@@ -24,6 +26,12 @@ DEPTH = {"": 0, "0": 0, "ci": 1, "1": 2}[os.environ.get("AZURE_VSA_SOAK", "")]
 SEED = int(
     os.environ.setdefault("AZURE_VSA_SEED", "1" if DEPTH < 2 else str(random.SystemRandom().getrandbits(32)))
 )
+PART, PARTS = map(int, (os.environ.get("AZURE_VSA_SOAK_PART", "") or "1/1").split("/"))
+if not 1 <= PART <= PARTS or (PARTS > 1 and DEPTH < 2):
+    raise pytest.UsageError(
+        f"AZURE_VSA_SOAK_PART={PART}/{PARTS}: expected a part from 1/{PARTS} to {PARTS}/{PARTS}, and"
+        " AZURE_VSA_SOAK=1 beside it"
+    )
 
 only_in_ci = pytest.mark.skipif(DEPTH < 1, reason="starts processes for long; AZURE_VSA_SOAK=ci plays it")
 only_in_soak = pytest.mark.skipif(DEPTH < 2, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
@@ -39,9 +47,19 @@ def seeded(name: str) -> random.Random:
     return random.Random(f"{name} {SEED}")
 
 
+def part_of(items: Sequence[T], part: int = PART, parts: int = PARTS) -> list[T]:
+    """What this run plays of the items: all of them, or its part. Each is in exactly one part.
+
+    Of every `parts` neighbours each part has one, and another one in every row of them: where items are all
+    pairs of two things every part has some of each.
+    """
+    return [item for place, item in enumerate(items) if (place + place // parts) % parts == part - 1]
+
+
 def chosen(name: str, items: Sequence[T], *, by_default: int, in_ci: int) -> list[T]:
-    """So many of the items, spread over all of them; in the soak every one, in a drawn order, so that a soak
-    which is ended early has been everywhere."""
+    """So many of the items, spread over all of them; in the soak every one, or every one of its
+    part, in a drawn order, so that a soak which is ended early has been everywhere."""
+    items = part_of(items)
     count, choose = (by_default, in_ci, len(items))[DEPTH], seeded(name)
     if count >= len(items):
         return choose.sample(items, len(items))

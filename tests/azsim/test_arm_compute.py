@@ -28,7 +28,7 @@ def test_vms_are_listed_page_by_page_with_the_group_in_capitals(
     azure: Azure, group: str, has_vm: MakesVm
 ) -> None:
     names = {str(has_vm().name) for _ in range(5)}
-    since = azure.control.requests()[-1]["number"]
+    since = azure.control.last_request()
     listed = [vm for vm in azure.compute.virtual_machines.list_all() if vm.name in names]
     assert {vm.name for vm in listed} == names
     assert len(listed) == 5
@@ -95,7 +95,7 @@ def test_a_vm_is_rebuilt_from_a_disk_that_exists(azure: Azure, group: str, has_d
             )
         ),
     )
-    since = azure.control.requests()[-1]["number"]
+    since = azure.control.last_request()
     vm = azure.compute.virtual_machines.begin_create_or_update(group, "rebuilt", request).result()
     assert [each["status"] for each in azure.control.requests(since=since) if each["method"] == "PUT"] == [
         201
@@ -112,7 +112,7 @@ def test_an_operation_is_in_progress_before_it_succeeds(
     azure: Azure, group: str, has_disk: MakesDisk
 ) -> None:
     disk = has_disk()
-    since = azure.control.requests()[-1]["number"]
+    since = azure.control.last_request()
     azure.compute.disks.begin_update(group, disk.name, m.DiskUpdate(tags={"a": "b"})).result()
     log = azure.control.requests(since=since)
     polls = [each for each in log if "/DiskOperations/" in each["path"]]

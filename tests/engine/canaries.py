@@ -58,7 +58,7 @@ class Canaries:
         self._place(f"vsa-{'a' * 16}-{disk.key}", source, self._marks(run="a" * 16, media="another-media"))
         self._place(f"vsa-{'b' * 16}-{disk.key}", self._bystander, self._marks(run="b" * 16))
         self._place("before-the-upgrade", source, {})
-        elsewhere = f"elsewhere-{world.number}"
+        elsewhere = world.elsewhere
         world.control.create_fleet({"resource_group": elsewhere, "disks": [{"name": elsewhere, "size": MIB}]})
         self._place(self._name, source, self._tags, group=elsewhere)
 

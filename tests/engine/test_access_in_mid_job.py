@@ -114,7 +114,7 @@ class TestKeysAndClocks:
     ) -> None:
         guarded = Guarded(world, kind)
         world.control.advance_clock(FIVE_HOURS)
-        since = world.control.requests()[-1]["number"]
+        since = world.control.last_request()
         guarded.require_good()
         refused = [row for row in world.control.requests(since=since) if row["status"] == 403]
         assert refused == []

@@ -94,7 +94,7 @@ class TestInterleavedChanges:
         path = world.folder / "shifted.img"
         path.write_bytes(comb[block:] + comb[:block])
         world.control.write_image(world.label("os"), path, discard=True)
-        since = world.control.requests()[-1]["number"]
+        since = world.control.last_request()
         later = {**diff_of(kind), "query": f"(?=.*{diff_of(kind)['query']})(?=.*marker=)"}
         with world.fault("truncate", **later, bytes=150):
             report = world.back_up(audit_extents=EVERYTHING)

@@ -184,7 +184,7 @@ class TestMoreRangesThanOneAnswerHolds:
         world.control.write_image(world.label("os"), self.comb(world, 1))
         assert world.reasons(world.back_up())["os"] is Reason.FULL_FIRST
         world.control.write_image(world.label("os"), self.comb(world, 2))
-        since = world.control.requests()[-1]["number"]
+        since = world.control.last_request()
         assert world.reasons(world.back_up())["os"] is Reason.CBT
         lists = [row["query"] for row in world.control.requests(since=since) if "pagelist" in row["query"]]
         # What is allocated and what has changed: each of them takes two answers.

@@ -67,7 +67,7 @@ def two_disks(world: World, kind: str) -> None:
 
 def kill_while_held_back(world: World, request: dict[str, Any]) -> None:
     """Start a job and kill it while this request waits; the request itself still takes effect later."""
-    before = world.control.requests()[-1]["number"]
+    before = world.control.last_request()
     rule = world.control.add_fault("delay", seconds=HELD_BACK, **request)
     process = in_another_process(world, run_job)
     while not world.control.fired(rule):

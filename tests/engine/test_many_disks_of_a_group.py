@@ -18,11 +18,6 @@ EMPTY: dict[str, Any] = {"status": 200, "body": {"value": []}}
 FORBIDDEN: dict[str, Any] = {"status": 403, "code": "AuthorizationFailed"}
 
 
-def last_request(world: World) -> int:
-    """Its number; 0 before the first one, as in a test that runs alone."""
-    return max((row["number"] for row in world.control.requests()), default=0)
-
-
 def lists_of(world: World, since: int) -> int:
     """How often the snapshots of the world's group were listed, from the first page on."""
     return sum(
@@ -39,7 +34,7 @@ def test_the_snapshots_of_a_group_are_listed_once_in_a_job_however_many_disks_it
             number = len(world.vms)
             world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
         world.back_up()
-        since = last_request(world)
+        since = world.control.last_request()
         world.back_up()
         counted.append(lists_of(world, since))
         world.require_sound()
@@ -132,7 +127,7 @@ def test_states_of_many_vms_and_many_disks_are_listed_and_not_asked_for_one_by_o
     for number in range(3):
         world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
     world.control.power(world.vms[1], "deallocated")
-    since = last_request(world)
+    since = world.control.last_request()
     job = world.job()
     report = run_job(job)
     assert [vm.point is not None for vm in report.vms] == [True] * 3
@@ -181,7 +176,7 @@ def test_a_page_that_is_refused_is_asked_for_again_and_not_the_whole_list(
     monkeypatch.setattr("vsa.azure.vms.FEW", 10**6)
     for number in range(5):
         world.add_vm({f"os{number}": random_bytes(EXTENT, number)})
-    since = last_request(world)
+    since = world.control.last_request()
     with world.fault(
         "status", plane="arm", path="/virtualMachines$", query="skiptoken", skip=1, status=429, retry_after=0
     ):

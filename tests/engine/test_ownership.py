@@ -133,7 +133,7 @@ def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit
     (snapshot,) = job.create_snapshots(run)
     backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
     world.media.append(DoomEntry(runs=(run.id,), reason="held for dead"))
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     with pytest.raises(RunStopped, match="was fenced"):
         job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
     assert not any("begin" in row["path"].lower() for row in world.control.requests(since=since))
@@ -189,7 +189,7 @@ def test_a_job_that_waits_for_azure_to_allow_a_snapshot_can_be_stopped(world: Wo
     world.add_vm({"os": random_bytes(MIB, "os")}, kind=PREMIUM_VHD)
     world.back_up()
     job = world.job(between=0)
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     reports: list[Any] = []
     thread = threading.Thread(target=lambda: reports.append(run_job(job)))
     thread.start()
@@ -256,7 +256,7 @@ def test_a_lock_that_keeps_access_open_does_not_hide_that_the_run_has_ended(worl
         stop=Stop(),
         make_room=lambda: rooms.append(None),
     )
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     revoke = {"plane": "arm", "method": "POST", "path": "(?i)endgetaccess", "times": None}
     locked = world.fault("status", **revoke, status=409, code="ScopeLocked")
     with locked, pytest.raises(RunStopped, match="it was fenced"):
@@ -275,7 +275,7 @@ def test_a_run_that_ends_while_room_is_made_asks_for_no_access_again(world: Worl
         stop=Stop(),
         make_room=lambda: ends.append(RunStopped("it was fenced")),
     )
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     full = {"plane": "arm", "method": "POST", "path": "(?i)begingetaccess"}
     with (
         world.fault("status", **full, status=409, code="Conflict"),
@@ -291,7 +291,7 @@ def test_a_run_that_ends_while_azure_is_busy_asks_for_no_access_again(world: Wor
     (disk,) = world.media.view().points[min(world.points)].point.disks
     guards = iter([None, RunStopped("it was fenced")])
     grants = Grants(world.connection, guard=partial(raise_next, guards), stop=Stop())
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     grant = {"plane": "arm", "method": "POST", "path": "(?i)begingetaccess"}
     busy = world.fault("status", **grant, status=503, code="ServerBusy", retry_after=1)
     with busy, pytest.raises(RunStopped, match="fenced"):
@@ -326,7 +326,7 @@ def test_a_run_that_ends_while_azure_is_busy_makes_no_staging_blob(world: World)
 @contextmanager
 def busy_until_fenced(world: World, run: str, create: dict[str, Any]) -> Iterator[None]:
     """Azure refuses the first request to create something; before it is repeated, the run is fenced."""
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     refused = threading.Event()
 
     def fence() -> None:

@@ -16,7 +16,7 @@ def test_bytes_come_from_the_copy_and_lists_from_the_source(world: World) -> Non
     world.add_vm({"os": random_bytes(3 * MIB, "os")}, kind=PREMIUM_VHD)
     world.back_up()
     world.write("os", MIB, random_bytes(512, 1))
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     assert world.reasons(world.back_up())["os"] is Reason.CBT
 
     requests = requests_of(world, since)
@@ -36,7 +36,7 @@ def test_bytes_come_from_the_copy_and_lists_from_the_source(world: World) -> Non
 
 def test_a_standard_account_needs_no_copy(world: World) -> None:
     world.add_vm({"os": random_bytes(3 * MIB, "os")}, kind=STANDARD_VHD)
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     world.back_up()
     assert not any("staging" in row["path"] and row["method"] == "PUT" for row in requests_of(world, since))
     world.require_sound()

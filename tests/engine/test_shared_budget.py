@@ -76,7 +76,7 @@ def test_while_one_is_told_to_wait_no_other_asks_and_what_was_left_is_removed(wo
     world.add_vm({"os": random_bytes(MIB, "os")})
     job, run, clock = job_and_run(world)
     identify = partial(identify_disk, job.connection, attached_disk(job))
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     disk = world.named("os")
     with world.fault("status", **THROTTLED), pytest.raises(TryAgainLater):
         identify()
@@ -128,7 +128,7 @@ def test_a_busy_storage_account_makes_all_readers_wait_and_no_cleanup(world: Wor
     blob = job.connection.blob(
         run.disks[0].source, StorageAccounts(job.connection).key(BlobAddress.parse(run.disks[0].source))
     )
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     busy = {"plane": "blob", "method": "HEAD", "path": "/vhds/", "status": 503, "code": "ServerBusy"}
     rule = world.control.add_fault("status", **busy, retry_after=PAUSE)
     with pytest.raises(Exception, match="ServerBusy"):

@@ -84,7 +84,7 @@ def test_a_plan_touches_nothing(world: World) -> None:
     begun_by_a_process_that_ends(world)
     before, head = all_snapshots(world), world.media.view().head
     reader = Media.open(world.media.location)
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     _, plan = planned(world, media=reader)
     assert [item.thing for item in plan.leftovers] == [Thing.SNAPSHOT]
     assert "would be removed: snapshot vsa-" in plan.text()
@@ -314,7 +314,7 @@ def test_the_snapshots_of_a_resource_group_are_listed_once(world: World) -> None
     world.add_vm({f"disk-{number}": random_bytes(MIB, number) for number in range(3)})
     world.add_vm({"other": random_bytes(MIB, "other")})
     world.back_up()
-    since = world.control.requests()[-1]["number"]
+    since = world.control.last_request()
     _, plan = planned(world)
     assert plan.disks == 4
     asked = [row for row in world.control.requests(since=since) if row["path"].endswith("/snapshots")]

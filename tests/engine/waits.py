@@ -23,6 +23,15 @@ class Clock:
 
 
 CLOCK = Clock()
+CALM_SECONDS = 0.05
+
+
+def await_calm(control: Control) -> None:
+    """Let Azure serve what other threads of a dead process had asked of it."""
+    served = -1
+    while (last := control.last_request()) != served:
+        served = last
+        time.sleep(CALM_SECONDS)
 
 
 @contextmanager

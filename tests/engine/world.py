@@ -176,8 +176,11 @@ class World:
             ("disks", self.control.delete_disk),
         ):
             for row in inventory[kind]:
-                if self._is_mine(row["id"]):
+                if self._is_mine(row["id"]) or self._is_elsewhere(row["id"]):
                     remove(row["id"])
+        for row in inventory["storage_accounts"]:
+            if self._is_mine(row["id"]):
+                self.connection.storage.storage_accounts.delete(self.group, row["name"])
 
     def account(self, kind: str) -> str:
         return f"{'premium' if kind == PREMIUM_VHD else 'standard'}{self.number}"
@@ -218,6 +221,14 @@ class World:
         self._kinds[name] = kind
         place = {} if kind == MANAGED else {"managed": False, "account": self.account(kind)}
         return {"name": self.named(name), "image": str(path), **place}
+
+    @property
+    def elsewhere(self) -> str:
+        """Another resource group, of which nothing is ours; what is in it goes with the world."""
+        return f"elsewhere-{self.number}"
+
+    def _is_elsewhere(self, resource_id: str) -> bool:
+        return f"/{self.elsewhere}/" in resource_id.lower()
 
     def _is_mine(self, resource_id: str) -> bool:
         return f"/{self.group}/".lower() in resource_id.lower()

@@ -7,12 +7,12 @@ and nothing of a server.
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tests.engine.canaries import Canaries, VhdCanaries
 from tests.engine.questions import Held, require_nothing_damaged
+from tests.engine.waits import await_calm
 from tests.engine.world import World
 from vsa.media.entries import JobEntry, Result
 from vsa.media.media import Media
@@ -30,7 +30,6 @@ class EstateQuestions:
     now: Callable[[], dt.datetime] = field(default=lambda: dt.datetime.now(dt.UTC))
     canaries: list[Canaries | VhdCanaries] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
-    _served: int = 0
 
     def add_canaries(self, disk: str) -> None:
         """Beside a disk that has a point: snapshots like ours, but not ours."""
@@ -71,16 +70,10 @@ class EstateQuestions:
 
     def swept(self) -> SweepReport:
         """One sweep, which nobody helps by naming runs."""
-        self._settle()
+        await_calm(self.world.control)
         media = Media.open(self.world.media.location, write=True, from_log=True, clock=self.now)
         sweep = Sweep(self.world.connection, media, now=self.now)
         return sweep.carry_out(sweep.plan(sweep.open_runs(), {}, ()))
-
-    def _settle(self) -> None:
-        """Wait until Azure has served what a killed process had asked of it."""
-        while new := self.world.control.requests(since=self._served):
-            self._served = new[-1]["number"]
-            time.sleep(0.03)
 
     def require_allowed(self, *, after_fault: bool = False) -> None:
         """Our bases and nothing else of ours.

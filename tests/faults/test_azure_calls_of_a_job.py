@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +25,7 @@ from azsim.control import Control
 from tests.engine.job_process import in_another_process
 from tests.engine.questions import First
 from tests.engine.story import run_job
-from tests.engine.waits import virtual_waits
+from tests.engine.waits import await_calm, virtual_waits
 from tests.engine.world import MANAGED, PREMIUM_VHD, World, connection_to
 from tests.faults.busy_world import BusyWorld, busy_worlds
 from tests.soak import chosen, seeded
@@ -37,9 +36,6 @@ from vsa.transfer.backup_job import BackupJob
 
 WISH = 2
 """Seconds that a throttled caller is told to wait, more than it would by itself. Signing in really waits."""
-
-
-CALM_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def test_each_call_with_each_fault(control: Control, tmp_path: Path, title: str)
 def calls_of_a_job(busy: BusyWorld, scene: Scene) -> int:
     """How many calls a job like those of these tests makes."""
     busy.work("counted")
-    since, world = last_request(busy.world), busy.world
+    since, world = busy.world.control.last_request(), busy.world
     report = world.back_up(by=scene.by, connection=not_signed_in(world))
     assert report.result is Result.COMPLETED, report
     return len(world.control.requests(since=since))
@@ -112,10 +108,6 @@ def calls_of_a_job(busy: BusyWorld, scene: Scene) -> int:
 def not_signed_in(world: World) -> AzureConnection:
     """A new connection, as every job has."""
     return connection_to(world.control.endpoint)
-
-
-def last_request(world: World) -> int:
-    return int(world.control.requests()[-1]["number"])
 
 
 def play(busy: BusyWorld, scene: Scene, fault: Fault, call: int, first: First) -> bool:
@@ -131,7 +123,7 @@ def play(busy: BusyWorld, scene: Scene, fault: Fault, call: int, first: First) -
 
 def suffer(world: World, scene: Scene, fault: Fault, call: int) -> bool:
     """A job in which one call fails: it is completed all the same, and no wish of the service is ignored."""
-    since = last_request(world)
+    since = world.control.last_request()
     rule = world.control.add_fault(fault.action, skip=call, **fault.options)
     with virtual_waits(world.control) as waits:
         report = run_job(world.job(by=scene.by, connection=not_signed_in(world)))
@@ -149,18 +141,10 @@ def die(world: World, scene: Scene, fault: Fault, call: int) -> bool:
     die_in = partial(run_until_killed, world.control.state, call, fault.options)
     process = in_another_process(world, die_in, by=scene.by)
     process.join()
-    await_calm(world)
+    await_calm(world.control)
     world.control.clear_faults()
     assert process.exitcode in (-signal.SIGKILL, 0), process.exitcode
     return process.exitcode != 0
-
-
-def await_calm(world: World) -> None:
-    """Let Azure serve what other threads of a dead process had asked of it."""
-    served = 0
-    while (last := last_request(world)) != served:
-        served = last
-        time.sleep(CALM_SECONDS)
 
 
 def run_until_killed(azsim: Path, call: int, options: dict[str, Any], job: BackupJob) -> None:
