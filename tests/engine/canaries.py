@@ -35,6 +35,10 @@ class Place(Protocol):
     def group(self) -> str: ...
 
     @property
+    def elsewhere(self) -> str:
+        """Another resource group, of which nothing is ours."""
+
+    @property
     def connection(self) -> AzureConnection: ...
 
     def id_of(self, vm: str) -> str: ...

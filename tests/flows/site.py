@@ -122,6 +122,11 @@ class Site:
         return f"{self.name}-group"
 
     @property
+    def elsewhere(self) -> str:
+        """Another resource group, of which nothing is ours."""
+        return f"elsewhere-{self.name}"
+
+    @property
     def connection(self) -> AzureConnection:
         """As the site's own block has it."""
         return AzureSubscription.named(self.name).connection()
