@@ -235,6 +235,11 @@ def test_a_deployed_backup_is_run_by_a_worker(deployed: PrefectServer, worker: P
     site.require_restorable(site.points_of("web")[0])
 
 
+def _said(flow_run: FlowRun, words: str) -> int:
+    """How many messages of the run's log have the words; what is logged last comes a while later."""
+    return sum(words in message for message in messages_of(flow_run))
+
+
 @only_in_ci
 def test_runs_that_are_cancelled_or_die_under_a_worker_are_cleaned_up(
     deployed: PrefectServer, worker: Path, sites: list[Site]
@@ -258,8 +263,8 @@ def test_runs_that_are_cancelled_or_die_under_a_worker_are_cleaned_up(
     for site, flow_run in zip(sites, (cancelled, killed), strict=True):
         wait_for("the hook to clean up", lambda site=site: site.snapshots == [], seconds=60)
         assert not site.media.view().points
-        assert any("Cleaning up after" in message for message in messages_of(flow_run))
-    assert sum("snapshot of run" in message for message in messages_of(killed)) == 2, "what the hook deleted"
+        wait_for("its word of it", lambda flow_run=flow_run: _said(flow_run, "Cleaning up after") > 0)
+    wait_for("what the hook deleted", lambda: _said(killed, "snapshot of run") == 2)
     control.clear_faults()
     assert [site.back_up().name for site in sites] == ["Completed", "Completed"]
 
