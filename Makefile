@@ -56,7 +56,9 @@ $(SERVERS): tests/servers/package-lock.json
 test: check ## everything that needs no real cloud, in under ten minutes
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
-# Tests that play rounds: few in `make test`, more of some in CI, all in the soak (tests/soak.py).
+# Tests that play rounds: few in `make test`, more of some in CI, all in the soak (tests/soak.py). CI does not repeat what
+# `make test` has shown.
+MORE := -m "only_in_ci or more_in_ci"
 ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_access_in_mid_job.py \
   tests/engine/test_quotas.py tests/engine/test_bases_of_nobody.py \
   tests/engine/test_disks_of_every_sort.py tests/engine/test_jobs_at_once.py \
@@ -68,7 +70,7 @@ ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 $(ROUNDS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
 # Groups begin in this order, the longest first. The last two start a whole installation each; tests/browser looks at it
@@ -81,7 +83,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(WAITING) --timeout 1800 --durations 20 $(PROCESS_TESTS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(WAITING) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)

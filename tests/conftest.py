@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.shared import APART, FLEETS, PREFECT, SQLITE
-from tests.soak import DEPTH, PART, PARTS, SEED
+from tests.soak import DEPTH, ONLY_IN_CI, PART, PARTS, SEED
 
 # Their asserts, too, say what they found.
 pytest.register_assert_rewrite("tests.engine", "tests.faults")
@@ -43,6 +43,9 @@ LONG = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In a parallel run the long ones come first; otherwise the order stays."""
+    for item in items:
+        if DEPTH < 1 and item.get_closest_marker("only_in_ci"):
+            item.add_marker(ONLY_IN_CI)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _place(item.nodeid))
 

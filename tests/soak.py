@@ -33,7 +33,11 @@ if not 1 <= PART <= PARTS or (PARTS > 1 and DEPTH < 2):
         " AZURE_VSA_SOAK=1 beside it"
     )
 
-only_in_ci = pytest.mark.skipif(DEPTH < 1, reason="starts processes for long; AZURE_VSA_SOAK=ci plays it")
+only_in_ci = pytest.mark.only_in_ci
+"""Of a test that starts processes for long, or shows more of the same: `make test` passes over it."""
+more_in_ci = pytest.mark.more_in_ci
+"""Of a test that plays some of its rounds in `make test`, and more of them in CI."""
+ONLY_IN_CI = pytest.mark.skip(reason="starts processes for long; AZURE_VSA_SOAK=ci plays it")
 only_in_soak = pytest.mark.skipif(DEPTH < 2, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
 
 

@@ -28,7 +28,7 @@ from tests.engine.story import run_job
 from tests.engine.waits import await_calm, virtual_waits
 from tests.engine.world import MANAGED, PREMIUM_VHD, World, connection_to
 from tests.faults.busy_world import BusyWorld, busy_worlds
-from tests.soak import chosen, seeded
+from tests.soak import chosen, more_in_ci, seeded
 from vsa.azure.connection import AzureConnection
 from vsa.media.entries import Result
 from vsa.model import Method
@@ -82,6 +82,7 @@ SCENES = {
 }
 
 
+@more_in_ci
 @pytest.mark.parametrize("title", SCENES)
 def test_each_call_with_each_fault(control: Control, tmp_path: Path, title: str) -> None:
     scene, order = SCENES[title], seeded(f"{title}: what comes first")

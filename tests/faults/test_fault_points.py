@@ -34,7 +34,7 @@ from tests.faults.errands import (
     ends,
 )
 from tests.faults.estate_questions import EstateQuestions
-from tests.soak import chosen, seeded
+from tests.soak import chosen, more_in_ci, seeded
 from vsa import fault_points
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import Result
@@ -209,6 +209,7 @@ def cases(passed: dict[str, Counter[FaultPoint]]) -> list[Case]:
     ]
 
 
+@more_in_ci
 def test_anything_may_happen_at_any_point(stage: Stage, passed: dict[str, Counter[FaultPoint]]) -> None:
     choose = seeded("which pass")
     played = chosen("any point", cases(passed), by_default=2, in_ci=20)

@@ -27,7 +27,7 @@ from tests.faults.small_media import (
     require_all_points,
 )
 from tests.media.making import NOW, a_disk, noise, read_disk, read_point
-from tests.soak import rounds, seeded
+from tests.soak import more_in_ci, rounds, seeded
 from vsa.errors import MediaConflict, MediaDamaged, TryAgainLater, VsaError
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
@@ -228,16 +228,19 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Con
     return folder / "media", grown_media(folder / "media", folder)
 
 
+@more_in_ci
 @pytest.mark.parametrize("scene", SCENES)
 def test_no_order_of_calls_loses_a_point(scene: str, grown, tmp_path: Path) -> None:
     play_scene(scene, SCENES[scene], grown, tmp_path)
 
 
+@more_in_ci
 @pytest.mark.parametrize("scene", COMPACTING)
 def test_no_order_of_calls_loses_what_an_index_absorbed(scene: str, grown, tmp_path: Path) -> None:
     play_scene(scene, COMPACTING[scene], grown, tmp_path)
 
 
+@more_in_ci
 @pytest.mark.parametrize("scene", HEALED)
 def test_no_order_of_calls_loses_what_was_healed(scene: str, healed, tmp_path: Path) -> None:
     play_scene(scene, HEALED[scene], healed, tmp_path)

@@ -18,7 +18,7 @@ from tests.faults.small_media import forget_points, grown_media, prune, require_
 from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
 from tests.media.making import objects
 from tests.processes import PROCESSES
-from tests.soak import chosen
+from tests.soak import chosen, more_in_ci
 from vsa.errors import MediaUnusable, TryAgainLater, VsaError
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
@@ -93,6 +93,7 @@ def whole(copied) -> set[str]:
     return {name for name in objects(folder) if not name.startswith("log/")}
 
 
+@more_in_ci
 def test_killed_in_any_call(grown, copied, whole) -> None:
     calls = calls_of_upkeep(copied())
     assert calls > 50
@@ -111,6 +112,7 @@ def test_killed_in_any_call(grown, copied, whole) -> None:
     assert died > len(played) * 0.8
 
 
+@more_in_ci
 @pytest.mark.parametrize(
     ("error", "moment"), [(LOST, Moment.AFTER), (LOST, Moment.BEFORE), (FULL, Moment.BEFORE)]
 )

@@ -27,7 +27,7 @@ from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, r
 from tests.faults.errands import Backup, Errand, Kind, Mishap, Pruning, Site, Sweeping, Work, ends
 from tests.faults.estate_questions import EstateQuestions
 from tests.media.faulty_store import FaultyStore, Moment, fail_call
-from tests.soak import DEPTH, part_of, rounds, seeded
+from tests.soak import DEPTH, more_in_ci, part_of, rounds, seeded
 from vsa.errors import MediaUnusable, TryAgainLater
 from vsa.fault_points import FaultPoint
 from vsa.media.entries import JobEntry, Result
@@ -490,6 +490,7 @@ def live(control: Control, folder: Path, seed: int, days: int) -> Counter[str]:
     return lived.counts
 
 
+@more_in_ci
 @pytest.mark.timeout(0 if DEPTH else 300)
 def test_days_of_faults_changes_and_deaths(control: Control, tmp_path: Path) -> None:
     choose = seeded("virtual days")
