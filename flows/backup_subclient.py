@@ -39,7 +39,7 @@ from tasks.cleanup import complete_job, release_bases, release_dead_runs
 from tasks.clients import create_client_entries
 from tasks.discover import discover_vms
 from tasks.disks import identify_disks
-from tasks.ending import WITH_ERRORS, seconds_to_end, tell, why_cut_short
+from tasks.ending import WITH_ERRORS, WORKER_SECONDS, is_under_worker, seconds_to_end, tell, why_cut_short
 from tasks.flow_runs import NO_ANSWER, end_children, has_server, is_being_cancelled
 from tasks.logs import show_engine_logs
 from tasks.outage import answered
@@ -67,7 +67,7 @@ from vsa.transfer.report import vm_outcome
 THREADS = 256
 # VMs whose disks are looked at, and VMs that are snapshotted, at one time: Azure counts such requests.
 AT_ONCE = 32
-HOOK_SECONDS = 300.0
+HOOK_SECONDS = 1800.0
 """For the hook to clean up; until it ends, a job that was cancelled is shown as being cancelled."""
 AGAIN_SECONDS = 4.0
 """The same in the job's own process, which has cleaned up for as long as it could and is killed soon."""
@@ -152,9 +152,9 @@ def backup_subclient(
         job.clean_scratch()
         return Failed(message=str(error))
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
-    end_soon = partial(job.end_within, seconds_to_end())
+    stopped = partial(_stop_as_told, job, watched, under_worker=is_under_worker())
     # Nobody but the server tells a job that was started by hand that somebody has cancelled it.
-    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, end_soon):
+    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, stopped):
         report = _Story(job, subclient, in_process=in_process).run()
     if any(map(is_being_cancelled, watched)):
         return Cancelled(message=_message(report), data=report)
@@ -184,9 +184,11 @@ class _Story:
         except VsaError as error:
             self._alarms.append(str(error))
         except BaseException as error:
-            self._job.end_within(seconds_to_end())
-            _cut_short.add(self._job.id)
             told = isinstance(error, TerminationSignal)
+            # Nobody kills a process because its flow ran out of time or met an error: it has all the time.
+            if told or isinstance(error, KeyboardInterrupt):
+                self._job.end_within(seconds_to_end())
+                _cut_short.add(self._job.id)
             self._alarms.append(why_cut_short(error))
             raise
         finally:
@@ -283,6 +285,13 @@ def _open_job(
         method=Method(method) if method else None,
         full=full,
     )
+
+
+def _stop_as_told(job: BackupJob, flow_runs: Sequence[UUID], *, under_worker: bool) -> None:
+    """Stop because the server says that the run is over. Only what was cancelled is killed, by a worker."""
+    if under_worker and any(map(is_being_cancelled, flow_runs)):
+        job.end_within(WORKER_SECONDS)
+    job.stop.set()
 
 
 @contextmanager

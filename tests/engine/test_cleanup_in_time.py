@@ -21,10 +21,11 @@ from tests.engine.waits import Clock
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
-from vsa.errors import RunStopped
+from vsa.errors import AzureRefused, RunStopped, TryAgainLater
 from vsa.media.entries import Result
 from vsa.stop import Stop
 from vsa.transfer.backup_job import LetGo
+from vsa.transfer.leftovers import Kept, _tried
 from vsa.transfer.runs import Run
 
 WISH = 600
@@ -190,3 +191,30 @@ def test_a_stop_of_the_work_keeps_nothing_from_being_cleaned_up(world: World) ->
     assert job.release(run) == ()
     world.require_no_leftovers()
     questions.ask(world.held(), first=First.JOB, is_dead=False)
+
+
+def test_when_no_time_is_left_runs_that_are_over_are_told_in_one_line_and_open_ones_are_fenced(
+    world: World,
+) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    world.add_vm({"other": random_bytes(MIB, "other")})
+    job = world.job()
+    assert run_job(job).result is Result.COMPLETED
+    left = begun(job)
+    job.end_within(0)
+    while not job._last.is_set:
+        time.sleep(0.01)
+    released = job.release_all()
+    assert len(released.intents) == 3
+    assert [NO_TIME in line for line in released.pending] == [True, False]
+    assert released.pending[1] == "no time was left to look again at 2 runs that are over: a sweep does"
+    assert left.id in world.media.view().fenced
+
+
+def test_what_azure_said_is_told_although_there_was_no_time_for_the_rest() -> None:
+    stop = Stop("the time is over")
+    stop.set_in(0.1)
+    lock = AzureRefused("a lock is on it", code="ScopeLocked")
+    kept = _tried(lambda: Kept(refused=[TryAgainLater("busy", retry_after=60), lock]), stop=stop)
+    assert kept.errors[0] is lock
+    assert {type(error) for error in kept.errors} == {AzureRefused, RunStopped, TryAgainLater}

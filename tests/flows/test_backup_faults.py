@@ -17,12 +17,14 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows.backup_subclient import backup_subclient
+from tasks.vm_run import VmRun
 from tests.engine.world import KIB, random_bytes
 from tests.flows.prefect_server import flow_run_of, messages_of, task_runs_of, wait_for
 from tests.flows.site import Site, managed
 from vsa.media.entries import Result
 from vsa.model import Reason
 from vsa.stop import DEFAULT_DELAYS
+from vsa.transfer.backup_job import BackupJob
 
 # How often the engine asks for one thing before the stage fails: once, and again after each of its delays.
 PATIENCE = 1 + len(DEFAULT_DELAYS)
@@ -106,6 +108,27 @@ def test_a_job_without_any_point_has_failed(site: Site) -> None:
     assert site.reports[-1].result is Result.FAILED
     assert site.snapshots == []
     assert not site.media.view().points
+
+
+def test_an_error_that_nobody_thought_of_leaves_nothing_and_has_all_the_time_to_clean_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody kills its process, and no hook follows."""
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+
+    def fail(_: VmRun) -> None:
+        assert len(site.snapshots) == 2
+        raise RuntimeError("no thread can be started")
+
+    limits: list[float] = []
+    monkeypatch.setattr(VmRun, "transfer_and_commit", fail)
+    monkeypatch.setattr(BackupJob, "end_within", lambda _, seconds: limits.append(seconds))
+
+    assert site.back_up().is_failed()
+
+    assert (site.snapshots, limits) == ([], [])
+    assert site.reports[-1].alarms == ("the job was cut short: RuntimeError",)
 
 
 def test_a_disk_that_disappears_after_its_vm_was_listed_is_named(site: Site) -> None:

@@ -16,7 +16,7 @@ from vsa.azure.grants import end_access
 from vsa.azure.marks import FoundSnapshot
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.staging import FoundStaging, StagingBlobs, staging_url
-from vsa.errors import MediaUnusable, TryAgainLater, VsaError
+from vsa.errors import MediaUnusable, RunStopped, TryAgainLater, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
@@ -133,6 +133,11 @@ def _tried(clear: Callable[[], Kept], *, stop: Stop) -> Kept:
     except TryAgainLater:
         if not kept.errors:
             raise
+    except RunStopped as error:
+        # What Azure said of it tells a person what to do; that there was no time for more tells nothing.
+        if not kept.errors:
+            raise
+        kept.refused.append(error)
     return kept
 
 
@@ -173,10 +178,17 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
     """Release every run of a job that has ended: what hooks do after a cancellation or a crash."""
     intents: list[Intent] = []
     pending: list[str] = []
+    view, unseen = env.media.view(), 0
     # Each as it is found: what the first of them left must not wait until all intents are read.
     for intent in intents_of_job(job, env.media):
         intents.append(intent)
+        if env.cleaning_up.stop.is_set and is_over(intent.run, view):
+            # It has cleaned up after itself, most likely. An open one is fenced all the same.
+            unseen += 1
+            continue
         pending += release(intent.run, intent.disks, "the job was cancelled or crashed", env)
+    if unseen:
+        pending.append(f"no time was left to look again at {unseen} runs that are over: a sweep does")
     return ReleasedJob(intents=tuple(intents), pending=tuple(pending))
 
 
@@ -281,6 +293,7 @@ def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
     kept = _tried(lambda: clear_disk(disk, env), stop=env.stop)
     for refusal in kept.refused:
         _log.warning("%s", pending_text(disk.name, refusal))
+    env.stop.check()
     if kept.unseen:
         raise kept.unseen[0]
 
