@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.shared import APART, FLEETS, PREFECT, SQLITE
+from tests.shared import ALONE, APART, FLEETS, PREFECT, SQLITE
 from tests.soak import DEPTH, ONLY_IN_CI, PART, PARTS, SEED
 
 # Their asserts, too, say what they found.
@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files to one process, and everything that shares a server to the same one."""
+    """Whole files to one process but for the longest, and all that share a server to the same one."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
@@ -74,6 +74,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                 return "SQLite"
             if DEPTH and nodeid.startswith(APART):
                 return "Prefect, apart"
+            if nodeid.startswith(ALONE):
+                return nodeid
             return "Prefect" if nodeid.startswith(PREFECT) else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False

@@ -20,3 +20,6 @@ FLEETS = (
 
 APART = ("tests/flows/test_register.py", "tests/flows/test_deployments.py")
 """Where tests wait, too, for what a server of their own does by itself."""
+
+ALONE = ("tests/faults/test_schedules.py",)
+"""Where tests share nothing that takes time, and take long."""
