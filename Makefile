@@ -1,9 +1,7 @@
 # The verbs of this project; `make` alone lists them.
 
 PYTHON ?= python3
-PROCESSES ?= 3
-# On two cores: some tests wait, and those that start processes mostly do.
-WAITING ?= 4
+PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
@@ -83,7 +81,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/demo/test_server.py tests/browser/test_dashboard.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(WAITING) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)
