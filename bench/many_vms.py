@@ -17,7 +17,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from azsim.control import Control
+from bench.meter import looking
 from demo.installation import PROXIES, Installation, choose_port
 from demo.postgresql import postgresql, programs
 from demo.process_tree import family
@@ -78,30 +78,20 @@ class Meter:
         self._cpu: dict[tuple[str, int], float] = {}
         self._before: dict[tuple[str, int], float] = {}
         self._memory: Counter[str] = Counter()
-        self._ended = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         self._look()
         self._before = dict(self._cpu)
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
-        try:
+        with looking(self._look, every=_LOOK_SECONDS):
             yield
-        finally:
-            self._ended.set()
-            thread.join()
+        self._look()
 
     def costs(self) -> dict[str, Cost]:
         found: Counter[str] = Counter()
         for (name, process), seconds in self._cpu.items():
             found[name] += seconds - self._before.get((name, process), 0.0)  # type: ignore[assignment]
         return {name: Cost(round(found[name], 1), self._memory[name]) for name in self._roots}
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
-            self._look()
-        self._look()
 
     def _look(self) -> None:
         for name, root in self._roots.items():

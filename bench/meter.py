@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,13 +117,31 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+@contextmanager
+def looking(look: Callable[[], None], *, every: float) -> Iterator[None]:
+    """Inside, `look` is called in a thread of its own: at once, and again after `every` seconds."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        look()
+        while not ended.wait(every):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 class _Watch:
     """Looks at a process and what it starts until it ends, without collecting it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._peaks: dict[int, int] = {}
-        self._ended = threading.Event()
 
     @property
     def memory(self) -> int:
@@ -131,24 +150,16 @@ class _Watch:
     def to_its_end(self) -> str:
         """What it printed."""
         assert self._process.stdout is not None
-        looking = threading.Thread(target=self._look_again_and_again, daemon=True)
-        looking.start()
-        try:
+        with looking(self._look, every=_LOOK_SECONDS):
             with self._process.stdout as pipe:
                 output = pipe.read().decode(errors="replace")
             # Without collecting it: what it has read is only known as long as it is not collected.
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        finally:
-            self._ended.set()
-            looking.join()
         return output
 
-    def _look_again_and_again(self) -> None:
-        while True:
-            for process in (self._process.pid, *children(self._process.pid)):
-                self._peaks[process] = max(self._peaks.get(process, 0), peak_memory(process))
-            if self._ended.wait(_LOOK_SECONDS):
-                return
+    def _look(self) -> None:
+        for process in (self._process.pid, *children(self._process.pid)):
+            self._peaks[process] = max(self._peaks.get(process, 0), peak_memory(process))
 
 
 def _bytes_read(process: int) -> int:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from bench.meter import peak_memory
+from bench.meter import looking, peak_memory
 from deployments.worker import SPARING
 from tests.engine.world import random_bytes
 from tests.flows.fleet import Fleet
@@ -31,40 +28,28 @@ class Peaks:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._ended = threading.Event()
         # The last job's process may be there for a while.
         self._others = frozenset(self._processes())
         self.bytes: dict[int, int] = {}
         self.environments: dict[int, list[str]] = {}
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
-
     def _processes(self) -> list[int]:
         return [process for proxy in PROXIES for process in self._fleet[proxy].processes]
 
-    def _watch(self) -> None:
-        # What a process had at most stays to be read until it ends: only its last moments are missed.
-        while not self._ended.wait(LOOK_SECONDS):
-            for process in set(self._processes()) - self._others:
-                try:
-                    environment = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
-                except OSError:
-                    continue
-                self.environments[process] = environment
-                self.bytes[process] = max(self.bytes.get(process, 0), peak_memory(process))
+    def look(self) -> None:
+        """What a process had at most stays to be read until it ends: only its last moments are missed."""
+        for process in set(self._processes()) - self._others:
+            try:
+                environment = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            self.environments[process] = environment
+            self.bytes[process] = max(self.bytes.get(process, 0), peak_memory(process))
 
 
 def _peak_of_a_job(fleet: Fleet, site: Site, **options: object) -> int:
     peaks = Peaks(fleet)
-    with peaks.watched():
+    with looking(peaks.look, every=LOOK_SECONDS):
         state = RunningJob(site, **options).ended()
     assert state.name == "Completed", state.message
     most = max(peaks.bytes, key=lambda process: peaks.bytes[process])
