@@ -289,9 +289,10 @@ def _open_job(
 
 def _stop_as_told(job: BackupJob, flow_runs: Sequence[UUID], *, under_worker: bool) -> None:
     """Stop because the server says that the run is over. Only what was cancelled is killed, by a worker."""
+    # At once: whether it was cancelled may take the server a while to say.
+    job.stop.set()
     if under_worker and any(map(is_being_cancelled, flow_runs)):
         job.end_within(WORKER_SECONDS)
-    job.stop.set()
 
 
 @contextmanager

@@ -182,7 +182,7 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
     # Each as it is found: what the first of them left must not wait until all intents are read.
     for intent in intents_of_job(job, env.media):
         intents.append(intent)
-        if env.cleaning_up.stop.is_set and is_over(intent.run, view):
+        if env.last.is_set and is_over(intent.run, view):
             # It has cleaned up after itself, most likely. An open one is fenced all the same.
             unseen += 1
             continue
