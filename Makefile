@@ -63,7 +63,7 @@ ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_acces
   tests/engine/test_changing_estate.py tests/engine/test_kept_and_gone.py
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
   tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
-  $(ENGINE_ROUNDS) tests/flows/test_postgresql.py
+  $(ENGINE_ROUNDS)
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py \
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
@@ -71,14 +71,13 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
-# Groups begin in this order, the longest first. The last two start a whole installation each; tests/browser looks at it
-# with Chromium.
+# Groups begin in this order, the longest first. tests/installation starts a whole one, and looks at it with Chromium.
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py tests/flows/test_cancelled_by_hand.py \
   tests/flows/test_memory_of_a_stream.py tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py \
   tests/flows/test_watching.py tests/flows/test_register.py tests/flows/test_deployments.py \
   tests/flows/test_secrets.py tests/flows/test_pools.py \
-  tests/demo/test_server.py tests/browser/test_dashboard.py
+  tests/flows/test_postgresql.py tests/installation/test_dashboard.py tests/installation/test_server.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)

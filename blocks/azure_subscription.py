@@ -6,11 +6,12 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.saved import load_named
+from blocks.schema import SchemaOnce
 from vsa.azure.connection import POLLING_SECONDS, AzureConnection
 from vsa.secret import Secret
 
 
-class AzureSubscription(Block):
+class AzureSubscription(SchemaOnce, Block):
     """Where the VMs are and who reads them. Without a client secret the proxy's own identity signs in."""
 
     _block_type_name = "Azure Subscription"

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from blocks.azure_subscription import AzureSubscription
 from blocks.saved import load_named
+from blocks.schema import SchemaOnce
 from vsa.errors import BadRequest
 from vsa.media.access import StoreAccess
 from vsa.media.media import Media
@@ -18,7 +19,7 @@ from vsa.media.wrapping import KeyFile, Passphrase, VaultWrapping, WrappingKey
 from vsa.secret import Secret
 
 
-class BackupMedia(Block):
+class BackupMedia(SchemaOnce, Block):
     """Backup media that `vsa init` has made. A block never makes or changes media by itself.
 
     In a folder the location is all. A container or bucket is entered with what is given here, or else as

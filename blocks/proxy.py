@@ -10,12 +10,13 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.saved import saved_names
+from blocks.schema import SchemaOnce
 from vsa.azure.management_certificate import certificate_problem
 from vsa.errors import BadRequest
 from vsa.transfer.proxies import Proxy
 
 
-class BackupProxy(Block):
+class BackupProxy(SchemaOnce, Block):
     """A proxy: a machine with the engine, reached through a work pool of its own."""
 
     _block_type_name = "Proxy"

@@ -10,12 +10,13 @@ from pydantic import Field
 from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
 from blocks.saved import load_named, saved_names
+from blocks.schema import SchemaOnce
 from vsa.errors import BadRequest
 from vsa.retention import Retention
 from vsa.subclient import Subclient
 
 
-class BackupSubclient(Block):
+class BackupSubclient(SchemaOnce, Block):
     """Everything a backup job is told; the job itself only names this block.
 
     Subscription and media are blocks of their own, referred to and not copied. Proxies are not listed here:

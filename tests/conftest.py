@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.shared import ALONE, APART, FLEETS, PREFECT, SQLITE
+from tests.shared import PREFECT, group_of
 from tests.soak import DEPTH, ONLY_IN_CI, PART, PARTS, SEED
 
 # Their asserts, too, say what they found.
@@ -67,16 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            for number, files in enumerate(FLEETS):
-                if nodeid.startswith(files):
-                    return f"fleet {number}"
-            if DEPTH and nodeid.startswith(SQLITE):
-                return "SQLite"
-            if DEPTH and nodeid.startswith(APART):
-                return "Prefect, apart"
-            if nodeid.startswith(ALONE):
-                return nodeid
-            return "Prefect" if nodeid.startswith(PREFECT) else str(super()._split_scope(nodeid))
+            return group_of(nodeid) or str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False
     return Scheduling(config, log)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.azsim_process import AzsimProcess
+from tests.engine.waits import virtual_waits
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, connection_to, random_bytes
 from vsa.errors import AccessDenied
 from vsa.media.entries import JobEntry, Result
@@ -180,6 +181,8 @@ class TestThrottling:
             for request in THROTTLED:
                 fault = world.fault("status", plane="arm", status=status, retry_after=0, **request)
                 faults.enter_context(fault)
+            # Each refusal makes the budget of all more careful: of so many it becomes slow.
+            faults.enter_context(virtual_waits(world.control))
             require_normal_job(world)
 
     @pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])

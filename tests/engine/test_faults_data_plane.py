@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.waits import virtual_waits
 from tests.engine.world import KIB, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from vsa.media.entries import Result
 from vsa.model import Reason
@@ -65,6 +66,7 @@ class TestPassingFaults:
             world.fault("cut", **diff_of(kind)),
             world.fault("status", **LIST, **busy, times=2),
             world.fault("truncate", **LIST, bytes=40),
+            virtual_waits(world.control),
         ):
             require_cbt(world)
 

@@ -10,13 +10,16 @@ from tests.flows.fleet import Fleet
 from tests.flows.prefect_server import PrefectServer
 from tests.flows.shared_servers import shared_server
 from tests.flows.site import Site
+from tests.shared import group_of
+
+_FLEET = pytest.StashKey[Fleet]()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect_server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrefectServer]:
-    with shared_server(request.config, tmp_path_factory, request.node.nodeid).in_use() as server:
+    with shared_server(pytestconfig, tmp_path_factory).in_use() as server:
         yield server
 
 
@@ -34,8 +37,17 @@ def _fleet(
     fleet = Fleet(server, tmp_path_factory.mktemp("workers"))
     with server.in_use():
         fleet.register()
+    pytestconfig.stash[_FLEET] = fleet
     yield fleet
     fleet.stop()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Workers that nobody needs any more would go on asking the server for runs, at the cost of others."""
+    following = group_of(nextitem.nodeid) if nextitem else ""
+    if _FLEET in item.config.stash and group_of(item.nodeid) != following:
+        item.config.stash[_FLEET].stop()
 
 
 @pytest.fixture

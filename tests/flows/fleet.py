@@ -64,8 +64,8 @@ class Fleet:
         }
 
     def stop(self) -> None:
-        for worker in self._workers.values():
-            worker.stop()
+        while self._workers:
+            self._workers.popitem()[1].stop()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Job:
         self.site = site
         folder = site.folder / "process"
         self.home = server.copy_to(folder / "home")
-        given = settings | ({"PREFECT_API_URL": server.url} if with_server else {})
+        given = settings | (server.access if with_server else {})
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._printed = folder / "stdout"

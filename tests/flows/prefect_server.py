@@ -25,6 +25,7 @@ from prefect.client.schemas.objects import FlowRun, Log, State, StateType, TaskR
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
@@ -35,6 +36,7 @@ from prefect.settings import (
 from demo.installation import free_port
 from demo.prefect_processes import CHECKOUT, HOST, PrefectApi, environment, prefect_server
 from demo.served import ServedProcess
+from tests.certificates import certificate_of
 
 ROOT = CHECKOUT
 _START_SECONDS = 180.0
@@ -65,6 +67,8 @@ class PrefectServer:
     def start(self) -> PrefectServer:
         """Return once it answers; one that was stopped comes back at its address, with its database."""
         self.port = self.port or free_port()
+        self._authorities.parent.mkdir(parents=True, exist_ok=True)
+        self._authorities.write_text(certificate_of("nobody"))
         made = prefect_server(self.home, port=self.port, log=self.log, ui=False, settings=self.settings)
         self._process = made.start()
         made.await_ready(PrefectApi(self.url).answers, seconds=_START_SECONDS)
@@ -73,6 +77,19 @@ class PrefectServer:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}/api"
+
+    @property
+    def access(self) -> dict[str, str]:
+        """The settings of whoever talks to it, as environment variables.
+
+        Each of Prefect's clients reads all authorities that it trusts, which takes 20 ms with those of the
+        public web, and there are several for each task. This server speaks no TLS: one will do.
+        """
+        return {"PREFECT_API_URL": self.url, "PREFECT_API_SSL_CERT_FILE": str(self._authorities)}
+
+    @property
+    def _authorities(self) -> Path:
+        return self.home / "authorities.pem"
 
     def stop(self) -> None:
         if self._process is not None:
@@ -88,7 +105,7 @@ class PrefectServer:
 
     def environment(self, **changes: str) -> Mapping[str, str]:
         """The environment of a process that talks to this server, with the server's own settings."""
-        settings = {"PREFECT_API_URL": self.url, **self.settings, **changes}
+        settings = {**self.access, **self.settings, **changes}
         return environment(self.home / "client", **settings)
 
     def copy_to(self, home: Path) -> Path:
@@ -108,6 +125,7 @@ class PrefectServer:
         # Without heartbeats: their thread lets every flow run last a second at least.
         settings = {
             PREFECT_API_URL: self.url,
+            PREFECT_API_SSL_CERT_FILE: str(self._authorities),
             PREFECT_HOME: home,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             PREFECT_LOGGING_TO_API_ENABLED: True,

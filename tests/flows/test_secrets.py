@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.proxy import saved_proxies
+from demo.postgresql import postgresql, programs
 from deployments.register import register
 from tasks.pools import seen_by_prefect
 from tests.azsim_process import AzsimProcess
@@ -57,31 +61,47 @@ TOKEN = "eyJ0eXAiOiAiSldUIiwgImFsZyI6ICJIUzI1NiJ9"
 SIGNATURE = re.compile(rb"(?i)\bsig(?:=|%(?:25)*3D)(?!REDACTED|SIGNATURE)[\w%+/-]{8,}")
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A job of many words, the secrets that went through it, and each row of each table of its server."""
+
+    job: Job
+    secrets: set[str]
+    rows: list[tuple[str, str]]
+
+
 @pytest.fixture(
     params=[False, pytest.param(True, marks=[only_in_ci, pytest.mark.timeout(600)])],
     ids=["in-process", "on-proxies"],
 )
-def finished(
-    site: Site,
-    simulation: AzsimProcess,
-    prefect_server: PrefectServer,
-    request: pytest.FixtureRequest,
-) -> Iterator[tuple[Job, set[str]]]:
-    """A job of many words that talked to a server of its own, and the secrets that went through it."""
-    _prepare(site)
-    # The server of other tests is not at DEBUG.
-    server = PrefectServer(prefect_server.copy_to(site.folder / "server"), settings=EVERYTHING)
+def finished(site: Site, simulation: AzsimProcess, request: pytest.FixtureRequest) -> Iterator[Finished]:
+    """A job that talked to a server of its own: that of other tests is not at DEBUG.
+
+    With a worker beside it the server is on PostgreSQL, if that is installed: so many words at once keep its
+    SQLite from noting that the worker lives.
+    """
+    folder = programs() if request.param else None
     with ExitStack() as stack:
+        database = stack.enter_context(postgresql(folder)) if folder else ""
+        where = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+        server = PrefectServer(site.folder / "server", settings=EVERYTHING | where)
+        rows_of = partial(_in_postgresql, database) if database else partial(_in_sqlite, server.database)
         stack.callback(server.stop)
-        server.start()
+        stack.enter_context(server.start().in_use())
+        _prepare(site)
         if request.param:
             stack.enter_context(_proxy(server, site.folder))
         job = Job(site, server, with_server=True, in_process=not request.param, **EVERYTHING)
         stack.callback(job.end)
         assert job.wait(400) == 3, job.logged[-3000:]
-        wait_for("events on the server", lambda: "prefect.artifact.created" in _events(server))
-    assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\n")
-    yield job, {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
+        wait_for(
+            "events on the server",
+            lambda: any("prefect.artifact.created" in text for table, text in rows_of() if table == "events"),
+            every=1.0,
+        )
+        server.stop()
+        secrets = {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
+        yield Finished(job, secrets, list(rows_of()))
 
 
 def _prepare(site: Site) -> None:
@@ -105,16 +125,15 @@ def _prepare(site: Site) -> None:
 @contextmanager
 def _proxy(server: PrefectServer, folder: Path) -> Iterator[None]:
     """A worker for the first of the proxies, which has its child runs say as much as the job does."""
-    with temporary_settings({PREFECT_API_URL: server.url}):
-        with get_client(sync_client=True) as client:
-            for _ in register(client):
-                pass
-        worker = ProxyWorker(server, PROXIES[0], folder)
-        try:
-            wait_for("the worker", _is_usable, seconds=120)
-            yield
-        finally:
-            worker.stop()
+    with get_client(sync_client=True) as client:
+        for _ in register(client):
+            pass
+    worker = ProxyWorker(server, PROXIES[0], folder)
+    try:
+        wait_for("the worker", _is_usable, seconds=120)
+        yield
+    finally:
+        worker.stop()
 
 
 def _is_usable() -> bool:
@@ -133,23 +152,25 @@ def _grants_and_keys(state: Path) -> Iterator[str]:
     yield from keys
 
 
-def test_no_secret_is_in_any_output_table_file_or_media(finished: tuple[Job, set[str]]) -> None:
-    job, secrets = finished
+def test_no_secret_is_in_any_output_table_file_or_media(finished: Finished) -> None:
+    job, rows = finished.job, finished.rows
     folder = job.site.folder
+    assert job.printed.startswith("Completed with errors: 1 of 2 VMs have a recovery point.\n")
     assert "urllib3" in job.logged, "the libraries below were to speak"
     assert "REDACTED" in job.logged, "and to say what had to be masked"
-    rows = list(_rows(folder / "server" / "prefect.db"))
     assert {table for table, _ in rows} >= KEPT
     assert any("urllib3.connectionpool" in text for table, text in rows if table == "log")
 
     places = [(str(path.relative_to(folder)), path.read_bytes()) for path in _files(folder)]
     places += [(f"table {table}", text.encode()) for table, text in rows]
-    leaks = [f"{place}: {found[:80]!r}" for place, data in places for found in _secrets_in(data, secrets)]
+    leaks = [
+        f"{place}: {found[:80]!r}" for place, data in places for found in _secrets_in(data, finished.secrets)
+    ]
 
     assert not leaks, "\n".join(leaks)
 
 
-def _rows(database: Path) -> Iterator[tuple[str, str]]:
+def _in_sqlite(database: Path) -> Iterator[tuple[str, str]]:
     """Every row of every table. The file has long values in pieces, where a secret may be cut in two."""
     with closing(sqlite3.connect(database)) as opened:
         tables = opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
@@ -157,9 +178,22 @@ def _rows(database: Path) -> Iterator[tuple[str, str]]:
             yield from ((table, repr(row)) for row in opened.execute(f'SELECT * FROM "{table}"'))
 
 
-def _events(server: PrefectServer) -> set[str]:
-    with closing(sqlite3.connect(server.database)) as database:
-        return {event for (event,) in database.execute("SELECT DISTINCT event FROM events")}
+def _in_postgresql(url: str) -> list[tuple[str, str]]:
+    """The same of a server's database on PostgreSQL."""
+    return asyncio.run(_rows_of(url.replace("+asyncpg", "")))
+
+
+async def _rows_of(url: str) -> list[tuple[str, str]]:
+    connection = await asyncpg.connect(url)
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return [
+            (table, repr(tuple(row)))
+            for (table,) in tables
+            for row in await connection.fetch(f'SELECT * FROM "{table}"')
+        ]
+    finally:
+        await connection.close()
 
 
 def _files(folder: Path) -> list[Path]:

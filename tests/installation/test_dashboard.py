@@ -19,8 +19,8 @@ from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from demo.prefect_processes import PrefectApi
-from tests.browser.chromium import chromium, leaves_the_machine, missing
-from tests.local_installation import LocalInstallation, local_installation
+from tests.installation.chromium import chromium, leaves_the_machine, missing
+from tests.installation.local_installation import LocalInstallation
 from tests.soak import only_in_ci
 from vsa.model import name_key
 from vsa.stop import DEFAULT_DELAYS
@@ -98,12 +98,6 @@ class Seen(NamedTuple):
         """The row of the list of deployments."""
         rows = self.page.get_by_role("row").filter(has_text=flow)
         return rows.filter(has=self.page.get_by_role("link", name=name, exact=True))
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalInstallation]:
-    with local_installation(tmp_path_factory.mktemp("dashboard") / "server") as made:
-        yield made.start()
 
 
 @pytest.fixture
