@@ -88,7 +88,9 @@ def clean_up_after(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     released = job.release_all()
     for message in released.pending:
         logger.error("%s", message)
-    report = job.report_stopped(f"the job's process ended before the job did: {state.name}", released)
+    report = job.report_stopped(
+        f"the job's process ended before the job did: {state.name}", released, started_at=flow_run.start_time
+    )
     remove_scratch(job.id)
     for show in (
         partial(show_report_of_stopped, report, flow_run.id, location=job.media.location),

@@ -14,6 +14,7 @@ from tests.engine.world import MIB
 from tests.flows.job_process import Job
 from tests.flows.prefect_server import PrefectServer, wait_for
 from tests.flows.site import Site, managed
+from tests.soak import only_in_ci
 from vsa.media.entries import Result
 
 
@@ -102,6 +103,32 @@ def test_a_job_that_is_told_to_stop_cleans_up_and_the_next_is_normal(
     site.control.clear_faults()
     assert site.back_up().name == "Completed"
     site.require_only_bases()
+
+
+@only_in_ci
+def test_a_job_that_is_told_again_while_it_cleans_up_does_so_and_reports(
+    site: Site, prefect_server: PrefectServer
+) -> None:
+    job = started_reading(site, prefect_server, with_server=True)
+    deletes = site.control.add_fault(
+        "delay", seconds=3, method="DELETE", path=f"/{site.group}/.*/snapshots/", times=None
+    )
+    try:
+        job.send(signal.SIGTERM)
+        wait_for("the first delete", lambda: site.control.fired(deletes) > 0)
+        job.send(signal.SIGTERM)
+        assert job.wait() != 0
+    finally:
+        job.end()
+    assert site.snapshots == [], job.logged[-3000:]
+    (report,) = site.reports
+    assert report.alarms == ("the job's process ended before the job did: Crashed",)
+    assert (report.ended_at - report.started_at).total_seconds() > 3, "it began when its flow did"
+    site.control.clear_faults()
+
+    assert site.back_up().name == "Completed"
+    site.require_only_bases()
+    site.require_restorable(site.points_of("web")[0])
 
 
 def test_a_job_that_is_killed_leaves_nothing_to_the_next(site: Site, prefect_server: PrefectServer) -> None:

@@ -463,11 +463,14 @@ class BackupJob:
         self.media.checkpoint_if_due()
         return report
 
-    def report_stopped(self, reason: str, released: ReleasedJob) -> JobEntry:
+    def report_stopped(
+        self, reason: str, released: ReleasedJob, *, started_at: dt.datetime | None = None
+    ) -> JobEntry:
         """The report of a job that was cancelled or has crashed; written here if its own process could not.
 
-        `released` is what `release_all` found of it.
+        `released` is what `release_all` found of it; `started_at` is when it began, by another clock.
         """
+        self.started_at = min(started_at or self.started_at, self.started_at)
         view = self.media.view()
         for reported in view.jobs.values():
             if reported.job.job == self.id:
