@@ -34,6 +34,7 @@ LONG = (
     "tests/engine/test_killed.py",
     "tests/engine/test_random_history.py",
     "tests/faults/",
+    "tests/installation/",
     "tests/demo/",
     "tests/engine/",
     "tests/azsim/",

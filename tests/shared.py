@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.soak import DEPTH
 
 PREFECT = ("tests/flows/", "tests/blocks/")
@@ -28,3 +30,8 @@ def group_of(test: str) -> str:
     """The name of the group of a test, by its id; empty for one that goes with its file."""
     named = (name for name, files in GROUPS.items() if test.startswith(files))
     return next(named, "Prefect" if test.startswith(PREFECT) else test if test.startswith(ALONE) else "")
+
+
+def is_last_of_group(item: pytest.Item, following: pytest.Item | None) -> bool:
+    """Whether no test of the same group comes next in this process."""
+    return following is None or group_of(following.nodeid) != group_of(item.nodeid)

@@ -21,6 +21,7 @@ from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
 from blocks.proxy import BackupProxy, saved_proxies
 from blocks.saved import saved_names
+from blocks.schema import SchemaOnce
 from blocks.subclient import BackupSubclient
 from tests.certificates import END, certificate_of, key_of
 from tests.flows.prefect_server import ROOT, PrefectServer
@@ -298,6 +299,14 @@ def test_the_form_of_a_subclient_offers_choices_limits_and_words() -> None:
     rule = schema["definitions"]["Rule"]["properties"]
     assert set(schema["definitions"]["VmField"]["enum"]) == {field.value for field in VmField}
     assert all("description" in field or "$ref" in field or "allOf" in field for field in rule.values())
+
+
+def test_the_schema_that_is_kept_is_what_prefect_would_make_anew() -> None:
+    for block in (AzureSubscription, BackupMedia, BackupProxy, BackupSubclient):
+        made = super(SchemaOnce, block).model_json_schema()
+        assert block.model_json_schema() == made
+        block.model_json_schema()["properties"].clear()
+        assert block.model_json_schema() == made
 
 
 def test_the_forms_hide_what_is_secret() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from typing import Any
 
@@ -165,7 +166,15 @@ def test_a_job_that_died_releases_its_open_runs_before_it_looks_at_all_that_ever
     assert released.pending == ()
     assert read[0] == run.id
     assert left == [2, 1, 1, 1], "the base alone is left when the others are looked at"
-    report = job.report_stopped("killed", released)
+    began = job.started_at
+    report = job.report_stopped("killed", released, started_at=began - dt.timedelta(minutes=5))
+    assert report.started_at == began - dt.timedelta(minutes=5)
     assert ([vm.run for vm in report.vms], report.alarms) == ([run.id], ("killed",))
     assert len(read) == 4, "they are read once"
     assert job.report_stopped("again", released) == report
+
+    ahead = world.job()
+    report = ahead.report_stopped(
+        "killed", ahead.release_all(), started_at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    )
+    assert report.started_at == ahead.started_at < report.ended_at, "another clock was ahead"

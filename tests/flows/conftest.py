@@ -10,7 +10,7 @@ from tests.flows.fleet import Fleet
 from tests.flows.prefect_server import PrefectServer
 from tests.flows.shared_servers import shared_server
 from tests.flows.site import Site
-from tests.shared import group_of
+from tests.shared import is_last_of_group
 
 _FLEET = pytest.StashKey[Fleet]()
 
@@ -42,12 +42,14 @@ def _fleet(
     fleet.stop()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Workers that nobody needs any more would go on asking the server for runs, at the cost of others."""
-    following = group_of(nextitem.nodeid) if nextitem else ""
-    if _FLEET in item.config.stash and group_of(item.nodeid) != following:
-        item.config.stash[_FLEET].stop()
+    try:
+        return (yield)
+    finally:
+        if _FLEET in item.config.stash and is_last_of_group(item, nextitem):
+            item.config.stash[_FLEET].stop()
 
 
 @pytest.fixture

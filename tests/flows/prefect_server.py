@@ -67,8 +67,10 @@ class PrefectServer:
     def start(self) -> PrefectServer:
         """Return once it answers; one that was stopped comes back at its address, with its database."""
         self.port = self.port or free_port()
-        self._authorities.parent.mkdir(parents=True, exist_ok=True)
-        self._authorities.write_text(certificate_of("nobody"))
+        # A server that comes back has clients already, which read it at any time.
+        if not self._authorities.exists():
+            self._authorities.parent.mkdir(parents=True, exist_ok=True)
+            self._authorities.write_text(certificate_of("nobody"))
         made = prefect_server(self.home, port=self.port, log=self.log, ui=False, settings=self.settings)
         self._process = made.start()
         made.await_ready(PrefectApi(self.url).answers, seconds=_START_SECONDS)
@@ -103,14 +105,23 @@ class PrefectServer:
     def database(self) -> Path:
         return self.home / "prefect.db"
 
+    @property
+    def is_on_sqlite(self) -> bool:
+        return "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in self.settings
+
     def environment(self, **changes: str) -> Mapping[str, str]:
         """The environment of a process that talks to this server, with the server's own settings."""
         settings = {**self.access, **self.settings, **changes}
         return environment(self.home / "client", **settings)
 
     def copy_to(self, home: Path) -> Path:
-        """A Prefect home whose own database holds what this server's holds now: blocks and their keys."""
+        """A Prefect home whose own database holds what this server's holds now: blocks and their keys.
+
+        An empty home if the server is not on SQLite.
+        """
         home.mkdir(parents=True)
+        if not self.is_on_sqlite:
+            return home
         with (
             contextlib.closing(sqlite3.connect(self.database)) as source,
             contextlib.closing(sqlite3.connect(home / "prefect.db")) as target,

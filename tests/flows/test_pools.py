@@ -187,7 +187,7 @@ def note_worker(server: PrefectServer, worker: Worker, heard: dt.datetime, *, st
 
 
 def _sqlite_of(server: PrefectServer) -> contextlib.closing[sqlite3.Connection]:
-    if not server.database.exists():
+    if not server.is_on_sqlite:
         pytest.skip("the server's database is not SQLite")
     return contextlib.closing(sqlite3.connect(server.database, timeout=60))
 

@@ -40,5 +40,6 @@ def test_a_backup_is_recorded_by_a_server_on_postgresql(prefect_server: PrefectS
     assert run.state is not None and run.state.name == "Completed"
     names = {task.name.rsplit("-", 1)[0] for task in task_runs_of(run, expected=8)}
     assert len(names) > 1 and messages_of(run)
+    assert not prefect_server.is_on_sqlite
     assert not prefect_server.database.exists(), "nothing was kept in SQLite"
     site.require_restorable(site.points_of("web")[0])

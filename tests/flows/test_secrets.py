@@ -6,8 +6,8 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,28 +70,39 @@ class Finished:
     rows: list[tuple[str, str]]
 
 
+Rows = Callable[[], Iterable[tuple[str, str]]]
+
+
 @pytest.fixture(
     params=[False, pytest.param(True, marks=[only_in_ci, pytest.mark.timeout(600)])],
     ids=["in-process", "on-proxies"],
 )
-def finished(site: Site, simulation: AzsimProcess, request: pytest.FixtureRequest) -> Iterator[Finished]:
+def finished(site: Site, simulation: AzsimProcess, request: pytest.FixtureRequest) -> Finished:
     """A job that talked to a server of its own: that of other tests is not at DEBUG.
 
     With a worker beside it the server is on PostgreSQL, if that is installed: so many words at once keep its
     SQLite from noting that the worker lives.
     """
-    folder = programs() if request.param else None
-    with ExitStack() as stack:
-        database = stack.enter_context(postgresql(folder)) if folder else ""
+    programs_in = programs() if request.param else None
+    with postgresql(programs_in) if programs_in else nullcontext("") as database:
         where = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
         server = PrefectServer(site.folder / "server", settings=EVERYTHING | where)
         rows_of = partial(_in_postgresql, database) if database else partial(_in_sqlite, server.database)
+        job = _finished_job(site, server, rows_of, on_proxies=request.param)
+        rows = list(rows_of())
+    secrets = {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
+    return Finished(job, secrets, rows)
+
+
+def _finished_job(site: Site, server: PrefectServer, rows_of: Rows, *, on_proxies: bool) -> Job:
+    """When this returns all of its processes have ended, so that nothing is written any more."""
+    with ExitStack() as stack:
         stack.callback(server.stop)
         stack.enter_context(server.start().in_use())
         _prepare(site)
-        if request.param:
+        if on_proxies:
             stack.enter_context(_proxy(server, site.folder))
-        job = Job(site, server, with_server=True, in_process=not request.param, **EVERYTHING)
+        job = Job(site, server, with_server=True, in_process=not on_proxies, **EVERYTHING)
         stack.callback(job.end)
         assert job.wait(400) == 3, job.logged[-3000:]
         wait_for(
@@ -99,9 +110,7 @@ def finished(site: Site, simulation: AzsimProcess, request: pytest.FixtureReques
             lambda: any("prefect.artifact.created" in text for table, text in rows_of() if table == "events"),
             every=1.0,
         )
-        server.stop()
-        secrets = {PASSPHRASE, simulation.client_secret, *_grants_and_keys(simulation.state_dir)}
-        yield Finished(job, secrets, list(rows_of()))
+        return job
 
 
 def _prepare(site: Site) -> None:
@@ -199,7 +208,7 @@ async def _rows_of(url: str) -> list[tuple[str, str]]:
 def _files(folder: Path) -> list[Path]:
     """Media, Prefect's homes with databases and journals, stored results, scratch space, outputs, logs."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".img"]
-    assert {path.name for path in found} >= {"media.json", "prefect.db", "server.log", "stdout", "stderr"}
+    assert {path.name for path in found} >= {"media.json", "server.log", "stdout", "stderr"}
     return found
 
 

@@ -52,6 +52,10 @@ class LocalInstallation:
         return family([self._process.id]) if self._process.id else set()
 
     @property
+    def runs(self) -> bool:
+        return self._process.id is not None
+
+    @property
     def process_id(self) -> int:
         assert self._process.id, f"the installation has ended: {self.said}"
         return self._process.id

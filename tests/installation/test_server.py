@@ -41,6 +41,12 @@ def start_a_job(installation: LocalInstallation) -> None:
     )
 
 
+def runs_now(installation: LocalInstallation) -> int:
+    """How many flow runs have begun and not ended."""
+    begun = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    return int(installation.here.api.ask("POST", "/flow_runs/count", {"flow_runs": begun}))
+
+
 def snapshots(installation: LocalInstallation) -> list[str]:
     return sorted(row["name"] for row in installation.control.inventory()["snapshots"])
 
@@ -57,7 +63,8 @@ def test_one_command_starts_everything_and_ctrl_c_ends_it_in_the_middle_of_a_job
     planned = [item for found in api.ask("POST", "/deployments/filter", {}) for item in found["schedules"]]
     assert planned and all(schedule["active"] for schedule in planned)
 
-    # Those of a job that the dashboard's test has run before.
+    # Other tests may have started jobs, and their bases stay.
+    wait_for(lambda: not runs_now(installation), seconds=300)
     bases = snapshots(installation)
     slow = installation.control.add_fault("delay", seconds=5, plane="blob", header="x-ms-range", times=None)
     start_a_job(installation)

@@ -470,11 +470,11 @@ class BackupJob:
 
         `released` is what `release_all` found of it; `started_at` is when it began, by another clock.
         """
-        self.started_at = min(started_at or self.started_at, self.started_at)
         view = self.media.view()
         for reported in view.jobs.values():
             if reported.job.job == self.id:
                 return reported.job
+        self.started_at = min(started_at or self.started_at, self.started_at)
         outcomes = [
             VmOutcome(
                 key=intent.vm_key,
