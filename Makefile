@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PROCESSES ?= 2
 # More, where tests mostly wait for what others do.
-GROUPS ?= 3
+PROCESS_GROUPS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
@@ -82,7 +82,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/flows/test_backup_process.py tests/installation/test_dashboard.py tests/installation/test_server.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(GROUPS) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESS_GROUPS) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)
