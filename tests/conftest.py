@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.shared import PREFECT, group_of
+from tests.shared import PREFECT, end_group, group_of
 from tests.soak import DEPTH, ONLY_IN_CI, PART, PARTS, SEED
 
 # Their asserts, too, say what they found.
@@ -49,6 +50,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(ONLY_IN_CI)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _place(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Also when a fixture's own end has failed."""
+    try:
+        return (yield)
+    finally:
+        end_group(item, nextitem)
 
 
 def _place(nodeid: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.soak import DEPTH
@@ -25,6 +27,8 @@ own server does by itself, too long to be waited for by all others."""
 ALONE = ("tests/faults/test_schedules.py",)
 """Where tests share nothing that takes time, and take long."""
 
+_ENDS = pytest.StashKey[list[Callable[[], None]]]()
+
 
 def group_of(test: str) -> str:
     """The name of the group of a test, by its id; empty for one that goes with its file."""
@@ -32,6 +36,16 @@ def group_of(test: str) -> str:
     return next(named, "Prefect" if test.startswith(PREFECT) else test if test.startswith(ALONE) else "")
 
 
-def is_last_of_group(item: pytest.Item, following: pytest.Item | None) -> bool:
-    """Whether no test of the same group comes next in this process."""
-    return following is None or group_of(following.nodeid) != group_of(item.nodeid)
+def at_end_of_group(config: pytest.Config, end: Callable[[], None]) -> None:
+    """Have this called, as often as may be, when the last test of a group has run in this process.
+
+    What the tests of a group share takes as much of the machine as a test does.
+    """
+    config.stash.setdefault(_ENDS, []).append(end)
+
+
+def end_group(item: pytest.Item, following: pytest.Item | None) -> None:
+    """The test has run, and that one comes next in this process."""
+    if following is None or group_of(following.nodeid) != group_of(item.nodeid):
+        for end in item.config.stash.get(_ENDS, []):
+            end()

@@ -10,9 +10,7 @@ from tests.flows.fleet import Fleet
 from tests.flows.prefect_server import PrefectServer
 from tests.flows.shared_servers import shared_server
 from tests.flows.site import Site
-from tests.shared import is_last_of_group
-
-_FLEET = pytest.StashKey[Fleet]()
+from tests.shared import at_end_of_group
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,19 +35,9 @@ def _fleet(
     fleet = Fleet(server, tmp_path_factory.mktemp("workers"))
     with server.in_use():
         fleet.register()
-    pytestconfig.stash[_FLEET] = fleet
+    at_end_of_group(pytestconfig, fleet.stop)
     yield fleet
     fleet.stop()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Workers that nobody needs any more would go on asking the server for runs, at the cost of others."""
-    try:
-        return (yield)
-    finally:
-        if _FLEET in item.config.stash and is_last_of_group(item, nextitem):
-            item.config.stash[_FLEET].stop()
 
 
 @pytest.fixture
