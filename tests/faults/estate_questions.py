@@ -86,6 +86,11 @@ class EstateQuestions:
         assert not lost, f"these bases are gone: {lost}"
         self.world.require_no_access()
 
+    @property
+    def bases(self) -> set[str]:
+        """The bases that the log names."""
+        return set(self._bases())
+
     def _bases(self) -> dict[str, bool]:
         """The bases that the log names, and whether their disks are still attached to a VM."""
         view, world = self.world.media.view(), self.world
