@@ -86,10 +86,16 @@ class EstateQuestions:
         assert not lost, f"these bases are gone: {lost}"
         self.world.require_no_access()
 
-    @property
-    def bases(self) -> set[str]:
-        """The bases that the log names."""
-        return set(self._bases())
+    def forget_taken(self, *, all_had_their_turn: bool) -> None:
+        """Those that the log names no more.
+
+        It goes on naming that of a disk that is gone until a subclient lets it go. Of a disk that is there
+        the jobs of all subclients have made a new one.
+        """
+        bases = self._bases()
+        self.taken &= bases.keys()
+        stale = {base for base in self.taken if bases[base]}
+        assert not (all_had_their_turn and stale), f"these were taken, and are still compared with: {stale}"
 
     def _bases(self) -> dict[str, bool]:
         """The bases that the log names, and whether their disks are still attached to a VM."""

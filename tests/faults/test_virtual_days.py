@@ -432,8 +432,7 @@ class Days:
             report = question.world.back_up(**self._given(subclient), now=self.estate.now)
             self._require_good(report, subclient)
             self.counts["healthy jobs"] += 1
-        # The log goes on naming one that somebody took until its own subclient has its turn.
-        question.taken &= set() if HOURLY in names else question.bases
+        question.forget_taken(all_had_their_turn=HOURLY in names and not self.locks)
         if not self.locks:
             question.require_allowed()
 
