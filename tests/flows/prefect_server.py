@@ -33,7 +33,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from demo.installation import free_port
+from demo.installation import DATABASE, free_port
 from demo.prefect_processes import CHECKOUT, HOST, PrefectApi, environment, prefect_server
 from demo.served import ServedProcess
 from tests.certificates import certificate_of
@@ -107,7 +107,7 @@ class PrefectServer:
 
     @property
     def is_on_sqlite(self) -> bool:
-        return "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in self.settings
+        return DATABASE not in self.settings
 
     def environment(self, **changes: str) -> Mapping[str, str]:
         """The environment of a process that talks to this server, with the server's own settings."""

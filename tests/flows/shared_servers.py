@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from demo.installation import DATABASE
 from demo.postgresql import postgresql, programs
 from tests.flows.prefect_server import PrefectServer
 from tests.soak import DEPTH
@@ -26,7 +27,7 @@ def shared_server(config: pytest.Config, factory: pytest.TempPathFactory) -> Pre
         if DEPTH and (folder := programs()):
             database = contextlib.ExitStack()
             config.add_cleanup(database.close)
-            settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.enter_context(postgresql(folder))
+            settings[DATABASE] = database.enter_context(postgresql(folder))
         server = PrefectServer(factory.mktemp("prefect"), settings=settings)
         config.add_cleanup(server.stop)
         config.stash[_SERVER] = server.start()

@@ -18,6 +18,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from blocks.proxy import saved_proxies
+from demo.installation import DATABASE
 from demo.postgresql import postgresql, programs
 from deployments.register import register
 from tasks.pools import seen_by_prefect
@@ -85,7 +86,7 @@ def finished(site: Site, simulation: AzsimProcess, request: pytest.FixtureReques
     """
     programs_in = programs() if request.param else None
     with postgresql(programs_in) if programs_in else nullcontext("") as database:
-        where = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+        where = {DATABASE: database} if database else {}
         server = PrefectServer(site.folder / "server", settings=EVERYTHING | where)
         rows_of = partial(_in_postgresql, database) if database else partial(_in_sqlite, server.database)
         job = _finished_job(site, server, rows_of, on_proxies=request.param)
