@@ -75,11 +75,12 @@ rounds: setup ## what CI adds to the tests: more rounds of faults, kills and sch
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
 # Groups begin in this order, the longest first. tests/installation starts a whole one, and looks at it with Chromium.
 PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.py \
+  tests/flows/test_register.py tests/flows/test_deployments.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py tests/flows/test_cancelled_by_hand.py \
-  tests/flows/test_memory_of_a_stream.py tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py \
-  tests/flows/test_watching.py tests/flows/test_register.py tests/flows/test_deployments.py \
+  tests/flows/test_memory_of_a_stream.py tests/installation/test_dashboard.py tests/installation/test_server.py \
+  tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py tests/flows/test_watching.py \
   tests/flows/test_secrets.py tests/flows/test_pools.py tests/flows/test_postgresql.py \
-  tests/flows/test_backup_process.py tests/installation/test_dashboard.py tests/installation/test_server.py
+  tests/flows/test_backup_process.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESS_GROUPS) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)

@@ -47,6 +47,7 @@ from tasks.pools import seen_by_prefect, warn_unless_deaths_are_noticed
 from tasks.proxies import ProxyStreams
 from tasks.report import show_report, show_report_of_stopped
 from tasks.scratch import make_scratch, remove_scratch
+from tasks.signals import heard_at_once
 from tasks.streams import assign_streams
 from tasks.targets import identify_targets
 from tasks.transfer import InProcess, Streams
@@ -156,7 +157,7 @@ def backup_subclient(
     get_run_logger().info("Job %s backs up to media %s at %s", job.id, job.media.id, job.media.location)
     stopped = partial(_stop_as_told, job, watched, under_worker=is_under_worker())
     # Nobody but the server tells a job that was started by hand that somebody has cancelled it.
-    with _stopped_after(stop_after_minutes, job.stop), Watch(watched, stopped):
+    with heard_at_once(), _stopped_after(stop_after_minutes, job.stop), Watch(watched, stopped):
         report = _Story(job, subclient, in_process=in_process).run()
     if any(map(is_being_cancelled, watched)):
         return Cancelled(message=_message(report), data=report)

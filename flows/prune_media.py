@@ -26,6 +26,7 @@ from blocks.subclient import retention_policies
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.prune import forget_points, plan_retention, prune
+from tasks.signals import heard_at_once
 from vsa.cli.plans import prune_text, report_text
 from vsa.errors import VsaError
 from vsa.media.media import Media
@@ -62,7 +63,8 @@ def prune_media(
         opened = block.open(write=not dry_run)
         get_run_logger().info("Pruning media %s at %s", opened.id, opened.location)
         refused = _forget(opened, block, override_share, dry_run) if retention else ()
-        done = prune(opened, grace_days, threshold, dry_run=dry_run)
+        with heard_at_once():
+            done = prune(opened, grace_days, threshold, dry_run=dry_run)
     except VsaError as error:
         return Failed(message=str(error))
     said = prune_text(done) if isinstance(done, PrunePlan) else report_text(done)

@@ -27,6 +27,7 @@ from blocks.backup_media import BackupMedia
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.restore import RestoreOutcome, RestorePlan, plan_of, remarks, restore_one, show_restore
+from tasks.signals import heard_at_once
 from tasks.witness import check_witness
 from vsa.errors import VsaError
 from vsa.media.media import Media
@@ -99,7 +100,8 @@ def _restored(
         salvage=unmapped(salvage),
         threads=unmapped(threads),
     )
-    wait(list(futures))
+    with heard_at_once():
+        wait(list(futures))
     return [_outcome(step, future) for step, future in zip(plan.steps, futures, strict=True)]
 
 

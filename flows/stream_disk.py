@@ -25,6 +25,7 @@ from tasks.flow_runs import is_held_for_dead, say_cancelled
 from tasks.logs import show_engine_logs
 from tasks.pools import STREAM_FLOW
 from tasks.scratch import make_scratch, remove_scratch
+from tasks.signals import heard_at_once
 from tasks.stream import carry_out, leave_word
 from tasks.watch import Watch
 from vsa.errors import MediaUnusable, VsaError
@@ -72,7 +73,7 @@ def stream_disk(
 
 def _carried(subclient: str, streams: list[StreamOrder], attempt: UUID) -> State[None]:
     stop = Stop()
-    with ExitStack() as stack:
+    with heard_at_once(), ExitStack() as stack:
         try:
             surroundings = _open(subclient, streams, stop, stack)
         except VsaError as error:

@@ -30,6 +30,7 @@ from blocks.azure_subscription import AzureSubscription
 from blocks.backup_media import BackupMedia
 from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
+from tasks.signals import heard_at_once
 from tasks.sweep import (
     clear_disk,
     end_streams,
@@ -104,12 +105,13 @@ def _open(media: str, subscription: str, price: Price, *, write: bool) -> Sweep:
 
 def _carry_out(sweep: Sweep, plan: SweepPlan) -> SweepReport:
     """Release each dead run, clear the other disks, and see what came of it."""
-    wait(list(end_streams.map(list(plan.given_up_jobs))))
     in_use = unmapped(plan.in_use)
-    released = release_dead_run.map(unmapped(sweep), list(plan.dead), in_use)
-    cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks), in_use)
-    done: list[PrefectFuture[Any]] = [*released, *cleared]
-    wait(done)
+    with heard_at_once():
+        wait(list(end_streams.map(list(plan.given_up_jobs))))
+        released = release_dead_run.map(unmapped(sweep), list(plan.dead), in_use)
+        cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks), in_use)
+        done: list[PrefectFuture[Any]] = [*released, *cleared]
+        wait(done)
     pending = [line for future in done for line in _pending(future)]
     report = look_again(sweep, plan, pending)
     get_run_logger().info("%s", report.text())

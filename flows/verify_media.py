@@ -17,6 +17,7 @@ from pydantic import Field
 
 from blocks.backup_media import BackupMedia
 from tasks.logs import show_engine_logs
+from tasks.signals import heard_at_once
 from tasks.verify import look_at_media, record_in_log, show_verify_report
 from vsa.errors import VsaError
 from vsa.upkeep.report import Depth, VerifyReport
@@ -47,9 +48,10 @@ def verify_media(
     show_engine_logs(runtime.flow_run.id or "")
     try:
         block = BackupMedia.named(media)
-        report = look_at_media(
-            block.open(), Depth(depth), points=points, sample=sample / 100, threads=threads
-        )
+        with heard_at_once():
+            report = look_at_media(
+                block.open(), Depth(depth), points=points, sample=sample / 100, threads=threads
+            )
     except VsaError as error:
         return Failed(message=str(error))
     recorded = _record(block, report) if report.findings else ""
