@@ -64,7 +64,7 @@ ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_acces
   tests/engine/test_disks_of_every_sort.py tests/engine/test_jobs_at_once.py \
   tests/engine/test_changing_estate.py tests/engine/test_kept_and_gone.py
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
-  tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
+  tests/faults/test_store_calls_of_a_job.py tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
   $(ENGINE_ROUNDS)
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py \
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
@@ -78,7 +78,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/flows/test_register.py tests/flows/test_deployments.py \
   tests/flows/test_jobs_that_are_stopped.py tests/flows/test_server_away.py tests/flows/test_cancelled_by_hand.py \
   tests/flows/test_memory_of_a_stream.py tests/installation/test_dashboard.py tests/installation/test_server.py \
-  tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py tests/flows/test_watching.py \
+  tests/flows/test_child_runs.py tests/flows/test_sweep_leftovers.py tests/flows/test_watching.py tests/flows/test_signals.py \
   tests/flows/test_secrets.py tests/flows/test_pools.py tests/flows/test_postgresql.py \
   tests/flows/test_backup_process.py
 

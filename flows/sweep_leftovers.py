@@ -83,10 +83,11 @@ def sweep_leftovers(
         open_runs = find_open_runs(sweep)
         plan = plan_sweep(sweep, open_runs, states_of_jobs(open_runs), runs)
         get_run_logger().info("%s", plan.text())
-        swept = plan if dry_run else _carry_out(sweep, plan)
-        if plan.silent and isinstance(swept, SweepReport):
-            # What is certain does not wait for it.
-            swept = _carry_out(sweep, second_look(sweep, plan, runs)).after(swept)
+        with heard_at_once():
+            swept = plan if dry_run else _carry_out(sweep, plan)
+            if plan.silent and isinstance(swept, SweepReport):
+                # What is certain does not wait for it.
+                swept = _carry_out(sweep, second_look(sweep, plan, runs)).after(swept)
     except VsaError as error:
         return Failed(message=str(error))
     show_sweep(swept, media, return_state=True)
@@ -106,12 +107,11 @@ def _open(media: str, subscription: str, price: Price, *, write: bool) -> Sweep:
 def _carry_out(sweep: Sweep, plan: SweepPlan) -> SweepReport:
     """Release each dead run, clear the other disks, and see what came of it."""
     in_use = unmapped(plan.in_use)
-    with heard_at_once():
-        wait(list(end_streams.map(list(plan.given_up_jobs))))
-        released = release_dead_run.map(unmapped(sweep), list(plan.dead), in_use)
-        cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks), in_use)
-        done: list[PrefectFuture[Any]] = [*released, *cleared]
-        wait(done)
+    wait(list(end_streams.map(list(plan.given_up_jobs))))
+    released = release_dead_run.map(unmapped(sweep), list(plan.dead), in_use)
+    cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks), in_use)
+    done: list[PrefectFuture[Any]] = [*released, *cleared]
+    wait(done)
     pending = [line for future in done for line in _pending(future)]
     report = look_again(sweep, plan, pending)
     get_run_logger().info("%s", report.text())

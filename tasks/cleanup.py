@@ -7,7 +7,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from tasks.edge import task
-from tasks.flow_runs import end_children
+from tasks.flow_runs import end_children, jobs_that_are_over
 from tasks.policy import STAGE
 from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome
 from vsa.model import Exclusion
@@ -25,14 +25,19 @@ def release_run(job: BackupJob, run: Run) -> tuple[str, ...]:
 
 @task(name="release dead runs", **CLEANUP)
 def release_dead_runs(job: BackupJob) -> tuple[str, ...]:
-    """Clean up after runs of this subclient whose process ended before it could; returns what is pending.
+    """Clean up after runs of this subclient that ended before they could; returns what is pending.
 
-    Their streams end first, if they are still under way: those of a job that nobody looks after are not told.
+    Known to be dead are those whose process ended on this machine, and those whose flow run is over, wherever
+    it was. Their streams end first, if they are still under way: those of a job that nobody looks after are
+    not told.
     """
-    for dead in job.dead_jobs():
-        with suppress(ValueError):
-            end_children(UUID(dead))
-    return job.release_dead_runs()
+    opened = job.open_jobs()
+    over = jobs_that_are_over(opened)
+    for dead, has_ended in opened.items():
+        if has_ended or dead in over:
+            with suppress(ValueError):
+                end_children(UUID(dead))
+    return job.release_dead_runs(over)
 
 
 @task(name="release bases", **CLEANUP)

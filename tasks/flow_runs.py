@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import httpx
 from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling
 
+from vsa.transfer.dead_runs import JobState
+
 STOP_SECONDS = 18.0
 """How long a job that ends waits for its streams: Prefect grants thirty seconds for all of its end."""
 LOOK_SECONDS = 0.5
+_AT_ONCE = 100
 
 NO_ANSWER = (httpx.HTTPError, PrefectHTTPStatusError)
 """What Prefect's client raises when the server is away or will not say."""
@@ -48,7 +52,43 @@ def state_of(flow_run: UUID) -> State | None:
 def is_over(flow_run: UUID) -> bool:
     """Whether the run has ended, is being cancelled, or was deleted. NO_ANSWER if the server does not say."""
     state = state_of(flow_run)
-    return state is None or state.is_final() or state.type is StateType.CANCELLING
+    return state is None or _says_over(state)
+
+
+def _says_over(state: State) -> bool:
+    """Also of one that is being cancelled: Prefect lets it end only if its worker says so, and that may be
+    gone. One that lives stops, as it was told to."""
+    return state.is_final() or state.type is StateType.CANCELLING
+
+
+def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
+    """What the server says of the flow runs of these jobs, by their ids; of those that it does not know,
+    nothing. NO_ANSWER if it does not say."""
+    ids = list(_flow_run_ids(jobs))
+    found: dict[str, JobState] = {}
+    with get_client(sync_client=True) as client:
+        for start in range(0, len(ids), _AT_ONCE):
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _AT_ONCE]))
+            for run in client.read_flow_runs(flow_run_filter=asked, limit=_AT_ONCE):
+                if run.state is not None:
+                    found[str(run.id)] = JobState(name=str(run.state.name), is_over=_says_over(run.state))
+    return found
+
+
+def _flow_run_ids(jobs: Iterable[str]) -> Iterator[UUID]:
+    """A job's id is that of its flow run, unless something else than a flow made it."""
+    for job in jobs:
+        with suppress(ValueError):
+            yield UUID(job)
+
+
+def jobs_that_are_over(jobs: Iterable[str]) -> tuple[str, ...]:
+    """Which of these jobs the server holds for over; none if there is no server, or it does not say."""
+    try:
+        return tuple(job for job, state in states_of(jobs).items() if state.is_over) if has_server() else ()
+    except NO_ANSWER as error:
+        _log.warning("whether earlier jobs are over is not known: %s", type(error).__name__)
+        return ()
 
 
 def is_being_cancelled(flow_run: UUID) -> bool:

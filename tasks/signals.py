@@ -46,12 +46,15 @@ def heard_at_once() -> Iterator[None]:
         return
     listener = _Listener(reader)
     previous: Any = signal.signal(_POKE, listener.hear)
-    listener.start()
     try:
+        listener.start()
         yield
     finally:
-        signal.set_wakeup_fd(_NOBODY)
-        os.close(writer)
+        # Whatever a signal interrupts here: the thread ends once its pipe is closed.
+        try:
+            signal.set_wakeup_fd(_NOBODY)
+        finally:
+            os.close(writer)
         listener.join()
         signal.signal(_POKE, previous)
 

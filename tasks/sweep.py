@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State, StateType
 
 from tasks.artifacts import artifact_key
 from tasks.edge import task
-from tasks.flow_runs import end_children
+from tasks.flow_runs import end_children, states_of
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from vsa.model import SourceDisk
@@ -25,7 +22,6 @@ from vsa.transfer.sweep import Sweep
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
-_AT_ONCE = 100
 _LEFTOVER = ("what", "name", "disk", "run", "age", "size", "a month, estimated")
 
 
@@ -38,7 +34,7 @@ def find_open_runs(sweep: Sweep) -> OpenRuns:
 @task(name="ask for their jobs", **STAGE | {"retries": 2, "retry_delay_seconds": 2})
 def states_of_jobs(runs: OpenRuns) -> dict[str, JobState]:
     """The flow runs of these jobs that this server knows, by their ids."""
-    return _states_by_id(runs)
+    return _states(runs)
 
 
 @task(name="plan sweep", **REPEATED)
@@ -52,7 +48,7 @@ def plan_sweep(
 @task(name="look at silent runs once more", **REPEATED)
 def second_look(sweep: Sweep, plan: SweepPlan, named: Collection[str]) -> SweepPlan:
     """Wait as long as live runs may take for another sign, if any give none, and plan again."""
-    return sweep.second_look(plan, _states_by_id, named)
+    return sweep.second_look(plan, _states, named)
 
 
 @task(name="end streams", task_run_name="end streams of job {job}", **STAGE)
@@ -135,29 +131,5 @@ def _part(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return [f"## {title}", table(headings, [map(escaped, row) for row in rows])] if rows else []
 
 
-def _states_by_id(runs: OpenRuns) -> dict[str, JobState]:
-    return {str(id): state for id, state in _states(list(_flow_run_ids(runs)))}
-
-
-def _flow_run_ids(runs: OpenRuns) -> Iterator[UUID]:
-    """A job's id is that of its flow run, unless something else than a flow made it."""
-    for job in {intent.job for intent in runs.intents}:
-        with suppress(ValueError):
-            yield UUID(job)
-
-
-def _states(ids: list[UUID]) -> Iterator[tuple[UUID, JobState]]:
-    with get_client(sync_client=True) as client:
-        for start in range(0, len(ids), _AT_ONCE):
-            asked = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _AT_ONCE]))
-            for found in client.read_flow_runs(flow_run_filter=asked, limit=_AT_ONCE):
-                if found.state is not None:
-                    yield found.id, JobState(name=str(found.state.name), is_over=_is_over(found.state))
-
-
-def _is_over(state: State) -> bool:
-    """Also one that is being cancelled: Prefect lets it end only if its worker says so, and that may be gone.
-
-    One that lives stops, as it was told to; the fence is for good measure.
-    """
-    return state.is_final() or state.type is StateType.CANCELLING
+def _states(runs: OpenRuns) -> dict[str, JobState]:
+    return states_of({intent.job for intent in runs.intents})

@@ -221,6 +221,11 @@ def test_what_a_management_certificate_lacks_is_known_at_every_moment(proxies: l
     assert not saved_proxies()[1].management_certificate
 
 
+def test_a_proxy_has_the_region_that_its_block_has(proxies: list[str]) -> None:
+    proxy("west", region="westeurope").save("west", overwrite=True)
+    assert {item.name: item.region for item in saved_proxies()} == {"east": "", "west": "westeurope"}
+
+
 def test_two_proxies_may_not_share_a_name(proxies: list[str]) -> None:
     proxy("East").save("other")
     with pytest.raises(BadRequest, match="several Proxy blocks are called east"):

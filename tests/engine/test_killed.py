@@ -100,6 +100,14 @@ def require_that_nothing_was_lost(world: World, *, points: int) -> None:
     world.require_sound()
 
 
+def require_that_all_are_marked(world: World) -> None:
+    """Marks come in the request that makes a snapshot: no moment is between the two."""
+    rows = [row for row in world.control.inventory()["snapshots"] if row["id"].lower() in world.snapshots]
+    assert len(rows) > len(world.bases)
+    for row in rows:
+        assert {"vsa-media", "vsa-run", "vsa-job", "vsa-disk"} <= row["tags"].keys(), row
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_in_a_request_for_a_managed_disk(world: World, moment: str) -> None:
     two_disks(world, MANAGED)
@@ -110,6 +118,8 @@ def test_killed_in_a_request_for_a_managed_disk(world: World, moment: str) -> No
     after = moment == "delete"
     if after:
         world.points[committed] = held
+    if moment == "first snapshot":
+        require_that_all_are_marked(world)
     require_that_nothing_was_lost(world, points=2 if after else 1)
 
 

@@ -135,6 +135,19 @@ def test_a_name_of_ours_that_nothing_else_speaks_for_is_said_and_stays(world: Wo
     canaries.require_alone()
 
 
+def test_a_staging_blob_without_marks_goes_if_an_intent_names_it_and_else_stays(world: World) -> None:
+    run, _ = left_by_a_run(world, PREMIUM_VHD)
+    (name,) = world.staging_blobs
+    world.staging_blob("os", name).set_blob_metadata({})
+    intent = Path(world.media.location) / layout.intent(run.id)
+    kept = intent.rename(intent.with_suffix(".aside"))
+    assert Thing.STAGING_BLOB not in things(swept(world, {"job-1": CRASHED}))
+    assert world.staging_blobs == [name]
+    kept.rename(intent)
+    assert Thing.STAGING_BLOB in things(swept(world, {"job-1": CRASHED}))
+    assert world.staging_blobs == []
+
+
 @pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
 def test_vhds_that_nobody_knows_are_found_where_others_are_known(world: World, kind: str) -> None:
     run, _ = left_by_a_run(world, kind)

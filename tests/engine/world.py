@@ -23,7 +23,9 @@ from demo import endpoint as demo_endpoint
 from tests.engine.standing import Standing
 from tests.engine.story import run_job
 from tests.engine.waits import CLOCK
+from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
+from vsa.azure.staging import CONTAINER
 from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
@@ -237,10 +239,18 @@ class World:
 
     def vhd(self, disk: str, snapshot: str = "") -> BlobClient:
         """The SDK's client for an unmanaged disk's VHD or one of its snapshots, as its owner has it."""
+        url = f"{self.url(disk)}?snapshot={snapshot}" if snapshot else self.url(disk)
+        return self._blob(disk, url)
+
+    def staging_blob(self, disk: str, name: str) -> BlobClient:
+        """The same for a staging blob of an unmanaged disk."""
+        address = BlobAddress.parse(self.url(disk)).beside(CONTAINER, name)
+        return self._blob(disk, address.url)
+
+    def _blob(self, disk: str, url: str) -> BlobClient:
         account = self.account(self._kinds[disk])
         keys: Any = self.connection.storage.storage_accounts.list_keys(self.group, account).keys_property
         options: dict[str, Any] = {"connection_verify": self.connection.ca_file}
-        url = f"{self.url(disk)}?snapshot={snapshot}" if snapshot else self.url(disk)
         return BlobClient.from_blob_url(url, credential=keys[0].value, **options)
 
     def delete_snapshot(self, ref: SnapshotRef, disk: str) -> None:

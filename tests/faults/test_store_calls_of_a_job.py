@@ -21,7 +21,7 @@ from tests.engine.waits import virtual_waits
 from tests.faults.busy_world import BusyWorld, busy_worlds
 from tests.faults.dying_store import Death
 from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
-from tests.soak import chosen, rounds, seeded
+from tests.soak import chosen, more_in_ci, rounds, seeded
 from vsa.errors import MediaUnusable, TryAgainLater, VsaError
 from vsa.media.entries import Result
 from vsa.media.folder import FolderStore
@@ -46,12 +46,11 @@ def calls_of_a_job(busy: BusyWorld) -> int:
     return len(store.calls)
 
 
+@more_in_ci
 def test_killed_in_any_call(worlds: Iterator[BusyWorld]) -> None:
     order, calls = seeded("killed in any call: what comes first"), calls_of_a_job(next(worlds))
     deaths = [Death(number, moment) for number in range(calls) for moment in Moment]
-    for death, busy in zip(
-        chosen("killed in any call", deaths, by_default=3, in_ci=40), worlds, strict=False
-    ):
+    for death, busy in zip(chosen("killed in any call", deaths, by_default=3, in_ci=8), worlds, strict=False):
         held = busy.work(death)
         process = in_another_process(busy.world, run_job, around=death.store)
         process.join()
@@ -60,13 +59,14 @@ def test_killed_in_any_call(worlds: Iterator[BusyWorld]) -> None:
         busy.questions.ask(held, first=order.choice(list(First)), is_dead=True)
 
 
+@more_in_ci
 @pytest.mark.parametrize(
     ("error", "moment"), [(LOST, Moment.AFTER), (LOST, Moment.BEFORE), (FULL, Moment.BEFORE)]
 )
 def test_any_call_fails(worlds: Iterator[BusyWorld], error: VsaError, moment: Moment) -> None:
     name, calls = f"{error} {moment}", range(calls_of_a_job(next(worlds)))
     order = seeded(f"{name}: what comes first")
-    for number, busy in zip(chosen(name, calls, by_default=1, in_ci=20), worlds, strict=False):
+    for number, busy in zip(chosen(name, calls, by_default=1, in_ci=6), worlds, strict=False):
         held, world = busy.work(number), busy.world
         store = FaultyStore(FolderStore(world.folder / "media"), fail_call(number, moment, error))
         try:
@@ -77,10 +77,11 @@ def test_any_call_fails(worlds: Iterator[BusyWorld], error: VsaError, moment: Mo
         busy.questions.ask(held, first=order.choice(list(First)), is_dead=False)
 
 
+@more_in_ci
 def test_killed_at_random_again_and_again(worlds: Iterator[BusyWorld]) -> None:
     """One to three jobs die one after the other before one is let through."""
     choose, calls = seeded("killed at random"), calls_of_a_job(next(worlds))
-    for number, busy in zip(range(rounds(1, 12, 300)), worlds, strict=False):
+    for number, busy in zip(range(rounds(1, 4, 300)), worlds, strict=False):
         held = busy.work(number)
         for _ in range(choose.choice([1, 2, 3])):
             death = Death(choose.randrange(calls), choose.choice(list(Moment)))

@@ -140,6 +140,8 @@ def test_what_is_scheduled_when(deployed: PrefectServer) -> None:
     assert crons["backup-subclient/nightly"] == ["0 1 * * *"]
     assert crons["backup-subclient/weekly-crc"] == ["0 8 * * 0"]
     assert crons["sweep-leftovers/hourly"] == ["40 * * * *"]
+    weekly = {name: planned for name, planned in crons.items() if name.endswith("/weekly")}
+    assert weekly == {"prune-media/weekly": ["0 12 * * 6"], "verify-media/weekly": ["0 12 * * 6"]}
     assert deployment("nightly").parameters == {"subclient": "production"}
     assert deployment("weekly-crc").parameters == {"subclient": "production", "method": "crc"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from prefect.client.orchestration import get_client
 
 from blocks.proxy import BackupProxy
 from deployments.register import register
+from tasks.artifacts import run_url
 from tasks.proxies import RETURN_SECONDS
 from tests.azsim_process import AzsimProcess
 from tests.flows.fleet import (
@@ -27,6 +29,8 @@ from tests.flows.prefect_server import flow_run_of, messages_of, wait_for
 from tests.flows.running_job import RunningJob
 from tests.flows.site import Site, managed
 from tests.flows.slow import read_slowly, slow_disk
+from tests.flows.test_signals import hears_at_once
+from tests.flows.test_watching import artifacts_of
 from tests.soak import only_in_ci
 
 pytestmark = [only_in_ci, pytest.mark.timeout(900)]
@@ -44,13 +48,26 @@ def test_six_disks_alternate_between_the_pools_of_two_proxies(fleet: Fleet, site
     assert state.name == "Completed", state.message
     pools = pools_of(job.children)
     assert [pools[name] for name in (*disks["db"], *disks["web"])] == ["proxy-a", "proxy-b"] * 3
+    require_told(job, pools)
     for vm in disks:
         site.require_restorable(site.points_of(vm)[0])
     site.require_only_bases()
 
 
-@only_in_ci
-def test_a_stream_whose_process_is_killed_moves_to_the_other_proxy(fleet: Fleet, site: Site) -> None:
+def require_told(job: RunningJob, pools: dict[str, str | None]) -> None:
+    """The job's table says of each disk which proxy carried it, and leads to that proxy's run."""
+    (table,) = artifacts_of(job.id, "table")
+    told = {row["disk"]: (row["proxy"], row["stream"]) for row in json.loads(str(table.data))}
+    carried = [child for child in job.children if child.state and child.state.is_completed()]
+    assert told == {
+        name: (pools[name], run_url(str(child.id))) for child in carried for name in [child.name.split()[0]]
+    }
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stream_whose_process_is_ended_moves_to_the_other_proxy(
+    fleet: Fleet, site: Site, end: signal.Signals
+) -> None:
     site.add_vm("web", [slow_disk("web-os"), slow_disk("web-data")], scattered=96)
     site.save_blocks()
     with read_slowly(site.control):
@@ -59,12 +76,14 @@ def test_a_stream_whose_process_is_killed_moves_to_the_other_proxy(fleet: Fleet,
         wait_for("the disk to be read", lambda: site.is_being_read("web-os"), seconds=60)
         process = fleet["proxy-a"].process_of(child.id)
         assert process is not None
-        os.kill(process, signal.SIGKILL)
+        assert hears_at_once(process)
+        os.kill(process, end)
     state = job.ended()
 
     assert state.name == "Completed", state.message
     assert state_of(child.id).name == "Crashed"
     assert pools_of(job.children) == {"web-os": "proxy-b", "web-data": "proxy-b"}
+    require_told(job, pools_of(job.children))
     (slot,) = site.points_of("web")
     proxies = {backup.disk.name: backup.proxy for backup in site.media.view().points[slot].point.disks}
     assert proxies == {"web-os": "proxy-b", "web-data": "proxy-b"}
@@ -75,6 +94,9 @@ def test_a_stream_whose_process_is_killed_moves_to_the_other_proxy(fleet: Fleet,
         lambda: [text for text in messages_of(flow_run_of(state)) if "goes on to proxy proxy-b" in text],
     )
     assert said[0].startswith("proxy proxy-a died: web-os of web via proxy-a: ")
+    assert site.back_up(in_process=False).name == "Completed"
+    site.require_restorable(site.points_of("web")[-1])
+    site.require_only_bases()
 
 
 def test_without_a_worker_a_job_fails_at_once_and_touches_nothing(
@@ -110,7 +132,6 @@ def test_without_a_worker_a_job_fails_at_once_and_touches_nothing(
     assert site.snapshots == []
 
 
-@only_in_ci
 def test_the_pools_limit_holds_for_all_jobs_together(fleet: Fleet, sites: list[Site]) -> None:
     first, second, _ = sites
     for site in (first, second):
@@ -130,7 +151,6 @@ def test_the_pools_limit_holds_for_all_jobs_together(fleet: Fleet, sites: list[S
         site.require_only_bases()
 
 
-@only_in_ci
 def test_a_stream_that_somebody_cancels_costs_its_own_vm_the_point(fleet: Fleet, site: Site) -> None:
     for vm in ("db", "web"):
         site.add_vm(vm, [slow_disk(f"{vm}-os")], scattered=96)
@@ -149,6 +169,6 @@ def test_a_stream_that_somebody_cancels_costs_its_own_vm_the_point(fleet: Fleet,
     web = next(outcome for outcome in site.reports[-1].vms if outcome.name == "web")
     assert f"its stream was cancelled: {child.name} on proxy proxy-b" in web.error
     site.require_only_bases()
-    assert site.back_up().name == "Completed"
+    assert site.back_up(in_process=False).name == "Completed"
     site.require_restorable(site.points_of("web")[0])
     site.require_only_bases()

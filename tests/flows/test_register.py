@@ -457,6 +457,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_has_begun(worker: Worker, s
     later = worker.client.create_flow_run_from_deployment(
         worker.deployment, parameters={"subclient": site.name, "in_process": True}
     )
+    site.control.clear_faults()
     assert worker.process.wait(120) == 0
     assert worker.state_of(run) == "Completed"
     assert worker.state_of(later) in ("Scheduled", "Late")

@@ -120,6 +120,28 @@ def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of
         job.create_snapshots(run)
 
 
+def test_the_next_job_cleans_up_after_a_run_whose_flow_run_is_over(site: Site) -> None:
+    """Wherever it ran: nothing else tells of it, for its process, this one, lives."""
+    site.add_vm("web", [managed("web-os"), managed("web-data")])
+    site.save_blocks()
+    _, run, flow_run_id = begun(site)
+    left = {row["id"].lower() for row in site.snapshots}
+    site.control.advance_clock(BETWEEN_JOBS)
+    assert site.back_up().name == "Completed"
+    assert {row["id"].lower() for row in site.snapshots} == left | site.bases
+    assert site.media.view().fenced == set()
+
+    with get_client(sync_client=True) as client:
+        stream = child_of(client, flow_run_id)
+        client.set_flow_run_state(flow_run_id, Crashed(), force=True)
+    site.control.advance_clock(BETWEEN_JOBS)
+    assert site.back_up().name == "Completed"
+    assert site.media.view().fenced == {run.id}
+    site.require_only_bases()
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(stream).state_name == "Cancelled", "a stream that nobody waits for"
+
+
 def test_a_job_whose_machine_died_while_it_was_cancelled_is_over(site: Site) -> None:
     """Its flow run stays as it is: neither its worker ends it nor the missing heartbeat."""
     site.add_vm("web", [managed("web-os")])

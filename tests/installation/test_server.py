@@ -56,6 +56,7 @@ def test_one_command_starts_everything_and_ctrl_c_ends_it_in_the_middle_of_a_job
 ) -> None:
     api = installation.here.api
     assert api.answers()
+    assert f"The dashboard is at {installation.here.dashboard}." in installation.said
     workers = {pool: api.ask("POST", f"/work_pools/{pool}/workers/filter", {}) for pool in POOLS}
     assert {pool: [row["status"] for row in rows] for pool, rows in workers.items()} == {
         pool: ["ONLINE"] for pool in POOLS

@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -48,8 +48,8 @@ from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import Beginning, RunEnvironment
 from vsa.transfer.leftovers import (
     ReleasedJob,
-    dead_jobs,
     make_room,
+    open_jobs,
     release,
     release_base,
     release_dead,
@@ -166,13 +166,14 @@ class BackupJob:
         selection = select_vms(self.subclient, vms)
         return Discovery(listed=vms, selected=selection.targets, excluded=selection.exclusions)
 
-    def dead_jobs(self) -> tuple[str, ...]:
-        """Earlier jobs of this subclient whose process has ended before they could clean up."""
-        return dead_jobs(self.subclient.name, self._environment)
+    def open_jobs(self) -> dict[str, bool]:
+        """Earlier jobs of this subclient that have not cleaned up, and whether their process has ended."""
+        return open_jobs(self.subclient.name, self._environment)
 
-    def release_dead_runs(self) -> tuple[str, ...]:
-        """Clean up after runs of this subclient whose process has ended; returns what is pending."""
-        return release_dead(self.subclient.name, self._environment)
+    def release_dead_runs(self, over: Collection[str] = ()) -> tuple[str, ...]:
+        """Clean up after runs of this subclient whose process has ended or whose job is `over`, by its id;
+        returns what is pending."""
+        return release_dead(self.subclient.name, over, self._environment)
 
     # Stage 2
 

@@ -202,26 +202,34 @@ def intents_of_job(job: str, media: Media) -> Iterator[Intent]:
     return (intent for intent in _intents(begun, media) if intent.job == job)
 
 
-def release_dead(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
-    """Release the runs of a subclient whose process has ended before it could, whatever disks they had."""
+def release_dead(subclient: str, over: Collection[str], env: RunEnvironment) -> tuple[str, ...]:
+    """Release the runs of a subclient that end no more by themselves, whatever disks they had: their process
+    has ended before it could, or their job is one of those that are `over`."""
     return tuple(
         pending
-        for intent in _open_intents(env)
-        if intent.subclient == subclient and has_ended(intent.process)
-        for pending in release(intent.run, intent.disks, "the process of the run has ended", env)
+        for intent in _open_intents(subclient, env)
+        for why in _known_dead(intent, over)
+        for pending in release(intent.run, intent.disks, why, env)
     )
 
 
-def dead_jobs(subclient: str, env: RunEnvironment) -> tuple[str, ...]:
-    """The jobs of a subclient whose process has ended before it could release its runs."""
-    dead = (intent for intent in _open_intents(env) if intent.subclient == subclient)
-    return tuple(sorted({intent.job for intent in dead if has_ended(intent.process)}))
+def _known_dead(intent: Intent, over: Collection[str]) -> Sequence[str]:
+    """By what a run is known to be dead; empty if it may live."""
+    if has_ended(intent.process):
+        return ("the process of the run has ended",)
+    return (f"its job's flow run {intent.job} is over",) if intent.job in over else ()
 
 
-def _open_intents(env: RunEnvironment) -> Iterator[Intent]:
-    """The intents of runs that the log knows no end of."""
+def open_jobs(subclient: str, env: RunEnvironment) -> dict[str, bool]:
+    """The jobs of a subclient of whose runs the log knows no end, and whether their process has ended."""
+    return {intent.job: has_ended(intent.process) for intent in _open_intents(subclient, env)}
+
+
+def _open_intents(subclient: str, env: RunEnvironment) -> Iterator[Intent]:
+    """The intents of a subclient's runs that the log knows no end of."""
     view = env.media.view()
-    return _intents((run for run in env.media.runs() if not is_over(run, view)), env.media)
+    begun = _intents((run for run in env.media.runs() if not is_over(run, view)), env.media)
+    return (intent for intent in begun if intent.subclient == subclient)
 
 
 def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
