@@ -12,7 +12,7 @@ from tests.cli.test_cli import Ran, vsa
 from tests.engine.canaries import Canaries
 from tests.engine.test_leftovers import begun, begun_by_a_process_that_ends
 from tests.engine.test_ownership import all_snapshots
-from tests.engine.world import MIB, World, random_bytes
+from tests.engine.world import MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from vsa.cli import sweeping
 from vsa.cli.azure import CLIENT_SECRET, connection_of
 from vsa.media.media import Media
@@ -51,7 +51,7 @@ def test_leftovers_are_listed_and_swept_and_then_there_are_none(world: World) ->
     intent = world.media.intent(run)
     assert intent
     canaries = Canaries(world, intent.disks[0], run)
-    before, head = all_snapshots(world), world.media.view().head
+    before, head = world.control.inventory(), world.media.view().head
     for command in ("leftovers", "sweep"):
         ran = swept(world, command, "--price", 512)
         assert ran.code == 3, ran.err
@@ -61,7 +61,7 @@ def test_leftovers_are_listed_and_swept_and_then_there_are_none(world: World) ->
         assert (found["size"], found["monthly_cost_usd"], ran.document["monthly_cost_usd"]) == (MIB, 0.5, 0.5)
         assert ran.document["dead"][0]["run"] == run
         assert any("no Prefect server was asked" in note for note in ran.document["notes"])
-        assert (all_snapshots(world), world.media.view().head) == (before, head)
+        assert (world.control.inventory(), world.media.view().head) == (before, head)
     ran = swept(world, "sweep", "--yes")
     assert [item["run"] for item in ran.document["removed"]] == [run]
     assert ran.document["remaining"] == []
@@ -69,6 +69,18 @@ def test_leftovers_are_listed_and_swept_and_then_there_are_none(world: World) ->
     assert all("somebody gave it both" in line for line in ran.document["attention"])
     canaries.require_alone()
     assert Media.open(world.media.location).view().fenced == {run}
+
+
+@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+def test_what_is_left_of_vhds_is_listed_and_stays(world: World, kind: str) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
+    begun_by_a_process_that_ends(world)
+    before, head = world.control.inventory(), world.media.view().head
+    ran = swept(world, "leftovers")
+    whats = {item["what"] for item in ran.document["leftovers"]}
+    assert whats == {"snapshot"} | ({"staging blob"} if kind == PREMIUM_VHD else set())
+    assert ran.code == 3, ran.err
+    assert (world.control.inventory(), world.media.view().head) == (before, head)
 
 
 def test_a_run_that_may_live_is_left_alone_until_it_is_named(world: World) -> None:

@@ -6,8 +6,10 @@ import re
 from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Crashed
 
 from blocks.proxy import BackupProxy
+from flows.backup_subclient import backup_subclient, clean_up_after
 from tests.engine.world import KIB, random_bytes
 from tests.flows.prefect_server import flow_run_of, messages_of, task_runs_of, wait_for
 from tests.flows.site import Site, managed, unmanaged
@@ -59,6 +61,18 @@ def test_a_job_completes_through_every_documented_stage(site: Site) -> None:
     _require_alternating_proxies(runs)
     said = wait_for("the engine's own words in the log", lambda: _engine_said(state))
     assert "disk web-os via proxy-b: full (FULL_FIRST), 2 MiB changed of 2 MiB" in said
+
+
+def test_the_hook_takes_nothing_from_a_job_that_has_committed(site: Site) -> None:
+    """As when the server holds a job for dead whose last words were lost."""
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks()
+    state = site.back_up()
+    before = site.reports, site.points_of("web"), site.bases
+    clean_up_after(backup_subclient, flow_run_of(state), Crashed())
+    assert (site.reports, site.points_of("web"), site.bases) == before
+    site.require_only_bases()
+    site.require_restorable(site.points_of("web")[0])
 
 
 def _is(stage: str, run: TaskRun) -> bool:

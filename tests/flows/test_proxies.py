@@ -131,6 +131,10 @@ def test_without_a_worker_a_job_fails_at_once_and_touches_nothing(
     assert changed == []
     assert site.snapshots == []
 
+    site.save_blocks()
+    assert site.back_up().name == "Completed"
+    site.require_only_bases()
+
 
 def test_the_pools_limit_holds_for_all_jobs_together(fleet: Fleet, sites: list[Site]) -> None:
     first, second, _ = sites

@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,12 +25,14 @@ from demo.postgresql import postgresql, programs
 from deployments.register import register
 from tasks.pools import seen_by_prefect
 from tests.azsim_process import AzsimProcess
+from tests.engine.world import BETWEEN_JOBS
 from tests.flows.job_process import Job
-from tests.flows.prefect_server import PrefectServer, wait_for
+from tests.flows.prefect_server import ROOT, PrefectServer, wait_for
 from tests.flows.site import PROXIES, Site, managed, unmanaged
 from tests.flows.worker import ProxyWorker
 from tests.soak import only_in_ci
 from vsa.media.wrapping import Passphrase
+from vsa.model import Reason
 from vsa.secret import Secret
 
 EVERYTHING = {
@@ -52,6 +56,19 @@ KEPT = {
     "task_run_state",
     "variable",
 }
+
+OTHER_FLOWS = """
+import sys
+from flows.prune_media import prune_media
+from flows.restore_disks import restore_disks
+from flows.sweep_leftovers import sweep_leftovers
+from flows.verify_media import verify_media
+name, folder = sys.argv[1:]
+verify_media(name)
+restore_disks(name, folder, vm="web")
+prune_media(name)
+sweep_leftovers(name, name)
+"""
 
 PASSPHRASE = "canary of a passphrase"
 
@@ -111,7 +128,31 @@ def _finished_job(site: Site, server: PrefectServer, rows_of: Rows, *, on_proxie
             lambda: any("prefect.artifact.created" in text for table, text in rows_of() if table == "events"),
             every=1.0,
         )
+        if on_proxies:
+            _go_on(site, server)
         return job
+
+
+def _go_on(site: Site, server: PrefectServer) -> None:
+    """A job that compares with the bases of the first, then every other flow."""
+    site.control.clear_faults()
+    site.control.advance_clock(BETWEEN_JOBS)
+    _run(site, server, "second-job", "-m", "flows.backup_subclient", site.name)
+    _run(site, server, "other-flows", "-c", OTHER_FLOWS, site.name, str(site.folder / "restored"))
+    assert {disk.reason for vm in site.reports[-1].vms for disk in vm.disks} >= {Reason.CBT}
+
+
+def _run(site: Site, server: PrefectServer, name: str, *command: str) -> None:
+    with (site.folder / f"{name}.log").open("wb") as log:
+        done = subprocess.run(
+            [sys.executable, *command],
+            env=dict(server.environment(**EVERYTHING)),
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    assert done.returncode == 0, (site.folder / f"{name}.log").read_text()[-3000:]
 
 
 def _prepare(site: Site) -> None:
