@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 from xml.sax.saxutils import escape
@@ -138,11 +139,13 @@ def corrupt(*, position: int) -> Interference:
 
 
 def delay(*, seconds: float) -> Interference:
-    """Hold the request back for so much real time."""
+    """Hold the request back for so much real time; then it takes effect, also if nobody waits any more."""
 
     async def interfere(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        # Of a connection that is gone meanwhile the server would hand over no body.
+        came = await _whole(receive)
         await asyncio.sleep(seconds)
-        await app(scope, receive, send)
+        await app(scope, _again(came, receive), send)
 
     return interfere
 
@@ -186,6 +189,24 @@ ACTIONS: dict[str, Callable[..., Interference]] = {
 def _length(start: Message) -> int:
     """The length of the body that an answer announces."""
     return next((int(value) for name, value in start["headers"] if name.lower() == b"content-length"), 0)
+
+
+async def _whole(receive: Receive) -> list[Message]:
+    """All messages of a request's body."""
+    came = [await receive()]
+    while came[-1].get("more_body", False):
+        came.append(await receive())
+    return came
+
+
+def _again(came: list[Message], receive: Receive) -> Receive:
+    """Hands over what came already, then what comes next."""
+    waiting = deque(came)
+
+    async def next_message() -> Message:
+        return waiting.popleft() if waiting else await receive()
+
+    return next_message
 
 
 async def _discard(_message: Message) -> None:

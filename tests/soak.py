@@ -22,12 +22,15 @@ import pytest
 
 T = TypeVar("T")
 
-DEPTH = {"": 0, "0": 0, "ci": 1, "1": 2}[os.environ.get("AZURE_VSA_SOAK", "")]
+SOAK = 2
+DEPTH = {"": 0, "0": 0, "ci": 1, "1": SOAK}[os.environ.get("AZURE_VSA_SOAK", "")]
 SEED = int(
-    os.environ.setdefault("AZURE_VSA_SEED", "1" if DEPTH < 2 else str(random.SystemRandom().getrandbits(32)))
+    os.environ.setdefault(
+        "AZURE_VSA_SEED", "1" if DEPTH < SOAK else str(random.SystemRandom().getrandbits(32))
+    )
 )
 PART, PARTS = map(int, (os.environ.get("AZURE_VSA_SOAK_PART", "") or "1/1").split("/"))
-if not 1 <= PART <= PARTS or (PARTS > 1 and DEPTH < 2):
+if not 1 <= PART <= PARTS or (PARTS > 1 and DEPTH < SOAK):
     raise pytest.UsageError(
         f"AZURE_VSA_SOAK_PART={PART}/{PARTS}: expected a part from 1/{PARTS} to {PARTS}/{PARTS}, and"
         " AZURE_VSA_SOAK=1 beside it"
@@ -38,7 +41,7 @@ only_in_ci = pytest.mark.only_in_ci
 more_in_ci = pytest.mark.more_in_ci
 """Of a test that plays some of its rounds in `make test`, and more of them in CI."""
 ONLY_IN_CI = pytest.mark.skip(reason="starts processes for long; AZURE_VSA_SOAK=ci plays it")
-only_in_soak = pytest.mark.skipif(DEPTH < 2, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
+only_in_soak = pytest.mark.skipif(DEPTH < SOAK, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
 
 
 def rounds(by_default: int, in_ci: int, in_soak: int) -> int:

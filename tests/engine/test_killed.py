@@ -102,7 +102,8 @@ def require_that_nothing_was_lost(world: World, *, points: int) -> None:
 
 def require_that_all_are_marked(world: World) -> None:
     """Marks come in the request that makes a snapshot: no moment is between the two."""
-    rows = [row for row in world.control.inventory()["snapshots"] if row["id"].lower() in world.snapshots]
+    there = world.all_snapshots
+    rows = [row for row in world.control.inventory()["snapshots"] if row["id"].lower() in there]
     assert len(rows) > len(world.bases)
     for row in rows:
         assert {"vsa-media", "vsa-run", "vsa-job", "vsa-disk"} <= row["tags"].keys(), row

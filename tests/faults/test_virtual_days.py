@@ -509,7 +509,7 @@ def test_histories_that_once_found_something_find_nothing(
 @pytest.mark.timeout(0 if DEPTH else 300)
 def test_days_of_faults_changes_and_deaths(control: Control, tmp_path: Path) -> None:
     choose = seeded("virtual days")
-    drawn = [(choose.getrandbits(32), rounds(2, 8, DAYS)) for _ in range(rounds(1, 1, 30))]
+    drawn = [(choose.getrandbits(32), rounds(2, 6, DAYS)) for _ in range(rounds(1, 1, 30))]
     total: Counter[str] = Counter()
     for number, (seed, days) in enumerate(part_of(drawn)):
         folder = tmp_path / str(number)

@@ -31,7 +31,7 @@ from tests.flows.site import Site, managed
 from tests.flows.slow import read_slowly, slow_disk
 from tests.flows.test_signals import hears_at_once
 from tests.flows.test_watching import artifacts_of
-from tests.soak import only_in_ci
+from tests.soak import only_in_ci, only_in_soak
 
 pytestmark = [only_in_ci, pytest.mark.timeout(900)]
 
@@ -64,7 +64,7 @@ def require_told(job: RunningJob, pools: dict[str, str | None]) -> None:
     }
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=only_in_soak)])
 def test_a_stream_whose_process_is_ended_moves_to_the_other_proxy(
     fleet: Fleet, site: Site, end: signal.Signals
 ) -> None:
