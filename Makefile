@@ -67,7 +67,7 @@ ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep
   tests/faults/test_store_calls_of_a_job.py tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py tests/faults/test_virtual_days.py \
   $(ENGINE_ROUNDS)
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py \
-  $(ENGINE_ROUNDS) tests/transfer/test_proxies.py tests/flows/test_proxies.py tests/flows/test_secrets.py
+  $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
@@ -86,6 +86,7 @@ processes: setup ## in CI: jobs whose proxies, server or process die, freeze or 
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESS_GROUPS) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
+	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --timeout 0 -rA tests/flows/test_proxies.py tests/flows/test_secrets.py
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)
 
 demo: setup ## the main job on a simulated Azure, with its proofs

@@ -106,8 +106,8 @@ def _open(media: str, subscription: str, price: Price, *, write: bool) -> Sweep:
 
 def _carry_out(sweep: Sweep, plan: SweepPlan) -> SweepReport:
     """Release each dead run, clear the other disks, and see what came of it."""
-    in_use = unmapped(plan.in_use)
     wait(list(end_streams.map(list(plan.given_up_jobs))))
+    in_use = unmapped(plan.in_use)
     released = release_dead_run.map(unmapped(sweep), list(plan.dead), in_use)
     cleared = clear_disk.map(unmapped(sweep), list(plan.other_disks), in_use)
     done: list[PrefectFuture[Any]] = [*released, *cleared]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from uuid import UUID
 
 from tasks.edge import task
-from tasks.flow_runs import end_children, jobs_that_are_over
+from tasks.flow_runs import end_children, flow_run_ids, states_if_known
 from tasks.policy import STAGE
 from vsa.media.entries import JobEntry, ReleasedBase, VmOutcome
 from vsa.model import Exclusion
 from vsa.transfer.backup_job import BackupJob, Discovery, LetGo, VmDisks
+from vsa.transfer.dead_runs import earlier_runs
 from vsa.transfer.runs import Run
 
 CLEANUP = STAGE | {"retries": 2, "retry_delay_seconds": 2}
@@ -29,15 +28,13 @@ def release_dead_runs(job: BackupJob) -> tuple[str, ...]:
 
     Known to be dead are those whose process ended on this machine, and those whose flow run is over, wherever
     it was. Their streams end first, if they are still under way: those of a job that nobody looks after are
-    not told.
+    not told. What the server says is of runs that had begun before: a job that is retried begins others.
     """
-    opened = job.open_jobs()
-    over = jobs_that_are_over(opened)
-    for dead, has_ended in opened.items():
-        if has_ended or dead in over:
-            with suppress(ValueError):
-                end_children(UUID(dead))
-    return job.release_dead_runs(over)
+    opened = job.open_runs()
+    earlier = earlier_runs(opened, job.subclient.name, states_if_known({run.job for run in opened}))
+    for given_up in flow_run_ids(earlier.given_up):
+        end_children(given_up)
+    return job.release_dead_runs(earlier)
 
 
 @task(name="release bases", **CLEANUP)

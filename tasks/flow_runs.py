@@ -64,7 +64,7 @@ def _says_over(state: State) -> bool:
 def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
     """What the server says of the flow runs of these jobs, by their ids; of those that it does not know,
     nothing. NO_ANSWER if it does not say."""
-    ids = list(_flow_run_ids(jobs))
+    ids = list(flow_run_ids(jobs))
     found: dict[str, JobState] = {}
     with get_client(sync_client=True) as client:
         for start in range(0, len(ids), _AT_ONCE):
@@ -75,20 +75,20 @@ def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
     return found
 
 
-def _flow_run_ids(jobs: Iterable[str]) -> Iterator[UUID]:
-    """A job's id is that of its flow run, unless something else than a flow made it."""
+def flow_run_ids(jobs: Iterable[str]) -> Iterator[UUID]:
+    """Of jobs: a job's id is that of its flow run, unless something else than a flow made it."""
     for job in jobs:
         with suppress(ValueError):
             yield UUID(job)
 
 
-def jobs_that_are_over(jobs: Iterable[str]) -> tuple[str, ...]:
-    """Which of these jobs the server holds for over; none if there is no server, or it does not say."""
+def states_if_known(jobs: Iterable[str]) -> dict[str, JobState]:
+    """The same; nothing if there is no server, or it does not say."""
     try:
-        return tuple(job for job, state in states_of(jobs).items() if state.is_over) if has_server() else ()
+        return states_of(jobs) if has_server() else {}
     except NO_ANSWER as error:
         _log.warning("whether earlier jobs are over is not known: %s", type(error).__name__)
-        return ()
+        return {}
 
 
 def is_being_cancelled(flow_run: UUID) -> bool:

@@ -55,8 +55,10 @@ def heard_at_once() -> Iterator[None]:
             signal.set_wakeup_fd(_NOBODY)
         finally:
             os.close(writer)
-        listener.join()
-        signal.signal(_POKE, previous)
+        try:
+            listener.join()
+        finally:
+            signal.signal(_POKE, previous)
 
 
 class _Listener(threading.Thread):
@@ -69,7 +71,8 @@ class _Listener(threading.Thread):
         self._is_heard = False
 
     def hear(self, *_: Any) -> None:
-        """The handler of a poke; those of other signals that have come are called before.
+        """The handler of a poke. Of those that have come Python calls lower numbers before, SIGINT's and
+        SIGTERM's too.
 
         It takes no lock: it may interrupt itself.
         """

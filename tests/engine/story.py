@@ -6,13 +6,14 @@ from vsa.errors import BadRequest, VsaError
 from vsa.media.entries import JobEntry, VmOutcome
 from vsa.model import DiskBackup, Exclusion, Vm
 from vsa.transfer.backup_job import BackupJob, VmDisks
+from vsa.transfer.dead_runs import earlier_runs
 from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
 
 
 def run_job(job: BackupJob) -> JobEntry:
     """All stages in their order, as `flows/backup_subclient.py` has them."""
-    alarms = list(job.release_dead_runs())
+    alarms = list(job.release_dead_runs(earlier_runs(job.open_runs(), job.subclient.name, {})))
     discovery = job.discover()
     job.record_clients(discovery)
     try:

@@ -7,15 +7,17 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Crashed, Running, Scheduled
 
 from blocks.subclient import BackupSubclient
 from flows.sweep_leftovers import main, sweep_leftovers
+from tasks.flow_runs import states_if_known
 from tasks.witness import keep_witness
 from tests.engine.canaries import Canaries
 from tests.engine.world import BETWEEN_JOBS, MIB
@@ -121,7 +123,7 @@ def test_the_state_of_its_flow_run_decides_over_a_run_that_nothing_else_tells_of
 
 
 def test_the_next_job_cleans_up_after_a_run_whose_flow_run_is_over(site: Site) -> None:
-    """Wherever it ran: nothing else tells of it, for its process, this one, lives."""
+    """Nothing else tells of it, for its process, this one, lives."""
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.save_blocks()
     _, run, flow_run_id = begun(site)
@@ -140,6 +142,22 @@ def test_the_next_job_cleans_up_after_a_run_whose_flow_run_is_over(site: Site) -
     site.require_only_bases()
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(stream).state_name == "Cancelled", "a stream that nobody waits for"
+
+
+def test_what_the_server_says_of_jobs_counts_if_it_knows_them(prefect_server: PrefectServer) -> None:
+    with get_client(sync_client=True) as client:
+        runs = [client.create_flow_run(job_of_a_test, state=Running()).id for _ in range(3)]
+        client.set_flow_run_state(runs[1], Cancelling())
+        client.set_flow_run_state(runs[2], Crashed(), force=True)
+    running, cancelling, crashed = map(str, runs)
+    said = states_if_known([running, cancelling, crashed, str(uuid4()), "no flow run"])
+    assert {job: (state.name, state.is_over) for job, state in said.items()} == {
+        running: ("Running", False),
+        cancelling: ("Cancelling", True),
+        crashed: ("Crashed", True),
+    }
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert states_if_known([running]) == {}, "a server that does not answer says nothing"
 
 
 def test_a_job_whose_machine_died_while_it_was_cancelled_is_over(site: Site) -> None:

@@ -10,7 +10,17 @@ import pytest
 from tests.media.making import NOW, a_disk, an_intent, new_media
 from vsa.media.media import Media
 from vsa.media.signs import LONGEST_SPACING_SECONDS, SILENT_AFTER, Heard, Sign
-from vsa.transfer.dead_runs import ASK_OF_LIVE_AFTER, JobState, JudgedRun, OpenRuns, Verdict, judge
+from vsa.model import Intent
+from vsa.transfer.dead_runs import (
+    ASK_OF_LIVE_AFTER,
+    JobState,
+    JudgedRun,
+    OpenRuns,
+    Verdict,
+    earlier_runs,
+    judge,
+)
+from vsa.transfer.liveness import this_process
 
 MINUTE = dt.timedelta(minutes=1)
 RUNNING = JobState("Running", is_over=False)
@@ -132,3 +142,39 @@ def test_what_is_known_otherwise_needs_no_second_look(media: Media, age: dt.time
     assert judged(media, a_sign(age), job=CRASHED).reason.endswith("is over: Crashed")
     run = judged(media, a_sign(age), named=True)
     assert (run.verdict, run.reason) == (Verdict.DEAD, "an operator named it")
+
+
+GONE = this_process().model_copy(update={"started": "1"})
+"""A process of this machine that has ended."""
+
+
+def begun(run: str, job: str, *, subclient: str = "ours", disk: str = "os", gone: bool = False) -> Intent:
+    made = an_intent(run, disks=(a_disk(disk),))
+    process = GONE if gone else made.process
+    return made.model_copy(update={"job": job, "subclient": subclient, "process": process})
+
+
+def test_a_job_that_begins_holds_for_dead_what_is_known_of_its_own_subclient() -> None:
+    opened = (
+        begun("crashed", "job-1"),
+        begun("running", "job-2", disk="data"),
+        begun("theirs", "job-3", subclient="theirs", disk="logs"),
+        begun("unknown", "job-4", disk="more"),
+        begun("ended", "job-5", gone=True),
+    )
+    jobs = {"job-1": CRASHED, "job-2": RUNNING, "job-3": CRASHED}
+    earlier = earlier_runs(opened, "ours", jobs)
+    assert [(run.intent.run, run.reason) for run in earlier.dead] == [
+        ("crashed", "its job's flow run job-1 is over: Crashed"),
+        ("ended", f"its process {GONE.id} on {GONE.host} has ended"),
+    ]
+    assert earlier.given_up == ("job-1", "job-5")
+    assert earlier.in_use == {opened[number].disks[0].key for number in (1, 2, 3)}
+
+
+def test_a_job_that_is_retried_keeps_its_streams_while_its_first_attempt_is_cleaned_up() -> None:
+    """Both attempts have the flow run's id."""
+    opened = begun("first", "job-1", gone=True), begun("second", "job-1")
+    earlier = earlier_runs(opened, "ours", {"job-1": RUNNING})
+    assert [run.intent.run for run in earlier.dead] == ["first"]
+    assert earlier.given_up == ()

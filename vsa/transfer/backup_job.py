@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -32,7 +32,7 @@ from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.memory import Memory
-from vsa.model import AttachedDisk, DiskBackup, Exclusion, Method, Noun, SnapshotRef, SourceDisk, Vm
+from vsa.model import AttachedDisk, DiskBackup, Exclusion, Intent, Method, Noun, SnapshotRef, SourceDisk, Vm
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
 from vsa.rate import Rate
@@ -43,16 +43,16 @@ from vsa.transfer.audit import AuditPolicy
 from vsa.transfer.backup_disk import Streaming, stream
 from vsa.transfer.bases import Estate, base_disk, bases_to_release, old_bases
 from vsa.transfer.clients import client_entries
+from vsa.transfer.dead_runs import EarlierRuns
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import Beginning, RunEnvironment
 from vsa.transfer.leftovers import (
     ReleasedJob,
     make_room,
-    open_jobs,
+    open_intents,
     release,
     release_base,
-    release_dead,
     release_job,
 )
 from vsa.transfer.methods import Wish
@@ -166,14 +166,19 @@ class BackupJob:
         selection = select_vms(self.subclient, vms)
         return Discovery(listed=vms, selected=selection.targets, excluded=selection.exclusions)
 
-    def open_jobs(self) -> dict[str, bool]:
-        """Earlier jobs of this subclient that have not cleaned up, and whether their process has ended."""
-        return open_jobs(self.subclient.name, self._environment)
+    def open_runs(self) -> tuple[Intent, ...]:
+        """The runs of the media that the log knows no end of, whoever began them."""
+        return tuple(open_intents(self.media))
 
-    def release_dead_runs(self, over: Collection[str] = ()) -> tuple[str, ...]:
-        """Clean up after runs of this subclient whose process has ended or whose job is `over`, by its id;
-        returns what is pending."""
-        return release_dead(self.subclient.name, over, self._environment)
+    def release_dead_runs(self, earlier: EarlierRuns) -> tuple[str, ...]:
+        """Clean up after the dead of these runs; returns what is pending. RunStopped between two of them."""
+        pending: list[str] = []
+        for run in earlier.dead:
+            self.stop.check()
+            intent = run.intent
+            _log.warning("run %s of VM %s is dead: %s", intent.run, intent.vm_name, run.reason)
+            pending += release(intent.run, intent.disks, run.reason, self._environment, in_use=earlier.in_use)
+        return tuple(pending)
 
     # Stage 2
 

@@ -9,7 +9,7 @@ was: clocks may differ, so what counts is what one observer sees standing still 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -126,6 +126,39 @@ def judge(
     return tuple(map(bench.judged, runs.intents))
 
 
+def known_dead(intent: Intent, job: JobState | None) -> str:
+    """By what a run is known to be dead, whatever signs it has given; empty if it may live."""
+    process = intent.process
+    if has_ended(process):
+        return f"its process {process.id} on {process.host} has ended"
+    return f"its job's flow run {intent.job} is over: {job.name}" if job is not None and job.is_over else ""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """What a job that begins does about the open runs: `dead` are those of its own subclient, `given_up` the
+    jobs of which no run may live, `in_use` the keys of disks that runs have which may."""
+
+    dead: tuple[JudgedRun, ...]
+    given_up: tuple[str, ...]
+    in_use: frozenset[str]
+
+
+def earlier_runs(opened: Iterable[Intent], subclient: str, jobs: Mapping[str, JobState]) -> EarlierRuns:
+    """Decide on the open runs of a media at the start of a job; `jobs` as `judge` has them."""
+    dead: list[JudgedRun] = []
+    live: list[Intent] = []
+    for intent in opened:
+        why = known_dead(intent, jobs.get(intent.job)) if intent.subclient == subclient else ""
+        if why:
+            dead.append(JudgedRun(intent, Verdict.DEAD, why))
+        else:
+            live.append(intent)
+    given_up = {run.intent.job for run in dead} - {intent.job for intent in live}
+    in_use = frozenset(disk.key for intent in live for disk in intent.disks)
+    return EarlierRuns(tuple(dead), tuple(sorted(given_up)), in_use)
+
+
 @dataclass(frozen=True)
 class _Bench:
     """What is known when runs are judged, as `judge` has it."""
@@ -158,11 +191,9 @@ class _Bench:
 
     def _known_dead(self, intent: Intent) -> str:
         """By what a run is known to be dead, whatever signs it has given; empty if by nothing."""
-        job, process = self._job(intent), intent.process
-        if has_ended(process):
-            return f"its process {process.id} on {process.host} has ended"
-        if job is not None and job.is_over:
-            return f"its job's flow run {intent.job} is over: {job.name}"
+        job = self._job(intent)
+        if why := known_dead(intent, job):
+            return why
         return "an operator named it" if job is None and intent.run in self.named else ""
 
     def _by_silence(self, intent: Intent, sign: Sign, signs: Heard) -> JudgedRun:

@@ -16,7 +16,7 @@ from vsa.azure.grants import end_access
 from vsa.azure.marks import FoundSnapshot
 from vsa.azure.snapshots import snapshots_of
 from vsa.azure.staging import FoundStaging, StagingBlobs, staging_url
-from vsa.errors import MediaUnusable, RunStopped, TryAgainLater, VsaError
+from vsa.errors import MediaConflict, MediaUnusable, RunStopped, TryAgainLater, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
@@ -83,9 +83,7 @@ def release(
     pending: list[str] = []
     clear: Clear = partial(clear_disk, run=run, in_use=in_use)
     try:
-        if not is_over(run, env.media.view()):
-            fence([run], reason, env.media)
-            reached(FaultPoint.RUN_FENCED)
+        _fence_unless_over(run, reason, env.media)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
         clear = partial(_withdraw, run=run)
@@ -95,6 +93,19 @@ def release(
     for message in pending:
         _log.error("%s", message)
     return tuple(pending)
+
+
+def _fence_unless_over(run: str, reason: str, media: Media) -> None:
+    if is_over(run, media.view()):
+        return
+    try:
+        fence([run], reason, media)
+    except MediaConflict:
+        # Its commit may have come first.
+        if not is_over(run, media.view()):
+            raise
+        return
+    reached(FaultPoint.RUN_FENCED)
 
 
 def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
@@ -202,34 +213,10 @@ def intents_of_job(job: str, media: Media) -> Iterator[Intent]:
     return (intent for intent in _intents(begun, media) if intent.job == job)
 
 
-def release_dead(subclient: str, over: Collection[str], env: RunEnvironment) -> tuple[str, ...]:
-    """Release the runs of a subclient that end no more by themselves, whatever disks they had: their process
-    has ended before it could, or their job is one of those that are `over`."""
-    return tuple(
-        pending
-        for intent in _open_intents(subclient, env)
-        for why in _known_dead(intent, over)
-        for pending in release(intent.run, intent.disks, why, env)
-    )
-
-
-def _known_dead(intent: Intent, over: Collection[str]) -> Sequence[str]:
-    """By what a run is known to be dead; empty if it may live."""
-    if has_ended(intent.process):
-        return ("the process of the run has ended",)
-    return (f"its job's flow run {intent.job} is over",) if intent.job in over else ()
-
-
-def open_jobs(subclient: str, env: RunEnvironment) -> dict[str, bool]:
-    """The jobs of a subclient of whose runs the log knows no end, and whether their process has ended."""
-    return {intent.job: has_ended(intent.process) for intent in _open_intents(subclient, env)}
-
-
-def _open_intents(subclient: str, env: RunEnvironment) -> Iterator[Intent]:
-    """The intents of a subclient's runs that the log knows no end of."""
-    view = env.media.view()
-    begun = _intents((run for run in env.media.runs() if not is_over(run, view)), env.media)
-    return (intent for intent in begun if intent.subclient == subclient)
+def open_intents(media: Media) -> Iterator[Intent]:
+    """The intents of runs that the log knows no end of."""
+    view = media.view()
+    return _intents((run for run in media.runs() if not is_over(run, view)), media)
 
 
 def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
