@@ -23,12 +23,16 @@ from tests.engine.world import (
     World,
     random_bytes,
 )
+from tests.media.faulty_store import FaultyStore
 from vsa.azure.grants import Grants
 from vsa.errors import RunStopped
+from vsa.media import layout
 from vsa.media.entries import DoomEntry, Result
+from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 from vsa.model import Method, Reason
 from vsa.stop import Stop
+from vsa.transfer.dead_runs import EarlierRuns, JudgedRun, Verdict
 
 
 def all_snapshots(world: World) -> set[str]:
@@ -142,6 +146,28 @@ def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit
     assert world.media.view().points == {}
     job.release(run)
     world.require_no_leftovers()
+
+
+def test_a_run_that_commits_just_before_it_is_fenced_keeps_its_point(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    (snapshot,) = job.create_snapshots(run)
+    backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
+
+    def commit_first(_number: int, method: str, name: str) -> None:
+        if method == "create" and name.startswith(layout.LOG) and not world.media.view().points:
+            job.commit(run, [backup])
+
+    store = FaultyStore(FolderStore(world.folder / "media"), commit_first)
+    intent = world.media.intent(run.id)
+    assert intent
+    dead = JudgedRun(intent, Verdict.DEAD, "held for dead")
+    following = world.job(media=Media(store, write=True))
+    assert following.release_dead_runs(EarlierRuns((dead,), (), frozenset())) == ()
+    (point,) = world.media.view().points.values()
+    assert (point.run, world.media.view().fenced) == (run.id, set())
+    assert world.all_snapshots == world.bases == {snapshot.id.lower()}
 
 
 def test_a_staging_blob_goes_even_when_somebody_deleted_its_snapshot(world: World) -> None:
