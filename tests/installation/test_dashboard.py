@@ -88,11 +88,15 @@ class Seen(NamedTuple):
         self.page.locator(".p-tab", has_text=re.compile(f"^{name}")).click(timeout=_LOAD_MS)
 
     def artifact(self, run: str, key: str) -> None:
-        """Open an artifact from its flow run's page."""
+        """Open an artifact from its flow run's page; while that loads, what was in its list may go again."""
         named = self.page.get_by_text(key, exact=True).first
-        self.shows(run, named, tab="Artifacts", far_below=True)
-        named.click()
-        self.page.wait_for_url("**/artifacts/**")
+        for _ in range(_LOADS):
+            self.shows(run, named, tab="Artifacts", far_below=True)
+            with contextlib.suppress(PlaywrightTimeout):
+                named.click(timeout=_LOAD_MS / 4)
+                self.page.wait_for_url("**/artifacts/**", timeout=_LOAD_MS)
+                return
+        raise AssertionError(f"{run} does not open {key}")
 
     def deployment(self, flow: str, name: str) -> Locator:
         """The row of the list of deployments."""
