@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from azsim.image_files import size_in_pages
+from azsim.page_slots import PAGE
 from azsim.places import Disk, find_disk
 from azsim.simulation import Simulation
 from azsim.unmanaged import grow_vhd
@@ -46,9 +47,13 @@ def write_image(simulation: Simulation, disk: str, image: str, discard: bool = F
 
 
 def write_at(simulation: Simulation, disk: str, offset: int, source: str) -> dict[str, int]:
-    """Write a file's bytes at an offset, also where they are what the disk holds already."""
+    """Write a file's bytes at an offset, also where they are what the disk holds already.
+
+    The rest of their last sector becomes zeros: a disk is written in whole ones.
+    """
     target = find_disk(simulation, disk)
     data = Path(source).read_bytes()
+    data += bytes(-len(data) % PAGE)
     _require_inside(target, offset, len(data))
     simulation.pages.write(target.image, offset, data)
     return {"written": len(data)}

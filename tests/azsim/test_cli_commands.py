@@ -135,6 +135,17 @@ def test_guest_writes_clears_and_growth_at_an_offset(
     assert saved.read_bytes() == content
 
 
+def test_the_rest_of_the_last_sector_of_a_write_becomes_zeros(
+    run: Runs, fleet: dict[str, str], tmp_path: Path
+) -> None:
+    piece = tmp_path / "piece"
+    piece.write_bytes(b"p" * 700)
+    assert json.loads(run("write-disk", fleet["os"], "--offset", "512", "--from", piece)) == {"written": 1024}
+    content = bytearray(b"s" * MIB + bytes(MIB))
+    content[512:1536] = b"p" * 700 + bytes(324)
+    assert digest(run, fleet["os"]) == sha256(content)
+
+
 def test_a_write_beyond_the_end_is_refused(
     served: AzsimProcess, fleet: dict[str, str], tmp_path: Path
 ) -> None:
