@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -82,10 +82,10 @@ def flow_run_ids(jobs: Iterable[str]) -> Iterator[UUID]:
             yield UUID(job)
 
 
-def states_if_known(jobs: Iterable[str]) -> dict[str, JobState]:
+def states_if_known(jobs: Collection[str]) -> dict[str, JobState]:
     """The same; nothing if there is no server, or it does not say."""
     try:
-        return states_of(jobs) if has_server() else {}
+        return states_of(jobs) if jobs and has_server() else {}
     except NO_ANSWER as error:
         _log.warning("whether earlier jobs are over is not known: %s", type(error).__name__)
         return {}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.artifacts import artifact_key
 from tasks.edge import task
-from tasks.flow_runs import end_children, states_of
+from tasks.flow_runs import end_children, flow_run_ids, states_of
 from tasks.markup import escaped, section, table
 from tasks.policy import REPEATED, STAGE
 from vsa.model import SourceDisk
@@ -55,8 +53,8 @@ def second_look(sweep: Sweep, plan: SweepPlan, named: Collection[str]) -> SweepP
 def end_streams(job: str) -> None:
     """Cancel the child runs of a job that is given up, and wait a while for their end: streams stop before
     the snapshots go that they read. Those that do not are refused new access by the fence."""
-    with suppress(ValueError):
-        end_children(UUID(job))
+    for flow_run in flow_run_ids([job]):
+        end_children(flow_run)
 
 
 @task(

@@ -30,9 +30,11 @@ from vsa.media import layout
 from vsa.media.entries import DoomEntry, Result
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
-from vsa.model import Method, Reason
+from vsa.model import DiskBackup, Method, Reason, SnapshotRef
 from vsa.stop import Stop
+from vsa.transfer.backup_job import BackupJob
 from vsa.transfer.dead_runs import EarlierRuns, JudgedRun, Verdict
+from vsa.transfer.runs import Run
 
 
 def all_snapshots(world: World) -> set[str]:
@@ -130,12 +132,18 @@ def test_a_fenced_run_creates_nothing_more(world: World) -> None:
     assert world.snapshots == set()
 
 
-def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit(world: World) -> None:
+def about_to_commit(world: World) -> tuple[BackupJob, Run, SnapshotRef, DiskBackup]:
+    """A job of one disk, whose stream has ended."""
     world.add_vm({"os": random_bytes(MIB, "os")})
     job = world.job()
     run = job.new_run(job.identify_disks(job.discover().selected[0]))
     (snapshot,) = job.create_snapshots(run)
     backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
+    return job, run, snapshot, backup
+
+
+def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit(world: World) -> None:
+    job, run, snapshot, backup = about_to_commit(world)
     world.media.append(DoomEntry(runs=(run.id,), reason="held for dead"))
     since = world.control.last_request()
     with pytest.raises(RunStopped, match="was fenced"):
@@ -149,11 +157,7 @@ def test_a_run_that_is_fenced_in_the_middle_asks_for_no_access_and_cannot_commit
 
 
 def test_a_run_that_commits_just_before_it_is_fenced_keeps_its_point(world: World) -> None:
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
-    (snapshot,) = job.create_snapshots(run)
-    backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
+    job, run, snapshot, backup = about_to_commit(world)
 
     def commit_first(_number: int, method: str, name: str) -> None:
         if method == "create" and name.startswith(layout.LOG) and not world.media.view().points:
