@@ -70,7 +70,7 @@ ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESS_GROUPS) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
 # Groups begin in this order, the longest first. tests/installation starts a whole one, and looks at it with Chromium.

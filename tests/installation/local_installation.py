@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from azsim.control import Control
@@ -15,6 +16,8 @@ from demo.postgresql import postgresql, programs
 from demo.process_tree import Seen, family
 from demo.served import ServedProcess
 
+DISKS = 6
+"""Of the VMs that the installation's own subclient selects."""
 READY = "Ctrl-C stops everything."
 _START_SECONDS = 400.0
 
@@ -47,6 +50,31 @@ class LocalInstallation:
         """The simulated Azure's controls."""
         return Control(self.here.azure)
 
+    @property
+    def snapshots(self) -> list[str]:
+        """The names of all snapshots of managed disks in the simulated Azure."""
+        return sorted(row["name"] for row in self.control.inventory()["snapshots"])
+
+    @property
+    def runs_now(self) -> int:
+        """How many flow runs have begun and not ended."""
+        begun = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+        return int(self.here.api.ask("POST", "/flow_runs/count", {"flow_runs": begun}))
+
+    def start_a_job(self) -> str:
+        """A full one, of its own subclient, on the proxies; the id of its flow run."""
+        deployment = self.here.api.ask("GET", "/deployments/name/backup-subclient/ad-hoc")
+        run = self.here.api.ask(
+            "POST",
+            f"/deployments/{deployment['id']}/create_flow_run",
+            {"parameters": {"subclient": "production", "full": True}},
+        )
+        return str(run["id"])
+
+    def read_slowly(self) -> str:
+        """Every read takes five seconds from now on; the fault to ask after."""
+        return self.control.add_fault("delay", seconds=5, plane="blob", header="x-ms-range", times=None)
+
     def processes(self) -> set[Seen]:
         """Everything that runs for it now."""
         return family([self._process.id]) if self._process.id else set()
@@ -73,6 +101,13 @@ class LocalInstallation:
     def end(self) -> None:
         """Nothing of it stays, whatever the test did."""
         self._process.stop(seconds=20)
+
+
+def wait_for(look: Callable[[], object], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from demo.prefect_processes import PrefectApi
 from tests.installation.chromium import chromium, leaves_the_machine, missing
-from tests.installation.local_installation import LocalInstallation
+from tests.installation.local_installation import DISKS, LocalInstallation, wait_for
 from tests.soak import only_in_ci
 from vsa.model import name_key
 from vsa.stop import DEFAULT_DELAYS
@@ -137,6 +137,39 @@ def test_people_find_the_schedule_start_a_job_and_watch_it(
     assert [address for address in seen.asked if leaves_the_machine(address)] == []
 
 
+def test_people_cancel_a_job_and_its_streams_with_a_click(
+    installation: LocalInstallation, seen: Seen
+) -> None:
+    # Other tests may have started jobs, and their bases stay.
+    wait_for(lambda: not installation.runs_now, seconds=_JOB_SECONDS)
+    bases = installation.snapshots
+    slow = installation.read_slowly()
+    job = f"{seen.dashboard}/runs/flow-run/{installation.start_a_job()}"
+    wait_for(lambda: installation.control.fired(slow) > 0, seconds=180)
+    assert len(installation.snapshots) == len(bases) + DISKS
+    it_is_cancelled_with_all_its_streams(seen, job)
+    await_end(seen, job, "CANCELLED")
+    wait_for(lambda: not installation.runs_now, seconds=_JOB_SECONDS)
+    assert installation.snapshots == bases
+    seen.shows(job, seen.page.get_by_text("Cancelled", exact=True).first)
+    seen.artifact(job, "backup-production")
+    seen.shows(seen.page.url, seen.page.get_by_text(re.compile("the job was told to stop")).first)
+    seen.picture("cancelled")
+
+
+def it_is_cancelled_with_all_its_streams(seen: Seen, job: str) -> None:
+    page = seen.page
+    cancel = page.get_by_role("button", name="Cancel", exact=True)
+    seen.shows(job, cancel)
+    cancel.click()
+    asked = page.get_by_role("dialog")
+    expect(asked).to_contain_text("Cancel Flow Run")
+    asked.get_by_text("Cancel all sub flow runs").click()
+    seen.picture("cancel")
+    asked.get_by_role("button", name="Confirm").click()
+    expect(asked).to_be_hidden()
+
+
 def the_schedule_is_listed_and_on(seen: Seen) -> None:
     page = seen.page
     nightly = seen.deployment("backup-subclient", "nightly")
@@ -198,12 +231,12 @@ def its_streams_run_on_both_proxies(seen: Seen, job: str) -> None:
     seen.picture("job")
 
 
-def await_end(seen: Seen, job: str) -> None:
-    """Until the job is completed; the page is left meanwhile, for to draw it takes more than the job does."""
+def await_end(seen: Seen, job: str, end: str = "COMPLETED") -> None:
+    """Until the job has ended so; the page is left meanwhile, for to draw it takes more than the job does."""
     seen.page.goto("about:blank")
     deadline = time.monotonic() + _JOB_SECONDS
-    while (found := seen.api.ask("GET", f"/flow_runs/{job.rsplit('/', 1)[1]}"))["state_type"] != "COMPLETED":
-        assert time.monotonic() < deadline, f"not completed: {found['state']}"
+    while (found := seen.api.ask("GET", f"/flow_runs/{job.rsplit('/', 1)[1]}"))["state_type"] != end:
+        assert time.monotonic() < deadline, f"not {end}: {found['state']}"
         time.sleep(2)
 
 

@@ -7,48 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from demo.installation import POOLS, free_port
 from demo.process_tree import living, send
-from tests.installation.local_installation import LocalInstallation
+from tests.installation.local_installation import DISKS, LocalInstallation, wait_for
 from tests.soak import only_in_ci
 
 pytestmark = [only_in_ci, pytest.mark.timeout(900)]
 
 # A stop may take as long as running jobs take to remove what they have in Azure.
 _STOP_SECONDS = 150.0
-DISKS = 6
-
-
-def wait_for(look: Callable[[], object], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-
-
-def start_a_job(installation: LocalInstallation) -> None:
-    api = installation.here.api
-    deployment = api.ask("GET", "/deployments/name/backup-subclient/ad-hoc")
-    api.ask(
-        "POST",
-        f"/deployments/{deployment['id']}/create_flow_run",
-        {"parameters": {"subclient": "production", "full": True}},
-    )
-
-
-def runs_now(installation: LocalInstallation) -> int:
-    """How many flow runs have begun and not ended."""
-    begun = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
-    return int(installation.here.api.ask("POST", "/flow_runs/count", {"flow_runs": begun}))
-
-
-def snapshots(installation: LocalInstallation) -> list[str]:
-    return sorted(row["name"] for row in installation.control.inventory()["snapshots"])
 
 
 def test_one_command_starts_everything_and_ctrl_c_ends_it_in_the_middle_of_a_job(
@@ -65,12 +36,12 @@ def test_one_command_starts_everything_and_ctrl_c_ends_it_in_the_middle_of_a_job
     assert planned and all(schedule["active"] for schedule in planned)
 
     # Other tests may have started jobs, and their bases stay.
-    wait_for(lambda: not runs_now(installation), seconds=300)
-    bases = snapshots(installation)
-    slow = installation.control.add_fault("delay", seconds=5, plane="blob", header="x-ms-range", times=None)
-    start_a_job(installation)
+    wait_for(lambda: not installation.runs_now, seconds=300)
+    bases = installation.snapshots
+    slow = installation.read_slowly()
+    installation.start_a_job()
     wait_for(lambda: installation.control.fired(slow) > 0, seconds=180)
-    assert len(snapshots(installation)) == len(bases) + DISKS
+    assert len(installation.snapshots) == len(bases) + DISKS
     everything = installation.processes()
     began = time.monotonic()
     installation.interrupt(seconds=_STOP_SECONDS)
@@ -81,7 +52,7 @@ def test_one_command_starts_everything_and_ctrl_c_ends_it_in_the_middle_of_a_job
 
     # The same folder goes on; the job that was cut short has left nothing in Azure.
     installation.start()
-    assert snapshots(installation) == bases, said
+    assert installation.snapshots == bases, said
     everything = installation.processes()
     installation.kill()
     left = living(everything)
