@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,22 +97,3 @@ def test_an_image_is_sparse(tmp_path: Path) -> None:
         image.write(5 * GIB, b"x" * 4096)
     assert target.stat().st_size == 8 * GIB
     assert target.stat().st_blocks * 512 < 1 * MIB
-
-
-def test_a_run_is_written_whole_however_little_the_system_takes_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = [bytes([number % 251 + 1]) * (number % 7 + 1) for number in range(3000)]
-    real, calls = os.pwritev, []
-
-    def reluctant(file: int, buffers: list[memoryview], offset: int) -> int:
-        assert len(buffers) <= 1024
-        calls.append(offset)
-        return real(file, [b"".join(buffers)[:1000]], offset)
-
-    monkeypatch.setattr(os, "pwritev", reluctant)
-    whole = b"".join(parts)
-    with new_image(tmp_path / "image", size=len(whole) + 10, allocated=0) as image:
-        image.write_run(5, parts)
-    assert (tmp_path / "image").read_bytes() == bytes(5) + whole + bytes(5)
-    assert len(calls) == -(-len(whole) // 1000)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from vsa import direct
 from vsa.errors import DeleteRefused, MediaConflict, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
 from vsa.fault_points import FaultPoint, reached
 from vsa.media import layout
@@ -187,8 +188,7 @@ class FolderStore:
         self._make_folder(TEMPORARY)
         file = os.open(name, _WRITE_NEW, 0o600, dir_fd=self._folder)
         try:
-            for part in parts:
-                _write_all(file, part)
+            self._write(file, name, parts)
             os.fsync(file)
         except BaseException:
             self._unlink(name)
@@ -196,6 +196,17 @@ class FolderStore:
         finally:
             os.close(file)
         return name
+
+    def _write(self, file: int, name: str, parts: Sequence[Buffer]) -> None:
+        if sum(map(len, parts)) < direct.LEAST:
+            for part in parts:
+                _write_all(file, part)
+            return
+        offset = 0
+        with direct.Writer(file, name, folder=self._folder) as writer:
+            for part in parts:
+                writer.write(offset, part)
+                offset += len(part)
 
     def _publish(self, temporary: str, name: str) -> None:
         try:

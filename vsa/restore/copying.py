@@ -16,6 +16,7 @@ from vsa.errors import MediaDamaged
 from vsa.media.damaged import damaged_positions
 from vsa.media.extent_reader import ExtentReader
 from vsa.media.partial import KNOWN, PartialDisk, PartialSegment
+from vsa.memory import Buffers
 from vsa.progress import Progress
 from vsa.ranges import MIB, ByteRange
 from vsa.threads import Threads
@@ -23,10 +24,8 @@ from vsa.threads import Threads
 _BATCH = 4 * MIB
 _ZEROS = bytes(1 * MIB)
 
-Write = Callable[[int, bytes], None]
-"""Takes an offset on the disk and what is there."""
-WriteRun = Callable[[int, Sequence[bytes]], None]
-"""The same of extents that follow each other."""
+Write = Callable[[int, memoryview], None]
+"""Takes an offset on the disk and what is there: extents that follow each other, in one buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,53 +61,69 @@ class _Read:
     lost: list[Lost]
 
 
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """A batch that was written; its runs, each with its offset, lie in `buffer`."""
+
+    runs: list[tuple[int, memoryview]]
+    lost: list[Lost]
+    buffer: memoryview
+
+
 def copy_disk(
     disk: PartialDisk,
     reader: ExtentReader,
     *,
-    write: WriteRun,
+    write: Write,
     in_order: Write,
     threads: int,
     progress: Progress,
 ) -> list[Lost]:
     """Read all stored extents; what is lost, in the disk's order.
 
-    `write` is called by many threads and in any order, `in_order` by this one and in the disk's order.
+    `write` is called by many threads and in any order, `in_order` by this one and in the disk's order. What
+    they get is valid only during the call.
     """
+    buffers = Buffers()
 
-    def fetch_and_write(batch: _Batch) -> _Read:
+    def copy(batch: _Batch) -> _Copied:
         done = _read(disk, reader, batch)
-        for offset, run in _runs(done.extents):
+        buffer = buffers.take(max(_BATCH, disk.extent_size))
+        runs = list(_runs(done.extents, buffer))
+        for offset, run in runs:
             write(offset, run)
-        progress.advanced(sum(len(data) for _, data in done.extents))
-        return done
+        progress.advanced(sum(len(run) for _, run in runs))
+        return _Copied(runs, done.lost, buffer)
 
     lost: list[Lost] = []
     pool = Threads(threads, "restore")
     try:
-        for done in _in_order(pool, fetch_and_write, _batches(disk, lost), ahead=threads):
-            for offset, data in done.extents:
-                in_order(offset, data)
+        for done in _in_order(pool, copy, _batches(disk, lost), ahead=threads):
+            for offset, run in done.runs:
+                in_order(offset, run)
+            buffers.give_back(done.buffer)
             lost += done.lost
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return joined(lost)
 
 
-def _runs(extents: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
-    """Neighbours together; each run with the offset of its first."""
-    start = end = 0
-    run: list[bytes] = []
-    for offset, data in extents:
-        if run and offset == end:
-            run.append(data)
-        else:
-            if run:
-                yield start, run
-            start, run = offset, [data]
-        end = offset + len(data)
-    if run:
-        yield start, run
+def _runs(extents: Iterable[tuple[int, bytes]], buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Neighbours together, each run with the offset of its first: in one piece they are written past the page
+    cache, and hashed without waiting for Python's lock at each extent."""
+    offset = end = 0
+    begin = used = 0
+    for at, data in extents:
+        if begin < used and at != end:
+            yield offset, buffer[begin:used]
+            begin = used
+        if begin == used:
+            offset = at
+        buffer[used : used + len(data)] = data
+        used += len(data)
+        end = at + len(data)
+    if begin < used:
+        yield offset, buffer[begin:used]
 
 
 def survey(disk: PartialDisk, reader: ExtentReader, damaged: Mapping[str, Collection[int]]) -> Survey:
@@ -176,10 +191,10 @@ def _batches(disk: PartialDisk, lost: list[Lost]) -> Iterator[_Batch]:
 
 
 def _in_order(
-    pool: Threads, work: Callable[[_Batch], _Read], batches: Iterable[_Batch], *, ahead: int
-) -> Iterator[_Read]:
+    pool: Threads, work: Callable[[_Batch], _Copied], batches: Iterable[_Batch], *, ahead: int
+) -> Iterator[_Copied]:
     """Results in the batches' order; no more than `ahead` of them wait in memory."""
-    running: deque[Future[_Read]] = deque()
+    running: deque[Future[_Copied]] = deque()
     for batch in batches:
         running.append(pool.submit(work, batch))
         if len(running) > ahead:
@@ -189,13 +204,13 @@ def _in_order(
 
 
 class DiskChecksum:
-    """SHA-256 of a disk given as extents in order, with zeros between them."""
+    """SHA-256 of a disk given as runs of extents in order, with zeros between them."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self._end = 0
 
-    def add(self, offset: int, data: bytes) -> None:
+    def add(self, offset: int, data: memoryview) -> None:
         self._zeros_until(offset)
         self._hash.update(data)
         self._end = offset + len(data)

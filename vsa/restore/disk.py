@@ -118,7 +118,7 @@ class _Restoring:
                 lost = copy_disk(
                     disk,
                     reader,
-                    write=image.write_run,
+                    write=image.write,
                     in_order=whole.add if checksum else _ignored,
                     threads=self.threads,
                     progress=self.progress,
@@ -149,7 +149,7 @@ class _Restoring:
             raise ContentsLost(self.backup.disk.name, lost)
 
 
-def _ignored(_offset: int, _data: bytes) -> None:
+def _ignored(_offset: int, _data: memoryview) -> None:
     """Nobody asked for a checksum."""
 
 

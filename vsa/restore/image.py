@@ -10,18 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vsa import direct
 from vsa.errors import BadRequest
 from vsa.fault_points import FaultPoint, reached
 from vsa.text import printable, size_text
 
-Buffer = bytes | bytearray | memoryview
-
-_PARTS_PER_CALL = 1024
-"""IOV_MAX of Linux."""
 _ANOTHER_TARGET_HELPS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -33,32 +30,14 @@ _ANOTHER_TARGET_HELPS = frozenset(
 class Image:
     """The file while it is written: sparse, and safe to write from several threads."""
 
-    def __init__(self, descriptor: int, target: Path) -> None:
-        self._descriptor = descriptor
+    def __init__(self, writer: direct.Writer, target: Path) -> None:
+        self._writer = writer
         self._target = target
 
-    def write(self, offset: int, data: Buffer) -> None:
+    def write(self, offset: int, data: direct.Buffer) -> None:
         """Put the data at `offset`; what is never written reads as zeros and takes no space."""
-        self.write_run(offset, [data])
-
-    def write_run(self, offset: int, parts: Sequence[Buffer]) -> None:
-        """Put the parts at `offset`, one behind the other, in as few calls as the system allows: threads that
-        write one file wait for each other in each of them."""
-        rest = [memoryview(part) for part in parts]
         with _target_errors(self._target):
-            while rest:
-                count = os.pwritev(self._descriptor, rest[:_PARTS_PER_CALL], offset)
-                offset += count
-                rest = _behind(rest, count)
-
-
-def _behind(parts: list[memoryview], count: int) -> list[memoryview]:
-    """What is left of the parts after so many bytes of them."""
-    for number, part in enumerate(parts):
-        if count < len(part):
-            return [part[count:], *parts[number + 1 :]]
-        count -= len(part)
-    return []
+            self._writer.write(offset, data)
 
 
 @contextmanager
@@ -76,7 +55,9 @@ def new_image(target: Path, *, size: int, allocated: int) -> Iterator[Image]:
         with _target_errors(target):
             _require_links(Path(name))
             os.ftruncate(descriptor, size)
-        yield Image(descriptor, target)
+            writer = direct.Writer(descriptor, name)
+        with writer:
+            yield Image(writer, target)
         with _target_errors(target):
             _publish(descriptor, name, target)
     finally:

@@ -46,9 +46,10 @@ class Drill:
             Judge(self._files(), disk.extent_size, self._media.codec.fingerprint),
         )
 
-        def take(offset: int, data: bytes) -> None:
-            checksum.add(offset, data)
-            judge.take(offset, data)
+        def take(offset: int, run: memoryview) -> None:
+            checksum.add(offset, run)
+            for start in range(0, len(run), disk.extent_size):
+                judge.take(offset + start, run[start : start + disk.extent_size])
 
         progress.started(self._backup.disk.name, 0)
         try:
@@ -89,7 +90,7 @@ class Judge:
         self._left: list[int] = []
         self.complaint = ""
 
-    def take(self, offset: int, data: bytes) -> None:
+    def take(self, offset: int, data: Buffer) -> None:
         """An extent as it was restored; what lies between two of them was restored as zeros."""
         if self.complaint or not self._files:
             return
@@ -149,5 +150,5 @@ def _rows(file: IndexFile, segment: int) -> Iterator[tuple[int, tuple[bytes, int
         yield int(row["extent"]), None if zeros else (row["digest"].tobytes(), length)
 
 
-def _nowhere(_offset: int, _run: Sequence[bytes]) -> None:
+def _nowhere(_offset: int, _run: memoryview) -> None:
     """A drill keeps nothing of what it restores."""
