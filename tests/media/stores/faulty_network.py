@@ -23,11 +23,24 @@ class Fault(Enum):
     """The client gets half of the answer."""
     BAD_GATEWAY = auto()
     """The server does what was asked; somebody in between says 502 instead."""
+    SLOW_DOWN = auto()
+    """The service is busy and does nothing: 503 with a wish, as S3 (SlowDown) and Azure Storage (ServerBusy)
+    answer who asks too often (their lists of error codes)."""
+    TOO_MANY_REQUESTS = auto()
+    """The same in the words of other services of the kind: 429."""
     STALL = auto()
     """Nothing comes, and the connection stays."""
     STRIP_CONDITION = auto()
     """The server never sees If-None-Match, as if it did not know it."""
 
+
+WISH = 1
+"""Seconds that a throttled client is told to wait."""
+
+_THROTTLED = {
+    Fault.SLOW_DOWN: (b"503 Slow Down", b"SlowDown"),
+    Fault.TOO_MANY_REQUESTS: (b"429 Too Many Requests", b"TooManyRequests"),
+}
 
 Script = Callable[[str, str], Fault]
 """(method, target) of a request -> its fault."""
@@ -68,7 +81,12 @@ class FaultyNetwork:
             head, body = request
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
             self.requests.append((method, target))
-            self._carry(client, head, body, self.script(method, target))
+            fault = self.script(method, target)
+            if fault in _THROTTLED:
+                client.sendall(_refusal(*_THROTTLED[fault], with_body=method != "HEAD"))
+                client.shutdown(socket.SHUT_WR)
+                return
+            self._carry(client, head, body, fault)
 
     def _carry(self, client: socket.socket, head: bytes, body: bytes, fault: Fault) -> None:
         if fault is Fault.STALL:
@@ -113,6 +131,13 @@ def _receive(client: socket.socket) -> tuple[bytes, bytes] | None:
         pieces.append(piece)
         missing -= len(piece)
     return head + b"\r\n\r\n", b"".join(pieces)
+
+
+def _refusal(status: bytes, code: bytes, *, with_body: bool) -> bytes:
+    body = b"<Error><Code>%s</Code><Message>Please reduce your request rate.</Message></Error>" % code
+    head = b"HTTP/1.1 %s\r\nRetry-After: %d\r\nContent-Type: application/xml\r\n" % (status, WISH)
+    length = b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+    return head + length + (body if with_body else b"")
 
 
 def _for_one_request(head: bytes, *, strip: bool) -> bytes:
