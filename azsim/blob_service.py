@@ -27,6 +27,7 @@ from azsim.blob_disks import DiskAccesses, is_disk_account
 from azsim.blob_errors import BlobError
 from azsim.blob_model import PAGE_BLOB, Account, Blob, BlobSettings
 from azsim.blob_operations import Operations
+from azsim.blob_snapshots import take as take_snapshot
 from azsim.blob_state import BlobState
 from azsim.blob_time import Ticker, etag, http_date, snapshot_id
 from azsim.clock import Clock
@@ -139,6 +140,23 @@ class BlobService:
         if with_footer:
             disk_id = uuid.UUID(bytes=self._random_bytes(16), version=4)
             pages.write(image, data_size, fixed_footer(data_size, disk_id, self._state.clock.now()))
+        self._put_page_blob(account, container, blob, image, {})
+
+    def leave_page_blob(self, account: str, container: str, blob: str, metadata: dict[str, str]) -> None:
+        """An empty page blob of one page, as somebody may have left it; the container is made if absent."""
+        self._put_page_blob(account, container, blob, self._state.pages.create(FOOTER_BYTES), metadata)
+
+    def leave_snapshot(self, account: str, container: str, blob: str, metadata: dict[str, str]) -> str:
+        """A snapshot of a blob without regard to how fast Azure would have taken it; returns its moment."""
+        with self._lock:
+            taken = take_snapshot(
+                self._state, self._found(account, container, blob), self._state.ticker.next(), metadata
+            )
+        return taken.snapshot or ""
+
+    def _put_page_blob(
+        self, account: str, container: str, blob: str, image: str, metadata: dict[str, str]
+    ) -> None:
         with self._lock:
             self._state.account(account)
             if container not in dict(self._state.containers(account)):
@@ -151,29 +169,31 @@ class BlobService:
                     name=blob,
                     type=PAGE_BLOB,
                     ref=image,
-                    length=pages.size(image),
+                    length=self._state.pages.size(image),
                     created_at=ticks,
                     modified_at=ticks,
                     etag=etag(ticks),
+                    metadata=metadata,
                 )
             )
 
     def blob_ref(self, account: str, container: str, blob: str) -> str:
         """The page image of a blob, for writes by its guest; BlobError when there is none."""
         with self._lock:
-            found = self._state.find(account, container, blob)
-        if found is None:
-            raise BlobError("BlobNotFound")
-        return found.ref
+            return self._found(account, container, blob).ref
 
     def resize_page_blob(self, account: str, container: str, blob: str, size: int) -> None:
         """Grow or shrink a page blob to `size` bytes, a multiple of 512, footer included."""
         with self._lock:
-            found = self._state.find(account, container, blob)
-            if found is None:
-                raise BlobError("BlobNotFound")
+            found = self._found(account, container, blob)
             self._state.pages.resize(found.ref, size)
             self._state.touch(dataclasses.replace(found, length=size))
+
+    def _found(self, account: str, container: str, blob: str) -> Blob:
+        found = self._state.find(account, container, blob)
+        if found is None:
+            raise BlobError("BlobNotFound")
+        return found
 
     def _account(self, name: str) -> Account:
         with self._lock:

@@ -25,15 +25,21 @@ def snapshot_blob(state: BlobState, call: Call) -> Answer:
     if state.account(blob.account).is_premium:
         _check_premium_rules(state, blob)
     ticks = state.ticker.next()
-    taken = dataclasses.replace(
-        blob, snapshot=snapshot_id(ticks), ref=state.pages.freeze(blob.ref), lease=None, snapshotted_at=None
-    )
-    if metadata := call.metadata():
-        taken = dataclasses.replace(taken, metadata=metadata, etag=etag(ticks), modified_at=ticks)
-    state.put(taken)
+    taken = take(state, blob, ticks, call.metadata())
     state.put(dataclasses.replace(blob, snapshotted_at=ticks))
     headers = {"x-ms-snapshot": taken.snapshot or "", "x-ms-request-server-encrypted": "false"}
     return Answer(201, changed(taken) | headers)
+
+
+def take(state: BlobState, blob: Blob, ticks: int, metadata: dict[str, str]) -> Blob:
+    """The blob's snapshot of this moment, with its metadata if none is given; no rule is asked."""
+    taken = dataclasses.replace(
+        blob, snapshot=snapshot_id(ticks), ref=state.pages.freeze(blob.ref), lease=None, snapshotted_at=None
+    )
+    if metadata:
+        taken = dataclasses.replace(taken, metadata=metadata, etag=etag(ticks), modified_at=ticks)
+    state.put(taken)
+    return taken
 
 
 def delete_blob(state: BlobState, call: Call) -> Answer:

@@ -105,6 +105,16 @@ class Control:
         taken long ago; returns its id."""
         return cast(str, self._call("leave_snapshot", disk=disk, name=name, tags=tags))
 
+    def leave_blob_snapshot(self, disk: str, metadata: dict[str, str]) -> str:
+        """Leave a snapshot of an unmanaged disk's VHD with this metadata, as if taken long ago: the next one
+        may be taken at once, also in a premium account. Returns its moment."""
+        return cast(str, self._call("leave_blob_snapshot", disk=disk, metadata=metadata))
+
+    def leave_blob(self, blob: str, metadata: dict[str, str]) -> None:
+        """Leave an empty page blob, `account/container/blob`, with this metadata; its container is made if
+        there is none."""
+        self._call("leave_blob", blob=blob, metadata=metadata)
+
     def delete_snapshots(self, *, resource_group: str) -> None:
         """Delete all snapshots of a resource group that nobody reads."""
         self._call("delete_snapshots", resource_group=resource_group)

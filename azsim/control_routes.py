@@ -54,6 +54,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "move_disk": estate.move_disk,
     "take_snapshots": estate.take_snapshots,
     "leave_snapshot": estate.leave_snapshot,
+    "leave_blob_snapshot": estate.leave_blob_snapshot,
+    "leave_blob": estate.leave_blob,
     "delete_snapshots": estate.delete_snapshots,
     "close_account": estate.close_account,
     "regenerate_keys": estate.regenerate_keys,

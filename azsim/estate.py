@@ -118,6 +118,18 @@ def leave_snapshot(simulation: Simulation, disk: str, name: str, tags: dict[str,
         return simulation.snapshots.take_named(str(find_resource(simulation, DISK, disk).id), name, tags)
 
 
+def leave_blob_snapshot(simulation: Simulation, disk: str, metadata: dict[str, str]) -> str:
+    """Leave a snapshot of an unmanaged disk's VHD, as if taken long ago; returns its moment."""
+    account, container, blob = disk.split("/", 2)
+    return simulation.blobs.leave_snapshot(account, container, blob, metadata)
+
+
+def leave_blob(simulation: Simulation, blob: str, metadata: dict[str, str]) -> None:
+    """Leave an empty page blob, `account/container/blob`; its container is made if absent."""
+    account, container, name = blob.split("/", 2)
+    simulation.blobs.leave_page_blob(account, container, name, metadata)
+
+
 def delete_snapshots(simulation: Simulation, resource_group: str) -> None:
     """Delete all snapshots of a resource group that nobody reads."""
     with simulation.lock:

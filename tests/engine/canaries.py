@@ -23,7 +23,7 @@ class Place(Protocol):
 
     control: Control
     media: Media
-    standing: Standing | None
+    standing: Standing
     strangers: set[str]
     """Where they say that they are others'."""
 
@@ -132,7 +132,7 @@ class Canaries:
         """They are untouched and, of snapshots in the world's group, there are `others` and nothing else."""
         self.require_untouched()
         mine = {item for item in self._rows() if f"/{self._world.group}/" in item}
-        mine -= self._world.standing.ids if self._world.standing else set()
+        mine -= self._world.standing.things
         assert mine == self.ids | set(others)
 
 

@@ -27,5 +27,5 @@ def world(control: Control, tmp_path: Path) -> Iterator[World]:
     made = World(control, tmp_path)
     yield made
     control.clear_faults()
-    made.require_standing()
+    made.standing.require_untouched()
     made.delete()

@@ -1,6 +1,7 @@
-"""Canaries that stand in every test on managed disks: what looks like ours in every way but one.
+"""Canaries that stand in every test: what looks like ours in every way but one.
 
-Those of `tests/engine/canaries.py` are more and of more kinds, and take a run and time to place.
+Those of `tests/engine/canaries.py` are more and of more kinds, and take a run and time to place. Here azsim
+leaves things as if made long ago: Azure takes one snapshot of a premium VHD in ten minutes.
 """
 
 from __future__ import annotations
@@ -8,31 +9,73 @@ from __future__ import annotations
 from typing import Any
 
 from azsim.control import Control
+from vsa.azure.staging import CONTAINER
 from vsa.model import name_key
 
 RUN = "5" * 16
 
+Rows = dict[str, dict[str, Any]]
+
 
 class Standing:
-    """Two snapshots of others beside a managed disk: one by a name of ours with the marks of another media,
-    one with the marks of this media by another name."""
+    """Things of others in Azure. `things` are ids of managed snapshots in lower case, moments of blob
+    snapshots, names of blobs."""
 
-    def __init__(self, control: Control, disk: str, media: str) -> None:
-        """`disk` is its id."""
+    def __init__(self, control: Control) -> None:
         self._control = control
+        self._as_placed: Rows = {}
+
+    @property
+    def things(self) -> set[str]:
+        return set(self._as_placed)
+
+    def beside_disk(self, disk: str, media: str) -> None:
+        """Two snapshots of a managed disk (its id): one by a name of ours with the marks of another media, one
+        with the marks of this media by another name."""
         key = name_key(disk)
         marks = {"vsa-run": RUN, "vsa-disk": key}
-        self.ids = {
-            control.leave_snapshot(disk, f"vsa-{RUN}-{key}", marks | {"vsa-media": "another-media"}).lower(),
-            control.leave_snapshot(disk, f"vsa-{RUN}-{key}-copy", marks | {"vsa-media": media}).lower(),
-        }
-        self._as_placed = self._rows()
-        assert self._as_placed.keys() == self.ids
+        leave = self._control.leave_snapshot
+        self._place(
+            leave(disk, f"vsa-{RUN}-{key}", marks | {"vsa-media": "another-media"}).lower(),
+            leave(disk, f"vsa-{RUN}-{key}-copy", marks | {"vsa-media": media}).lower(),
+        )
 
-    def _rows(self) -> dict[str, dict[str, Any]]:
-        rows = {row["id"].lower(): row for row in self._control.inventory()["snapshots"]}
-        return {identity: rows[identity] for identity in self.ids & rows.keys()}
+    def beside_vhd(self, vhd: str, url: str, media: str) -> None:
+        """Two snapshots of a VHD (`account/container/blob`): one with all our marks but another media's, one
+        with all but another disk's."""
+        marks = self._marks(url, media)
+        leave = self._control.leave_blob_snapshot
+        self._place(
+            leave(vhd, marks | {"vsa_media": "another-media"}),
+            leave(vhd, marks | {"vsa_disk": name_key(f"{url}.old")}),
+        )
+
+    def beside_staging_blobs(self, account: str, url: str, media: str) -> None:
+        """Two blobs where those of a VHD are staged: one by a name of ours with the marks of another media,
+        one with the marks of this media by another name."""
+        marks, name = self._marks(url, media), f"vsa-{RUN}-{name_key(url)}"
+        blobs = {
+            f"{name}.vhd": marks | {"vsa_media": "another-media"},
+            f"{name}-copy.vhd": marks,
+        }
+        for blob, metadata in blobs.items():
+            self._control.leave_blob(f"{account}/{CONTAINER}/{blob}", metadata)
+        self._place(*blobs)
+
+    def _marks(self, url: str, media: str) -> dict[str, str]:
+        return {"vsa_media": media, "vsa_run": RUN, "vsa_disk": name_key(url)}
+
+    def _place(self, *things: str) -> None:
+        rows = self._rows()
+        self._as_placed |= {thing: rows[thing] for thing in things}
+
+    def _rows(self) -> Rows:
+        """All that could be one of them, by what it is called here."""
+        inventory = self._control.inventory()
+        managed = {row["id"].lower(): row for row in inventory["snapshots"]}
+        return managed | {row["snapshot"] or row["name"]: row for row in inventory["blobs"]}
 
     def require_untouched(self) -> None:
-        """Both are as they were placed: marks, access and all."""
-        assert self._rows() == self._as_placed
+        """All are as they were placed: marks, access and all."""
+        there = self._rows()
+        assert {thing: there.get(thing) for thing in self._as_placed} == self._as_placed

@@ -74,8 +74,8 @@ class World:
     vms: list[str] = field(default_factory=list)
     points: dict[int, dict[str, bytes]] = field(default_factory=dict)
     """For each point's slot, what every disk of its VM held."""
-    standing: Standing | None = None
-    """What stands beside the first managed disk from the beginning."""
+    standing: Standing = field(init=False)
+    """What stands beside the first disk of each kind from the beginning."""
     strangers: set[str] = field(default_factory=set)
     """What others made that looks like ours: ids of snapshots, moments of blob snapshots, names of blobs."""
     jobs: int = 0
@@ -91,10 +91,12 @@ class World:
             wrapping=self.key,
         )
         self.connection = connection_to(self.control.endpoint)
+        self.standing = Standing(self.control)
         self._kinds: dict[str, str] = {}
         self._owners: dict[str, list[str]] = {}
         self._groups: dict[str, str] = {}
         self._accounts: set[str] = set()
+        self._stood_beside: set[str] = set()
 
     # What there is
 
@@ -115,10 +117,20 @@ class World:
         self.control.create_fleet(fleet)
         self.vms.append(vm)
         self._owners[vm] = list(disks)
-        if kind == MANAGED and self.standing is None:
-            self.standing = Standing(self.control, self.label(next(iter(disks))), self.media.id)
-            self.strangers |= self.standing.ids
+        if kind not in self._stood_beside:
+            self._stand_beside(next(iter(disks)), kind)
         return vm
+
+    def _stand_beside(self, disk: str, kind: str) -> None:
+        standing, label = self.standing, self.label(disk)
+        if kind == MANAGED:
+            standing.beside_disk(label, self.media.id)
+        else:
+            standing.beside_vhd(label, self.url(disk), self.media.id)
+        if kind == PREMIUM_VHD:
+            standing.beside_staging_blobs(self.account(kind), self.url(disk), self.media.id)
+        self.strangers |= standing.things
+        self._stood_beside.add(kind)
 
     def share(self, other: World) -> None:
         """Back up another world's VMs to this world's media."""
@@ -382,11 +394,7 @@ class World:
         snapshots, bases = self.snapshots, self.bases
         assert snapshots == bases, f"left: {snapshots - bases}, lost: {bases - snapshots}"
         self.require_no_access()
-        self.require_standing()
-
-    def require_standing(self) -> None:
-        if self.standing is not None:
-            self.standing.require_untouched()
+        self.standing.require_untouched()
 
     def require_no_access(self) -> None:
         """No grant to a snapshot or disk of the world's group is open, and no staging blob is there."""
@@ -423,7 +431,7 @@ class World:
         inventory = self.control.inventory()
         managed = {row["id"].lower() for row in inventory["snapshots"] if self._is_mine(row["id"])}
         blobs = {row["snapshot"] for row in inventory["blobs"] if row["snapshot"] and self._is_here(row)}
-        return (managed | blobs) - (self.standing.ids if self.standing else set())
+        return (managed | blobs) - self.standing.things
 
     @property
     def staging_blobs(self) -> list[str]:

@@ -95,10 +95,10 @@ class Site:
     folder: Path
     name: str = field(init=False)
     media: Media = field(init=False)
-    standing: Standing | None = field(init=False, default=None)
-    """What stands beside the first managed disk from the beginning."""
+    standing: Standing = field(init=False)
+    """What stands beside the first managed disk and the first VHD from the beginning."""
     strangers: set[str] = field(init=False, default_factory=set)
-    """Ids, in lower case, of snapshots of others that look like ours."""
+    """What others made that looks like ours: ids of snapshots in lower case, moments, names of blobs."""
     _looked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -107,6 +107,7 @@ class Site:
         self.folder.mkdir()
         self.media_folder = self.folder / "media"
         self.media = Media.create(str(self.media_folder), now=dt.datetime.now(dt.UTC))
+        self.standing = Standing(self.control)
 
     def seal(self, wrapping: WrappingKey) -> None:
         """Sealed media in the place of that which nobody used yet."""
@@ -162,14 +163,13 @@ class Site:
         }
         self.control.create_fleet({"vms": [vm]})
         managed = [disk["name"] for disk in described if disk.get("managed", True)]
-        if managed and self.standing is None:
-            self.standing = Standing(self.control, self.disk_id(managed[0]), self.media.id)
-            self.strangers |= self.standing.ids
+        if managed and not self.standing.things:
+            self.standing.beside_disk(self.disk_id(managed[0]), self.media.id)
+            self.strangers |= self.standing.things
 
     def require_standing(self) -> None:
         """What only looks like ours is as it was."""
-        if self.standing is not None:
-            self.standing.require_untouched()
+        self.standing.require_untouched()
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         source = self.folder / "write.bin"
