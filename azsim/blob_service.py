@@ -154,6 +154,15 @@ class BlobService:
             )
         return taken.snapshot or ""
 
+    def erase(self, account: str, container: str, blob: str, snapshot: str | None = None) -> None:
+        """Take away a blob or a snapshot of it, "newest" for the last one, whatever would keep it."""
+        with self._lock:
+            found = self._found(account, container, blob)
+            if snapshot:
+                taken = self._state.snapshots(found)
+                found = taken[-1] if snapshot == "newest" else self._found(account, container, blob, snapshot)
+            self._state.erase(found)
+
     def _put_page_blob(
         self, account: str, container: str, blob: str, image: str, metadata: dict[str, str]
     ) -> None:
@@ -189,8 +198,8 @@ class BlobService:
             self._state.pages.resize(found.ref, size)
             self._state.touch(dataclasses.replace(found, length=size))
 
-    def _found(self, account: str, container: str, blob: str) -> Blob:
-        found = self._state.find(account, container, blob)
+    def _found(self, account: str, container: str, blob: str, snapshot: str | None = None) -> Blob:
+        found = self._state.find(account, container, blob, snapshot)
         if found is None:
             raise BlobError("BlobNotFound")
         return found

@@ -115,6 +115,10 @@ class Control:
         there is none."""
         self._call("leave_blob", blob=blob, metadata=metadata)
 
+    def delete_blob(self, blob: str, *, snapshot: str | None = None) -> None:
+        """Delete a blob, `account/container/blob`, or one of its snapshots: its moment, or "newest"."""
+        self._call("delete_blob", blob=blob, snapshot=snapshot)
+
     def delete_snapshots(self, *, resource_group: str) -> None:
         """Delete all snapshots of a resource group that nobody reads."""
         self._call("delete_snapshots", resource_group=resource_group)

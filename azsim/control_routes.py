@@ -56,6 +56,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "leave_snapshot": estate.leave_snapshot,
     "leave_blob_snapshot": estate.leave_blob_snapshot,
     "leave_blob": estate.leave_blob,
+    "delete_blob": estate.delete_blob,
     "delete_snapshots": estate.delete_snapshots,
     "close_account": estate.close_account,
     "regenerate_keys": estate.regenerate_keys,

@@ -124,6 +124,12 @@ def leave_blob_snapshot(simulation: Simulation, disk: str, metadata: dict[str, s
     return simulation.blobs.leave_snapshot(account, container, blob, metadata)
 
 
+def delete_blob(simulation: Simulation, blob: str, snapshot: str | None = None) -> None:
+    """Delete a blob, `account/container/blob`, or one of its snapshots: its moment, or "newest"."""
+    account, container, name = blob.split("/", 2)
+    simulation.blobs.erase(account, container, name, snapshot)
+
+
 def leave_blob(simulation: Simulation, blob: str, metadata: dict[str, str]) -> None:
     """Leave an empty page blob, `account/container/blob`; its container is made if absent."""
     account, container, name = blob.split("/", 2)

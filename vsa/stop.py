@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 DEFAULT_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 LONGEST_WAIT = 900.0
 
+_IN_VAIN = "times in vain: look whether that service is down or out of reach from here, then run this again"
+
 _wait: ContextVar[Callable[[float], None]] = ContextVar("wait", default=time.sleep)
 
 
@@ -81,7 +83,7 @@ def again(
     """Repeat a call while it raises TryAgainLater, waiting `delays` seconds or what the service asked for.
 
     Waits carry up to 25 % of jitter so that streams which were throttled together do not return together.
-    The last error is raised when the delays are used up.
+    When the delays are used up the last error is raised, with what to do.
     """
     for delay in delays:
         stop.check()
@@ -94,5 +96,14 @@ def again(
             _log.warning("%s; trying again in %.1f s", error, seconds)
             stop.wait(seconds)
     stop.check()
-    with waiting(stop.wait):
-        return call()
+    try:
+        with waiting(stop.wait):
+            return call()
+    except TryAgainLater as error:
+        raise _given_up(error, attempts=len(delays) + 1) from error
+
+
+def _given_up(error: TryAgainLater, *, attempts: int) -> TryAgainLater:
+    """Once: a call that repeats calls of its own may be repeated itself."""
+    advice = "" if _IN_VAIN in str(error) else f"; asked {attempts} {_IN_VAIN}"
+    return TryAgainLater(f"{error}{advice}", retry_after=error.retry_after)

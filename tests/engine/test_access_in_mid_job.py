@@ -5,6 +5,7 @@ Whatever goes comes back in the end, as after somebody has done what the error s
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from tests.engine.guarded import Guarded, lost
 from tests.engine.test_faults_data_plane import FIVE_HOURS, LIST, READ, SIZE, diff_of
 from tests.engine.world import KIB, MANAGED, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.soak import only_in_ci
+from vsa.azure.staging import CONTAINER
 from vsa.media.entries import JobEntry, Result
 from vsa.model import Reason
 from vsa.transfer.backup_job import BackupJob, VmDisks
@@ -39,6 +41,12 @@ class Known(BackupJob):
 
     def new_run(self, disks: VmDisks) -> Run:
         return super().new_run(disks).model_copy(update={"id": KNOWN_RUN})
+
+
+def staged(world: World, guarded: Guarded) -> str:
+    """The staging blob of the OS disk in a job that is `Known`, as azsim calls it."""
+    name = f"vsa-{KNOWN_RUN}-{guarded.disk('os').key}.vhd"
+    return f"{world.account(PREMIUM_VHD)}/{CONTAINER}/{name}"
 
 
 @contextmanager
@@ -84,11 +92,64 @@ class TestSnapshotsThatGo:
         gone = f"{world.id_of('').rpartition('/virtualMachines/')[0]}/snapshots/{name}"
         with world.fault("run", **request_of, operation="delete_snapshot", arguments={"snapshot": gone}):
             message = lost(world.back_up(kind_of_job=Known), guarded.vm)
-        assert name in message
+        assert f"snapshot {name} is gone, which this run had made" in message
         assert "404" in message
+        assert "activity log" in message
         assert world.bases == bases
         guarded.require_untouched()
         guarded.require_good()
+
+    @pytest.mark.parametrize("kind", VHDS)
+    def test_a_vhds_base_that_goes_while_its_changes_are_asked_for_means_crc(
+        self, world: World, kind: str
+    ) -> None:
+        """Azure says of a VHD's base that is gone what it says of one that it cannot compare with."""
+        guarded = Guarded(world, kind)
+        _, base = world.media.view().bases()[guarded.disk("os").key]
+        gone = {"blob": world.label("os"), "snapshot": base.moment}
+        with world.fault("run", **diff_of(kind), operation="delete_blob", arguments=gone):
+            report = world.back_up()
+        assert (report.result, report.alarms) == (Result.COMPLETED, ()), report
+        assert world.reasons(report) == {"os": Reason.CRC_DIFF_REFUSED, "data": Reason.CBT}
+        assert world.disks(report)["os"].detail.startswith("PreviousSnapshotNotFound: ")
+        guarded.require_good()
+
+    @pytest.mark.parametrize(
+        ("kind", "request_of", "goes"),
+        [
+            (STANDARD_VHD, READ, "snapshot"),
+            pytest.param(PREMIUM_VHD, LIST, "snapshot", marks=only_in_ci),
+            pytest.param(PREMIUM_VHD, READ, "staging blob", marks=only_in_ci),
+        ],
+    )
+    def test_what_is_read_of_a_vhd_and_goes_costs_the_point(
+        self, world: World, kind: str, request_of: dict[str, str], goes: str
+    ) -> None:
+        guarded = Guarded(world, kind)
+        bases = world.bases
+        gone = {"blob": world.label("os"), "snapshot": "newest"}
+        if goes == "staging blob":
+            gone = {"blob": staged(world, guarded)}
+        with world.fault("run", **request_of, operation="delete_blob", arguments=gone):
+            message = lost(world.back_up(kind_of_job=Known), guarded.vm)
+        assert f"of {world.named('os')}.vhd" in message
+        assert "is gone, which this run had made" in message
+        assert "404" in message
+        assert "activity log" in message
+        assert world.bases == bases
+        guarded.require_untouched()
+        guarded.require_good()
+
+    @only_in_ci
+    def test_a_premium_vhds_snapshot_that_goes_while_its_copy_is_read_costs_the_next_job_its_base(
+        self, world: World
+    ) -> None:
+        guarded = Guarded(world, PREMIUM_VHD)
+        gone = {"blob": world.label("os"), "snapshot": "newest"}
+        with world.fault("run", **READ, operation="delete_blob", arguments=gone):
+            report = world.back_up()
+        assert (report.result, report.alarms) == (Result.COMPLETED, ()), report
+        guarded.require_good({"os": Reason.CRC_BASE_GONE})
 
 
 class TestKeysAndClocks:
@@ -118,6 +179,24 @@ class TestKeysAndClocks:
         guarded.require_good()
         refused = [row for row in world.control.requests(since=since) if row["status"] == 403]
         assert refused == []
+
+    @pytest.mark.parametrize("kind", [MANAGED, pytest.param(STANDARD_VHD, marks=only_in_ci)])
+    @pytest.mark.parametrize("hours", [5, pytest.param(-5, marks=only_in_ci)])
+    def test_a_machine_whose_clock_is_hours_from_azures_backs_up_as_usual(
+        self, world: World, hours: int, kind: str
+    ) -> None:
+        """What it writes of times is wrong; whose a run is and from which base it goes on are not."""
+        guarded = Guarded(world, kind)
+
+        def wrong() -> dt.datetime:
+            azures = dt.datetime.fromisoformat(world.control.clock()["now"])
+            return azures + dt.timedelta(hours=hours)
+
+        for number in range(2):
+            world.write("os", 0, random_bytes(512, number))
+            report = guarded.require_good(now=wrong)
+            assert report.alarms == ()
+        guarded.require_good()
 
     def test_a_machine_whose_clock_is_wrong_is_told_so(self, world: World) -> None:
         """The blob service takes no request that was signed more than fifteen minutes ago (REST "Authorize
@@ -160,7 +239,9 @@ class TestNetworks:
         away = {"status": 503, "code": "ServerBusy", "retry_after": 0}
         with from_then_on(world, trigger, {"plane": "any"}, **away):
             report = world.back_up()
-        assert "503" in lost(report, guarded.vm)
+        message = lost(report, guarded.vm)
+        assert "503" in message
+        assert "asked 7 times in vain: look whether that service is down" in message
         require_pending_or_nothing(report, "the next sweep tries again")
         guarded.require_good()
 

@@ -32,6 +32,13 @@ def at(guarded: Guarded, moment: str) -> dict[str, Any]:
         "look": {"plane": "arm", "method": "GET", "path": f"/disks/{name}$"},
         "snapshot": {"plane": "arm", "method": "PUT", "path": f"/snapshots/vsa-[0-9a-f]+-{key}$"},
         "grant": {"plane": "arm", "method": "POST", "path": f"/snapshots/vsa-[0-9a-f]+-{key}/begingetaccess"},
+        "VHD's snapshot": {
+            "plane": "blob",
+            "method": "PUT",
+            "path": rf"/{name}\.vhd$",
+            "query": "comp=snapshot",
+        },
+        "VHD's list": {"plane": "blob", "method": "GET", "path": rf"/{name}\.vhd$", "query": "comp=pagelist"},
     }[moment]
 
 
@@ -73,6 +80,23 @@ ATTACH = Change(
     lambda guarded: {"vm": guarded.vm, "disk": {"name": guarded.world.named("added"), "size": MIB}},
     lambda guarded: guarded.world.expect_attached(guarded.vm, "added"),
 )
+
+
+def attach_vhd(kind: str) -> Change:
+    """An empty VHD of this kind."""
+
+    def arguments(guarded: Guarded) -> dict[str, Any]:
+        world = guarded.world
+        image = world.folder / "added.img"
+        image.write_bytes(bytes(MIB))
+        place = {"managed": False, "account": world.account(kind), "image": str(image)}
+        return {"vm": guarded.vm, "disk": {"name": world.named("added"), **place}}
+
+    return Change(
+        "attach_disk", arguments, lambda guarded: guarded.world.expect_attached(guarded.vm, "added", kind)
+    )
+
+
 MOVE_DISK = Change(
     "move_disk",
     lambda guarded: data(guarded) | {"resource_group": elsewhere(guarded)},
@@ -179,6 +203,26 @@ def test_a_disk_attached_in_mid_job_is_in_the_next_point(world: World) -> None:
     guarded.require_good({"added": Reason.FULL_FIRST})
 
 
+@pytest.mark.parametrize("kind", [STANDARD_VHD, pytest.param(PREMIUM_VHD, marks=only_in_ci)])
+@pytest.mark.parametrize("moment", [pytest.param("VHD's snapshot", marks=only_in_ci), "VHD's list"])
+def test_a_vhd_detached_in_mid_job_is_in_this_point_and_its_base_goes_with_the_next(
+    world: World, moment: str, kind: str
+) -> None:
+    guarded = Guarded(world, kind)
+    require_completed(DETACH.strike(guarded, moment))
+    report = guarded.require_good()
+    assert set(world.disks(report)) == {"os"}
+    assert released(report) == {NOT_A_TARGET}
+
+
+@only_in_ci
+@pytest.mark.parametrize("kind", [STANDARD_VHD, PREMIUM_VHD])
+def test_a_vhd_attached_in_mid_job_is_in_the_next_point(world: World, kind: str) -> None:
+    guarded = Guarded(world, kind)
+    require_completed(attach_vhd(kind).strike(guarded, "VHD's snapshot"))
+    guarded.require_good({"added": Reason.FULL_FIRST})
+
+
 @pytest.mark.parametrize("moment", ["snapshot", pytest.param("grant", marks=only_in_ci)])
 def test_a_disk_moved_to_another_group_in_mid_job_is_a_new_disk_to_the_next(
     world: World, moment: str
@@ -186,7 +230,9 @@ def test_a_disk_moved_to_another_group_in_mid_job_is_a_new_disk_to_the_next(
     guarded = Guarded(world)
     report = MOVE_DISK.strike(guarded, moment)
     if moment == "snapshot":
-        assert "ResourceNotFound" in lost(report, guarded.vm)
+        message = lost(report, guarded.vm)
+        assert "ResourceNotFound" in message
+        assert "was deleted or moved after this job had looked at it" in message
     else:
         require_completed(report)
     assert released(guarded.require_good({"data": Reason.FULL_FIRST})) == {NOT_A_TARGET}

@@ -231,9 +231,8 @@ def abort_copy(world: World, run: Run) -> None:
         time.sleep(0.01)
     address = BlobAddress.parse(staging_url(run.disks[0], run.id))
     key = StorageAccounts(world.connection).key(address)
-    container = world.connection.container(address.container_url, key)
-    (blob,) = container.list_blobs(include=["copy"])
-    container.get_blob_client(blob.name).abort_copy(blob.copy.id)
+    blob = world.connection.blob(address.url, key)
+    blob.abort_copy(blob.get_blob_properties().copy.id)
 
 
 def test_where_the_media_takes_no_fence_what_is_over_goes_all_the_same(world: World) -> None:

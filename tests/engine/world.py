@@ -168,8 +168,8 @@ class World:
         """Find a managed disk in another resource group from now on."""
         self._groups[disk] = group
 
-    def expect_attached(self, vm: str, name: str) -> None:
-        self._kinds[name] = MANAGED
+    def expect_attached(self, vm: str, name: str, kind: str = MANAGED) -> None:
+        self._kinds[name] = kind
         self._owners[vm].append(name)
 
     def expect_gone(self, vm: str) -> None:

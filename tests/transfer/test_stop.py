@@ -53,9 +53,18 @@ def test_a_call_is_repeated_until_it_succeeds(failures: int) -> None:
 
 def test_the_last_error_comes_out_when_patience_ends() -> None:
     call, calls = failing(100)
-    with pytest.raises(TryAgainLater, match="busy"):
+    with pytest.raises(TryAgainLater, match="busy; asked 3 times in vain: look whether"):
         again(call, stop=Clockless(), delays=(1, 2))
     assert len(calls) == 3
+
+
+def test_what_to_do_is_said_once_by_a_call_that_repeats_others() -> None:
+    call, calls = failing(100, TryAgainLater("busy", retry_after=7.5))
+    with pytest.raises(TryAgainLater) as failed:
+        again(lambda: again(call, stop=Clockless(), delays=(1,)), stop=Clockless(), delays=(1,))
+    assert len(calls) == 4
+    assert str(failed.value).count("in vain") == 1
+    assert failed.value.retry_after == 7.5
 
 
 def test_other_errors_are_not_repeated() -> None:

@@ -165,7 +165,7 @@ class Grants:
 
     def snapshot(self, ref: SnapshotRef) -> GrantedAccess:
         """Access to one snapshot. It stays until the run is released, which is after the commit."""
-        return GrantedAccess(lambda: self._ask(ref), _title(ref))
+        return GrantedAccess(lambda: self._ask(ref), title(ref))
 
     @contextmanager
     def base(self, ref: SnapshotRef) -> Iterator[GrantedAccess]:
@@ -176,7 +176,7 @@ class Grants:
         """
         self._await_end()
         try:
-            yield GrantedAccess(lambda: self._ask(ref), _title(ref))
+            yield GrantedAccess(lambda: self._ask(ref), title(ref))
         finally:
             self._ended = self._ending.submit(self._give_back, ref)
 
@@ -193,7 +193,7 @@ class Grants:
             raise
         except AzureRefused as error:
             # Azure's code for a sixth grant is not documented: whatever it refuses may be one.
-            _log.warning("%s: %s; ending access that is left over, then asking again", _title(ref), error)
+            _log.warning("%s: %s; ending access that is left over, then asking again", title(ref), error)
         self._make_room()
         try:
             return self._grant(ref)
@@ -244,7 +244,7 @@ class Grants:
                 enough.set_in(REVOKE_SECONDS)
                 revoke(self._connection, ref, enough)
         except VsaError as error:
-            _log.warning("%s: %s", _title(ref), error)
+            _log.warning("%s: %s", title(ref), error)
 
     def _require_going_on(self) -> None:
         """Read the log before access is asked for: RunStopped if it knows an end of the run."""
@@ -287,6 +287,7 @@ def _https(url: str, name: str) -> Secret:
     return Secret(url)
 
 
-def _title(ref: SnapshotName) -> str:
+def title(ref: SnapshotName) -> str:
+    """What people know a snapshot by."""
     name = ref.id.rsplit("/", 1)[-1]
     return f"snapshot {ref.moment} of {name}" if ref.moment else f"snapshot {name}"

@@ -53,6 +53,7 @@ PREMIUM_LIMITS = (
     "Azure keeps 100 snapshots of a premium page blob: delete those that nobody needs, of ours there is the "
     "base alone"
 )
+DISK_GONE = "the disk was deleted or moved after this job had looked at it: the next job takes what there is"
 
 # How long after it was asked for a blob snapshot is made at most, and how far Azure's clocks may differ. A
 # snapshot of ours that took longer is no longer known by its marks, which a person is told; the longer this
@@ -67,10 +68,13 @@ LONGEST_COMPLETION_SECONDS = 24 * 3600.0
 
 @contextmanager
 def _advising(limits: str) -> Iterator[None]:
-    """Add to a refusal what limits there are; not to one that says by itself what is wrong."""
+    """Add to a refusal what limits there are, or that the disk is gone; not to one that says by itself what is
+    wrong."""
     try:
         yield
-    except (AzureNotFound, AccessDenied):
+    except AzureNotFound as error:
+        raise AzureNotFound(f"{error}; {DISK_GONE}", code=error.code) from error
+    except AccessDenied:
         raise
     except AzureRefused as error:
         raise AzureRefused(f"{error}; {limits}", code=error.code) from error

@@ -7,14 +7,16 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from vsa.azure.connection import AzureConnection
-from vsa.azure.grants import Grants
+from vsa.azure.grants import Grants, title
 from vsa.azure.snapshots import snapshots_of
+from vsa.errors import AzureNotFound
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
@@ -114,19 +116,34 @@ def _backed_up(order: StreamOrder, known: Known, grants: Grants, env: Streaming)
     )
     decision = unless_parent_is_damaged(decision, env.media, order.snapshot.size)
     began = time.monotonic()
-    source = open_source(
-        env.connection,
-        grants,
-        order.snapshot,
-        staging=order.staging,
-        extent_size=env.media.extent_size,
-        stop=env.stop,
-        rate=env.rate,
-    )
-    reached(FaultPoint.SOURCE_OPENED)
-    backup = copy_source(source, order, decision, known, env)
+    with _needed(order):
+        source = open_source(
+            env.connection,
+            grants,
+            order.snapshot,
+            staging=order.staging,
+            extent_size=env.media.extent_size,
+            stop=env.stop,
+            rate=env.rate,
+        )
+        reached(FaultPoint.SOURCE_OPENED)
+        backup = copy_source(source, order, decision, known, env)
     elapsed = round(time.monotonic() - began, 3)
     return backup.model_copy(update={"figures": backup.figures.model_copy(update={"elapsed": elapsed})})
+
+
+@contextmanager
+def _needed(order: StreamOrder) -> Iterator[None]:
+    """Inside, the run's own snapshot is read: say of one that goes which it was, and what to do."""
+    try:
+        yield
+    except AzureNotFound as error:
+        copied = f", or its staging blob {order.staging}," if order.staging else ""
+        raise AzureNotFound(
+            f"{title(order.snapshot)}{copied} is gone, which this run had made and still reads: {error}. Azure's "
+            "activity log says who deleted it; keep them from it, the next job takes another",
+            code=error.code,
+        ) from error
 
 
 def copy_source(
