@@ -30,8 +30,8 @@ class Standing:
         return set(self._as_placed)
 
     def beside_disk(self, disk: str, media: str) -> None:
-        """Two snapshots of a managed disk (its id): one by a name of ours with the marks of another media, one
-        with the marks of this media by another name."""
+        """Two snapshots of a managed disk (its id): one by a name of ours with the marks of another media,
+        one with the marks of this media by another name."""
         key = name_key(disk)
         marks = {"vsa-run": RUN, "vsa-disk": key}
         leave = self._control.leave_snapshot

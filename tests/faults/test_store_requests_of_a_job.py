@@ -88,11 +88,12 @@ class Once:
 
 
 def in_the_cloud(busy: BusyWorld, network: FaultyNetwork, sleep: Callable[[float], None]) -> Media:
-    """The world's media as one finds it behind the network."""
+    """The world's media behind the network, opened for writing as jobs do."""
     place = Bucket(busy.world.folder.name, Path(busy.world.media.location).name)
     access = StoreAccess(s3_key_id="key", s3_secret=Secret("of-the-bucket"), s3_endpoint=network.origin)
-    cloud = CloudStore(s3_service(place, access), patience=PATIENCE)
-    return Media(RetryingStore(cloud, sleep=sleep), write=True)
+    store = RetryingStore(CloudStore(s3_service(place, access), patience=PATIENCE), sleep=sleep)
+    store.prepare_for_writing()
+    return Media(store, write=True)
 
 
 def requests_of_a_job(busy: BusyWorld, network: FaultyNetwork) -> int:

@@ -68,8 +68,8 @@ LONGEST_COMPLETION_SECONDS = 24 * 3600.0
 
 @contextmanager
 def _advising(limits: str) -> Iterator[None]:
-    """Add to a refusal what limits there are, or that the disk is gone; not to one that says by itself what is
-    wrong."""
+    """Add to a refusal what limits there are, or that the disk is gone; not to one that says by itself what
+    is wrong."""
     try:
         yield
     except AzureNotFound as error:

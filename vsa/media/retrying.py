@@ -1,10 +1,11 @@
-"""Creates that are repeated while their outcome is unclear, and never take another's object for their own."""
+"""Calls that are repeated while their outcome is unclear; no create takes another's object for its own."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from vsa.errors import MediaConflict, ObjectMissing, TryAgainLater
 from vsa.media.store import Buffer, Store
@@ -13,15 +14,21 @@ from vsa.ranges import MIB, ByteRange
 DELAYS = (0.5, 2.0, 8.0)
 """Seconds before each repetition: a service that is throttling or moving a partition needs a few."""
 
+LONG_ENOUGH = 30.0
+"""Seconds: the client repeats most of what only reads by itself; a call that took so long, of a service that
+is silent or busy, is not repeated here."""
+
+T = TypeVar("T")
 _PIECE = 8 * MIB
 _log = logging.getLogger(__name__)
 
 
 class RetryingStore:
-    """Repeats a create that raises TryAgainLater; everything else passes through.
+    """Repeats what raises TryAgainLater. No call does harm if it is made twice: names never come back.
 
-    A repetition that is refused may have been refused by our own first success: then the object itself is
-    read, and if it holds our very bytes, the create has succeeded. Reads repeat themselves in the client.
+    A create that is repeated and refused may have been refused by our own first success: then the object
+    itself is read, and if it holds our very bytes, the create has succeeded. The client repeats reads by
+    itself, but not those whose answer breaks off in a list or in a refusal, such as "not found".
     """
 
     def __init__(
@@ -30,10 +37,12 @@ class RetryingStore:
         *,
         delays: Sequence[float] = DELAYS,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._delays = delays
         self._sleep = sleep
+        self._clock = clock
 
     @property
     def location(self) -> str:
@@ -47,8 +56,7 @@ class RetryingStore:
 
     def _create_again(self, name: str, parts: Sequence[Buffer], unclear: TryAgainLater) -> None:
         for delay in self._delays:
-            _log.warning("%s; trying again in %.1f s", unclear, delay)
-            self._sleep(delay)
+            self._wait(delay, unclear)
             try:
                 return self._store.create(name, parts)
             except MediaConflict:
@@ -63,29 +71,61 @@ class RetryingStore:
         """Whether the object is exactly these bytes."""
         views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
         try:
-            if self._store.size(name) != sum(view.nbytes for view in views):
+            if self.size(name) != sum(view.nbytes for view in views):
                 return False
-            return all(self._store.read(name, at) == piece for at, piece in _pieces(views))
+            return all(self.read(name, at) == piece for at, piece in _pieces(views))
         except ObjectMissing:
             return False
 
     def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
-        return self._store.read(name, at, limit=limit)
+        return self._repeated(lambda: self._store.read(name, at, limit=limit))
 
     def size(self, name: str) -> int:
-        return self._store.size(name)
+        return self._repeated(lambda: self._store.size(name))
 
     def delete(self, name: str) -> None:
-        self._store.delete(name)
+        self._repeated(lambda: self._store.delete(name))
 
     def prepare_for_writing(self) -> None:
-        self._store.prepare_for_writing()
+        self._repeated(self._store.prepare_for_writing)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        return self._store.folders(prefix)
+        return iter(self._repeated(lambda: list(self._store.folders(prefix))))
 
     def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        return self._store.names(prefix, after=after)
+        """Where a list breaks off it comes anew, from its beginning: it may be too long to be held."""
+        wait = self._patience()
+        while True:
+            try:
+                yield from self._store.names(prefix, after=after)
+            except TryAgainLater as unclear:
+                wait(unclear)
+            else:
+                return
+
+    def _repeated(self, call: Callable[[], T]) -> T:
+        wait = self._patience()
+        while True:
+            try:
+                return call()
+            except TryAgainLater as unclear:
+                wait(unclear)
+
+    def _patience(self) -> Callable[[TryAgainLater], None]:
+        """What is to be done with each failure of one call: it waits, or raises it when it is the last."""
+        began, delays = self._clock(), iter(self._delays)
+
+        def wait(unclear: TryAgainLater) -> None:
+            delay = next(delays, None)
+            if delay is None or self._clock() - began > LONG_ENOUGH:
+                raise unclear
+            self._wait(delay, unclear)
+
+        return wait
+
+    def _wait(self, seconds: float, unclear: TryAgainLater) -> None:
+        _log.warning("%s; trying again in %.1f s", unclear, seconds)
+        self._sleep(seconds)
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[tuple[ByteRange, memoryview]]:

@@ -140,8 +140,8 @@ def _needed(order: StreamOrder) -> Iterator[None]:
     except AzureNotFound as error:
         copied = f", or its staging blob {order.staging}," if order.staging else ""
         raise AzureNotFound(
-            f"{title(order.snapshot)}{copied} is gone, which this run had made and still reads: {error}. Azure's "
-            "activity log says who deleted it; keep them from it, the next job takes another",
+            f"{title(order.snapshot)}{copied} is gone, which this run had made and still reads: {error}. "
+            "Azure's activity log says who deleted it; keep them from it, the next job takes another",
             code=error.code,
         ) from error
 

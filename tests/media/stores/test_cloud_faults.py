@@ -15,7 +15,8 @@ from tests.media.stores.faulty_network import Fault, FaultyNetwork, faulty_netwo
 from vsa.errors import MediaConflict, MediaUnusable, ObjectMissing, TryAgainLater
 from vsa.media.cloud import CloudStore, Patience
 from vsa.media.media import Media
-from vsa.media.retrying import RetryingStore
+from vsa.media.retrying import DELAYS, LONG_ENOUGH, RetryingStore
+from vsa.media.store import Store
 from vsa.ranges import ByteRange
 
 PACK = f"runs/r1/packs/{'ab' * 16}.pack"
@@ -193,6 +194,76 @@ def test_repetitions_of_a_create_end(network, store):
     with pytest.raises(TryAgainLater):
         RetryingStore(store, delays=(1, 2), sleep=waited.append).create(PACK, [BYTES])
     assert waited == [1, 2]
+
+
+CALLS: dict[str, Callable[[Store], object]] = {
+    "read": lambda store: store.read(PACK),
+    "read a part": lambda store: store.read(PACK, ByteRange(1000, 200_000)),
+    "read what is not there": lambda store: missing(lambda: store.read("log/000000000009")),
+    "size": lambda store: store.size(PACK),
+    "size of what is not there": lambda store: missing(lambda: store.size("log/000000000009")),
+    "names": lambda store: list(store.names("runs/")),
+    "folders": lambda store: list(store.folders("runs/")),
+    "delete": lambda store: store.delete("log/000000000009"),
+    "prove": lambda store: store.prepare_for_writing(),
+}
+
+
+def missing(call: Callable[[], object]) -> str:
+    with pytest.raises(ObjectMissing) as found:
+        call()
+    return str(found.value)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_is_repeated_whatever_became_of_its_answer(cloud, network, call):
+    """The client does not repeat a read whose refusal or list breaks off, nor a delete."""
+    cloud.store().create(PACK, [BYTES])
+    expected = CALLS[call](cloud.store())
+    through = RetryingStore(cloud.behind(network.origin).store(), sleep=lambda _: None)
+    faults = (
+        Fault.SLOW_DOWN,
+        Fault.TOO_MANY_REQUESTS,
+        Fault.CUT_REQUEST,
+        Fault.CUT_ANSWER,
+        Fault.LOSE_ANSWER,
+    )
+    for fault in faults:
+        network.script = first(fault)
+        assert CALLS[call](through) == expected, fault
+
+
+def first(fault: Fault) -> Callable[[str, str], Fault]:
+    """The first request meets the fault, the others do not."""
+    count = itertools.count()
+    return lambda _method, _target: Fault.NONE if next(count) else fault
+
+
+def test_a_call_that_took_long_enough_is_not_repeated(network, store):
+    """Its client has repeated it, or has waited for a service that says nothing."""
+    network.script = always(Fault.LOSE_ANSWER)
+    waited: list[float] = []
+    times = iter([0.0, LONG_ENOUGH - 1, LONG_ENOUGH + 1])
+    with pytest.raises(TryAgainLater):
+        RetryingStore(store, sleep=waited.append, clock=lambda: next(times)).read(PACK)
+    assert waited == [DELAYS[0]]
+
+
+def test_a_list_that_breaks_off_in_the_middle_comes_anew_from_its_beginning():
+    class Breaking:
+        """A store of two names whose first list ends after one."""
+
+        asked = 0
+
+        def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+            self.asked += 1
+            yield "a"
+            if self.asked == 1:
+                raise TryAgainLater("the rest did not come")
+            yield "b"
+
+    through = RetryingStore(Breaking(), sleep=lambda _: None)
+    assert list(through.names("")) == ["a", "a", "b"]
 
 
 def test_a_request_may_take_longer_the_more_it_carries():
