@@ -96,9 +96,10 @@ class Site:
     name: str = field(init=False)
     media: Media = field(init=False)
     standing: Standing = field(init=False)
-    """What stands beside the first managed disk and the first VHD from the beginning."""
+    """What stands beside the first managed disk, and the first VHD of each account, from the beginning."""
     strangers: set[str] = field(init=False, default_factory=set)
     """What others made that looks like ours: ids of snapshots in lower case, moments, names of blobs."""
+    _stood_beside: set[str] = field(init=False, default_factory=set)
     _looked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -162,10 +163,28 @@ class Site:
             "disks": described,
         }
         self.control.create_fleet({"vms": [vm]})
-        managed = [disk["name"] for disk in described if disk.get("managed", True)]
-        if managed and not self.standing.things:
-            self.standing.beside_disk(self.disk_id(managed[0]), self.media.id)
-            self.strangers |= self.standing.things
+        for disk in described:
+            self._stand_beside(disk)
+
+    def _stand_beside(self, disk: Mapping[str, Any]) -> None:
+        """Once beside a managed disk, once beside a VHD of each account."""
+        account, media = disk.get("account", ""), self.media.id
+        if account in self._stood_beside:
+            return
+        self._stood_beside.add(account)
+        if account:
+            vhd = f"{account}/{disk['container']}/{disk['blob']}"
+            url = f"{self.control.endpoint['base_url']}/{vhd}"
+            self.standing.beside_vhd(vhd, url, media)
+            if self._is_premium(account):
+                self.standing.beside_staging_blobs(account, url, media)
+        else:
+            self.standing.beside_disk(self.disk_id(disk["name"]), media)
+        self.strangers |= self.standing.things
+
+    def _is_premium(self, account: str) -> bool:
+        rows = self.control.inventory()["storage_accounts"]
+        return any(row["name"] == account and row["sku"].startswith("Premium") for row in rows)
 
     def require_standing(self) -> None:
         """What only looks like ours is as it was."""

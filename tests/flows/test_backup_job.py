@@ -176,6 +176,8 @@ def test_unmanaged_disks_of_a_premium_account_go_through_staging_blobs(site: Sit
     runs = task_runs_of(flow_run_of(state), expected=16)
     staged = sorted(run.name for run in runs if run.name.startswith("stage"))
     assert staged == ["stage legacy-data", "stage legacy-os"]
+    site.standing.require_untouched()
     blobs = [row for row in site.control.inventory()["blobs"] if row["account"] == account]
+    blobs = [row for row in blobs if (row["snapshot"] or row["name"]) not in site.strangers]
     assert {row["container"] for row in blobs} == {"vhds"}
     assert len([row for row in blobs if row["snapshot"]]) == 2
