@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from azure.storage.blob import BlobServiceClient
 
 from azsim.control import Control
-from tests.engine.standing import Standing
+from tests.engine.standing import Standing, asked_at
 from tests.engine.world import BETWEEN_JOBS, MIB, World
 from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
@@ -163,6 +163,8 @@ class VhdCanaries:
 
     def _snap(self, name: str, metadata: dict[str, str]) -> None:
         self._world.control.advance_clock(BETWEEN_JOBS)
+        if metadata:
+            metadata = metadata | asked_at(self._world.control)
         made = self._blobs.get_blob_client(self._vhd.container, name).create_snapshot(metadata=metadata)
         self._world.strangers.add(made["snapshot"])
 

@@ -6,15 +6,24 @@ leaves things as if made long ago: Azure takes one snapshot of a premium VHD in 
 
 from __future__ import annotations
 
+import datetime as dt
+from email.utils import format_datetime
 from typing import Any
 
 from azsim.control import Control
+from vsa.azure.marks import ASKED, in_metadata
 from vsa.azure.staging import CONTAINER
 from vsa.model import name_key
 
 RUN = "5" * 16
 
 Rows = dict[str, dict[str, Any]]
+
+
+def asked_at(control: Control) -> dict[str, str]:
+    """The mark that a blob snapshot of ours has of when it was asked for: now, by Azure's clock."""
+    now = dt.datetime.fromisoformat(control.clock()["now"])
+    return {in_metadata(ASKED): format_datetime(now, usegmt=True)}
 
 
 class Standing:
@@ -40,20 +49,20 @@ class Standing:
             leave(disk, f"vsa-{RUN}-{key}-copy", marks | {"vsa-media": media}).lower(),
         )
 
-    def beside_vhd(self, vhd: str, url: str, media: str) -> None:
+    def beside_vhd(self, vhd: str, url: str, media: str, *, run: str = RUN) -> None:
         """Two snapshots of a VHD (`account/container/blob`): one with all our marks but another media's, one
         with all but another disk's."""
-        marks = self._marks(url, media)
+        marks = self._marks(url, media, run) | asked_at(self._control)
         leave = self._control.leave_blob_snapshot
         self._place(
             leave(vhd, marks | {"vsa_media": "another-media"}),
             leave(vhd, marks | {"vsa_disk": name_key(f"{url}.old")}),
         )
 
-    def beside_staging_blobs(self, account: str, url: str, media: str) -> None:
+    def beside_staging_blobs(self, account: str, url: str, media: str, *, run: str = RUN) -> None:
         """Two blobs where those of a VHD are staged: one by a name of ours with the marks of another media,
         one with the marks of this media by another name."""
-        marks, name = self._marks(url, media), f"vsa-{RUN}-{name_key(url)}"
+        marks, name = self._marks(url, media, run), f"vsa-{run}-{name_key(url)}"
         blobs = {
             f"{name}.vhd": marks | {"vsa_media": "another-media"},
             f"{name}-copy.vhd": marks,
@@ -62,8 +71,8 @@ class Standing:
             self._control.leave_blob(f"{account}/{CONTAINER}/{blob}", metadata)
         self._place(*blobs)
 
-    def _marks(self, url: str, media: str) -> dict[str, str]:
-        return {"vsa_media": media, "vsa_run": RUN, "vsa_disk": name_key(url)}
+    def _marks(self, url: str, media: str, run: str) -> dict[str, str]:
+        return {"vsa_media": media, "vsa_run": run, "vsa_disk": name_key(url)}
 
     def _place(self, *things: str) -> None:
         rows = self._rows()

@@ -20,7 +20,7 @@ from azure.storage.blob import BlobClient
 
 from azsim.control import Control
 from demo import endpoint as demo_endpoint
-from tests.engine.standing import Standing
+from tests.engine.standing import RUN, Standing
 from tests.engine.story import run_job
 from tests.engine.waits import CLOCK
 from vsa.azure.blob_address import BlobAddress
@@ -29,7 +29,7 @@ from vsa.azure.staging import CONTAINER
 from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
-from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, Method, Reason, SnapshotRef
+from vsa.model import DEFAULT_EXTENT_SIZE, DiskBackup, DiskKind, Method, Reason, SnapshotRef, SourceDisk
 from vsa.progress import SILENT, Progress
 from vsa.restore.disk import Format, restore_disk
 from vsa.subclient import Subclient
@@ -122,20 +122,33 @@ class World:
         return vm
 
     def _stand_beside(self, disk: str, kind: str) -> None:
-        standing, label = self.standing, self.label(disk)
-        if kind == MANAGED:
-            standing.beside_disk(label, self.media.id)
-        else:
-            standing.beside_vhd(label, self.url(disk), self.media.id)
-        if kind == PREMIUM_VHD:
-            standing.beside_staging_blobs(self.account(kind), self.url(disk), self.media.id)
-        self.strangers |= standing.things
         self._stood_beside.add(kind)
+        if kind == MANAGED:
+            self.standing.beside_disk(self.label(disk), self.media.id)
+            self.strangers |= self.standing.things
+        else:
+            self._stand_beside_vhd(BlobAddress.parse(self.url(disk)), kind, RUN)
+
+    def _stand_beside_vhd(self, vhd: BlobAddress, kind: str, run: str) -> None:
+        name = f"{vhd.account}/{vhd.container}/{vhd.name}"
+        self.standing.beside_vhd(name, vhd.url, self.media.id, run=run)
+        if kind == PREMIUM_VHD:
+            self.standing.beside_staging_blobs(vhd.account, vhd.url, self.media.id, run=run)
+        self.strangers |= self.standing.things
+
+    def _stand_in_the_name_of(self, run: str, disk: SourceDisk) -> None:
+        """Beside a VHD once more, by the name of the first run with a point of it: what is left of that is
+        anybody's to delete."""
+        kind = PREMIUM_VHD if disk.kind is DiskKind.UNMANAGED_PREMIUM else STANDARD_VHD
+        if disk.kind is not DiskKind.MANAGED and f"points of {kind}" not in self._stood_beside:
+            self._stood_beside.add(f"points of {kind}")
+            self._stand_beside_vhd(BlobAddress.parse(disk.source), kind, run)
 
     def share(self, other: World) -> None:
         """Back up another world's VMs to this world's media."""
         self.number, self.group = other.number, other.group
         self.vms, self._owners, self._kinds = other.vms, other._owners, other._kinds
+        self.standing, self.strangers = other.standing, other.strangers
 
     def attach(self, vm: str, name: str, contents: bytes, *, kind: str = MANAGED) -> None:
         self.control.attach_disk(vm, self._described(name, contents, kind))
@@ -341,6 +354,8 @@ class World:
         for outcome in report.vms:
             if outcome.point is not None:
                 self.points[outcome.point] = held[outcome.name]
+                made = self.media.view().points[outcome.point]
+                self._stand_in_the_name_of(made.run, made.point.disks[0].disk)
         return report
 
     @property
