@@ -64,8 +64,9 @@ ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_acces
   tests/engine/test_disks_of_every_sort.py tests/engine/test_jobs_at_once.py \
   tests/engine/test_changing_estate.py tests/engine/test_kept_and_gone.py
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
-  tests/faults/test_store_calls_of_a_job.py tests/faults/test_azure_calls_of_a_job.py \
-  tests/faults/test_fault_points.py tests/faults/test_virtual_days.py $(ENGINE_ROUNDS)
+  tests/faults/test_store_calls_of_a_job.py tests/faults/test_store_requests_of_a_job.py \
+  tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py \
+  tests/faults/test_virtual_days.py $(ENGINE_ROUNDS)
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py \
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 

@@ -100,3 +100,29 @@ def test_another_administrator_regenerates_both_keys(azure: Azure, group: str, a
     before = [key.value for key in accounts.list_keys(group, account).keys_property]
     azure.control.regenerate_keys(account)
     assert not {key.value for key in accounts.list_keys(group, account).keys_property} & set(before)
+
+
+def test_what_others_left_in_a_premium_account_and_what_they_take_away(
+    azure: Azure, group: str, account: str, image: Path
+) -> None:
+    """A snapshot that was left does not count for how fast they may be taken."""
+    disk = {"name": "os", "image": str(image), "managed": False, "account": account}
+    azure.control.create_fleet({"vms": [{"name": account, "resource_group": group, "disks": [disk]}]})
+    vhd = f"{account}/vhds/os.vhd"
+    left = azure.control.leave_blob_snapshot(vhd, {"whose": "theirs"})
+    azure.control.leave_blob(f"{account}/staging/folder/copy.vhd", {"whose": "theirs"})
+
+    def there() -> list[tuple[str, str | None]]:
+        rows = azure.control.inventory()["blobs"]
+        mine = (row for row in rows if row["account"] == account and row["metadata"] == {"whose": "theirs"})
+        return [(row["name"], row["snapshot"]) for row in mine]
+
+    assert there() == [("folder/copy.vhd", None), ("os.vhd", left)]
+    key = azure.storage.storage_accounts.list_keys(group, account).keys_property[0].value
+    with container(azure, account, str(key)) as vhds:
+        taken = vhds.get_blob_client("os.vhd").create_snapshot(metadata={"whose": "theirs"})["snapshot"]
+        azure.control.delete_blob(vhd, snapshot="newest")
+        assert not vhds.get_blob_client("os.vhd", snapshot=taken).exists()
+    azure.control.delete_blob(vhd, snapshot=left)
+    azure.control.delete_blob(f"{account}/staging/folder/copy.vhd")
+    assert there() == []
