@@ -102,7 +102,7 @@ class Questions:
 
 def require_nothing_damaged(world: World) -> None:
     """Every byte of the media is what was stored, and no point is in doubt."""
-    media = Media.open(world.media.location)
+    media = Media.open(world.media.location, access=world.access)
     with tempfile.TemporaryDirectory(dir=world.folder) as scratch:
         date = dt.datetime.now(dt.UTC).date()
         report = verify(media, Depth.BYTES, scratch=Path(scratch), date=date)

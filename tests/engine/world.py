@@ -26,6 +26,7 @@ from tests.engine.waits import CLOCK
 from vsa.azure.blob_address import BlobAddress
 from vsa.azure.connection import AzureConnection
 from vsa.azure.staging import CONTAINER
+from vsa.media.access import NO_SECRETS, StoreAccess
 from vsa.media.entries import DiskOutcome, JobEntry
 from vsa.media.media import Media
 from vsa.media.wrapping import WrappingKey
@@ -69,6 +70,9 @@ class World:
     extent_size: int = EXTENT
     key: WrappingKey | None = None
     """What seals the media; None: it is not sealed."""
+    location: str = ""
+    """Where the media is made; empty: in the world's folder."""
+    access: StoreAccess = NO_SECRETS
     media: Media = field(init=False)
     connection: AzureConnection = field(init=False)
     vms: list[str] = field(default_factory=list)
@@ -85,9 +89,10 @@ class World:
         self.number = next(_numbers)
         self.group = f"group-{self.number}"
         self.media = Media.create(
-            str(self.folder / "media"),
+            self.location or str(self.folder / "media"),
             extent_size=self.extent_size,
             now=dt.datetime.now(dt.UTC),
+            access=self.access,
             wrapping=self.key,
         )
         self.connection = connection_to(self.control.endpoint)

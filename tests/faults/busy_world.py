@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from azsim.control import Control
 from tests.engine.questions import Questions
@@ -17,8 +18,9 @@ PLAYS = 6
 class BusyWorld:
     """The world, its questions, and what its guest does."""
 
-    def __init__(self, control: Control, folder: Path, kind: str = MANAGED) -> None:
-        self.world = World(control, folder)
+    def __init__(self, control: Control, folder: Path, kind: str = MANAGED, **media: Any) -> None:
+        """`media`: where a `World` has it and what lets one in."""
+        self.world = World(control, folder, **media)
         disks = {"os": random_bytes(3 * MIB, "os"), "data": random_bytes(MIB, "data")}
         self.world.add_vm(disks, kind=kind)
         for _ in range(2):
@@ -33,10 +35,17 @@ class BusyWorld:
         return self.world.held()
 
 
-def busy_worlds(control: Control, folder: Path, kind: str = MANAGED) -> Iterator[BusyWorld]:
+def busy_worlds(
+    control: Control,
+    folder: Path,
+    kind: str = MANAGED,
+    *,
+    media_of: Callable[[str], dict[str, Any]] = lambda _: {},
+) -> Iterator[BusyWorld]:
     """One for each play, for ever: the same a few times, then another. To be closed."""
     for number in count(1):
-        busy = BusyWorld(control, folder / f"world-{number}", kind)
+        name = f"world-{number}"
+        busy = BusyWorld(control, folder / name, kind, **media_of(name))
         try:
             for _ in range(PLAYS):
                 yield busy
