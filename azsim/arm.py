@@ -29,7 +29,9 @@ from azsim.arm_protocol import (
     standard_headers,
 )
 from azsim.clock import Clock
+from azsim.fault_actions import LATE
 from azsim.identity import Identity
+from azsim.late import Lateness
 from azsim.resources import Resource, Resources
 from azsim.throttling import Throttling
 
@@ -39,12 +41,13 @@ _CANONICAL = {resource_type.lower(): resource_type for resource_type in RESOURCE
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One authorized request on one resource."""
+    """One authorized request on one resource; `late`: a fault rule has it take effect later."""
 
     method: str
     id: ResourceId
     body: Wire
     query: Mapping[str, str]
+    late: Lateness | None = None
 
     @property
     def api_version(self) -> str:
@@ -80,7 +83,9 @@ class Arm:
         page_size: int,
         lock: threading.RLock,
         throttling: Throttling,
+        settle: Callable[[], None],
     ) -> None:
+        """`settle` lets what was accepted before take effect, as far as its time has come."""
         self._resources = resources
         self._operations = operations
         self._identity = identity
@@ -91,6 +96,7 @@ class Arm:
         self._page_size = page_size
         self._lock = lock
         self._throttling = throttling
+        self._settle = settle
 
     def routes(self) -> list[Route]:
         return [
@@ -120,6 +126,7 @@ class Arm:
         if parts[0].lower() != self._subscription:
             raise ArmError(404, "SubscriptionNotFound", f"The subscription '{parts[0]}' could not be found.")
         with self._lock:
+            self._settle()
             return self._dispatch(request, parts[1:], _parsed(body))
 
     def _dispatch(self, request: Request, parts: list[str], body: Wire) -> Response:
@@ -136,7 +143,8 @@ class Arm:
             case ["resourcegroups", _, "providers", namespace, short_type, _, *action] if len(action) <= 1:
                 kind = self._kind(namespace, short_type)
                 resource_id = ResourceId(self._subscription, parts[1], kind.type, parts[5])
-                call = Call(request.method, resource_id, body, request.query_params)
+                late = request.scope.get("extensions", {}).get(LATE)
+                call = Call(request.method, resource_id, body, request.query_params, late)
                 return self._call(kind, call, "".join(action))
         raise ArmError(404, "NotFound", f"azsim serves nothing at '{request.url.path}'.")
 

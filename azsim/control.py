@@ -155,6 +155,10 @@ class Control:
         """End every access grant; returns how many were open."""
         return int(self._result("close_access")["closed"])
 
+    def end_operations(self) -> int:
+        """Let everything take effect that was accepted and is late; returns how many operations that ends."""
+        return int(self._call("end_operations"))
+
     def create_vault_key(self, name: str, *, bits: int = 2048) -> str:
         """Make an RSA key in the vault, or the next version of one; returns the URL of the new version."""
         return str(self._result("create_vault_key", name=name, bits=bits)["kid"])

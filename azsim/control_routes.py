@@ -67,6 +67,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "power": estate.power,
     "tag": estate.tag,
     "close_access": estate.close_access,
+    "end_operations": estate.end_operations,
     "create_vault_key": lambda simulation, **key: simulation.vault.create_key(**key),
     "set_vault_key": lambda simulation, **change: simulation.vault.set_key(**change),
     "add_fault": lambda simulation, **rule: simulation.faults.add(**rule),

@@ -165,6 +165,14 @@ def delete_snapshot(simulation: Simulation, snapshot: str) -> None:
         simulation.snapshots.remove(simulation.resources.need(resource.id))
 
 
+def end_operations(simulation: Simulation) -> int:
+    """Let everything take effect that was accepted and is late; returns how many operations that ends."""
+    with simulation.lock:
+        ended = simulation.late.hasten()
+        simulation.snapshots.settle()
+        return ended
+
+
 def delete_vm(simulation: Simulation, vm: str, with_disks: bool = False) -> None:
     """Delete a VM; its managed disks stay unless they are to go too. VHD blobs always stay."""
     with simulation.lock:

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
+from azsim.late import Lateness
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,6 +33,8 @@ CLOSE = "azsim.close"
 """In `scope["extensions"]`: end the connection once what was sent has left."""
 RUN = "azsim.run"
 """In `scope["extensions"]`: run an operation of the control API by name, as `run(name, arguments)`."""
+LATE = "azsim.late"
+"""In `scope["extensions"]`: how late what the request asks for takes effect."""
 
 
 def answer_status(
@@ -150,6 +154,17 @@ def delay(*, seconds: float) -> Interference:
     return interfere
 
 
+def late(*, seconds: float | None = None, shown: bool = False, told: bool = True) -> Interference:
+    """Accept what is asked of a managed snapshot, and let it take effect later; see `azsim.late.Lateness`."""
+    lateness = Lateness(seconds, shown, told)
+
+    async def interfere(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"][LATE] = lateness
+        await app(scope, receive, send)
+
+    return interfere
+
+
 def run(*, operation: str, arguments: dict[str, Any] | None = None, when: When = "before") -> Interference:
     """Run an operation of the control API before or after the request, which is served as usual."""
 
@@ -180,6 +195,7 @@ ACTIONS: dict[str, Callable[..., Interference]] = {
     "truncate": truncate,
     "corrupt": corrupt,
     "delay": delay,
+    "late": late,
     "run": run,
     "advance_clock": advance_clock,
     "expire_access": expire_access,

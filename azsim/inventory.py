@@ -20,6 +20,8 @@ def inventory(simulation: Simulation) -> dict[str, list[Row]]:
     def rows(resource_type: str) -> Iterator[Resource]:
         return simulation.resources.all(resource_type, simulation.subscription)
 
+    with simulation.lock:
+        simulation.snapshots.settle()
     return {
         "vms": [_machine(simulation, each) for each in rows(VIRTUAL_MACHINE)],
         "disks": [_disk(simulation, each) for each in rows(DISK)],
@@ -66,6 +68,7 @@ def _snapshot(simulation: Simulation, snapshot: Resource) -> Row:
         "incremental": snapshot.properties["incremental"],
         "family": snapshot.properties.get("incrementalSnapshotFamilyId"),
         "size": snapshot.properties["diskSizeBytes"],
+        "state": snapshot.properties["provisioningState"],
         "created_at": snapshot.properties["timeCreated"],
         "tags": snapshot.wire.get("tags", {}),
         "grant_open": simulation.access.is_open(snapshot),

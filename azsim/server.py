@@ -97,6 +97,7 @@ def assemble(simulation: Simulation) -> Front:
         page_size=simulation.settings.page_size,
         lock=simulation.lock,
         throttling=simulation.throttling,
+        settle=simulation.snapshots.settle,
     )
     key = kept_secret(simulation.folder / "control.key", lambda: secrets.token_hex(32))
     control = ControlApi(simulation, key)

@@ -19,6 +19,7 @@ from azsim.files import kept_secret
 from azsim.front import RequestLog
 from azsim.identity import Identity, Principal, ensure_principal
 from azsim.key_vault import KeyVault
+from azsim.late import LateEffects
 from azsim.pages import PageStore
 from azsim.resources import Resources
 from azsim.snapshots import Snapshots
@@ -67,6 +68,7 @@ class Simulation:
     blobs: BlobService
     resources: Resources
     operations: Operations
+    late: LateEffects
     access: Access
     disks: Disks
     snapshots: Snapshots
@@ -103,7 +105,8 @@ def open_simulation(
     )
     blobs = BlobService(pages, documents, clock, settings=blob_settings, bearer_is_valid=identity.accepts)
     resources = Resources(documents)
-    operations = Operations(documents, clock, base_url=base_url, in_progress_polls=settings.poll_count)
+    late = LateEffects(documents, clock)
+    operations = Operations(documents, clock, late, base_url=base_url, in_progress_polls=settings.poll_count)
     access = Access(resources, blobs, clock, base_url=settings.disk_address or base_url)
     return Simulation(
         folder=folder,
@@ -117,6 +120,7 @@ def open_simulation(
         blobs=blobs,
         resources=resources,
         operations=operations,
+        late=late,
         access=access,
         disks=Disks(
             resources,
@@ -130,6 +134,7 @@ def open_simulation(
         snapshots=Snapshots(
             resources,
             operations,
+            late,
             pages,
             access=access,
             clock=clock,

@@ -28,6 +28,7 @@ from azsim.arm_protocol import (
 from azsim.clock import Clock
 from azsim.disks import accepted_patch_body, accepted_put_body, gib_rounded_up, require_same_source
 from azsim.documents import Documents
+from azsim.late import Change, Effect, LateEffects, Lateness
 from azsim.pages import PageStore
 from azsim.resources import Resource, Resources
 
@@ -45,6 +46,7 @@ class Snapshots:
         self,
         resources: Resources,
         operations: Operations,
+        late: LateEffects,
         pages: PageStore,
         *,
         access: Access,
@@ -54,6 +56,7 @@ class Snapshots:
     ) -> None:
         self._resources = resources
         self._operations = operations
+        self._late = late
         self._pages = pages
         self._access = access
         self._clock = clock
@@ -75,8 +78,41 @@ class Snapshots:
 
     def remove(self, snapshot: Resource) -> None:
         require_no_grant(snapshot, self._access, "delete snapshot")
+        self._erase(snapshot)
+
+    def _erase(self, snapshot: Resource) -> None:
         self._pages.delete(snapshot.sim["version"])
         self._resources.delete(snapshot.id)
+
+    def settle(self) -> None:
+        """Let what was accepted take effect whose time has come."""
+        for effect in self._late.due():
+            self._late.done(effect)
+            self._take_effect(effect)
+
+    def _take_effect(self, effect: Effect) -> None:
+        """A snapshot that others have deleted meanwhile is none any more."""
+        if effect.change is Change.APPEARS:
+            self._resources.put(Resource(effect.id, effect.details["wire"], effect.details["sim"]))
+        snapshot = self._resources.find(effect.id)
+        if snapshot is None:
+            self._operations.fail(effect.operation, "NotFound", f"Snapshot {effect.id.name} is not there.")
+            return
+        match effect.change:
+            case Change.APPEARS:
+                self._operations.succeed_with(effect.operation, self.shown(snapshot))
+            case Change.IS_MADE:
+                made = snapshot.with_properties(provisioningState="Succeeded")
+                self._resources.put(made)
+                self._operations.succeed_with(effect.operation, self.shown(made))
+            case Change.GOES:
+                self._access.close(snapshot)
+                self._erase(self._resources.need(effect.id))
+            case Change.OPENS:
+                seconds = effect.details["seconds"]
+                self._operations.succeed_with(effect.operation, self._opened(snapshot, seconds))
+            case Change.CLOSES:
+                self._access.close(snapshot)
 
     def take_over_days(self, disk: Resource, count: int, group: str) -> list[str]:
         """So many incremental snapshots of a disk, without regard to how fast Azure would have taken them."""
@@ -111,6 +147,8 @@ class Snapshots:
         return {name: value for name, value in shown.items() if value not in ({}, None)}
 
     def _completion_percent(self, snapshot: Resource) -> float:
+        if snapshot.properties["provisioningState"] == "Creating":
+            return 0.0
         if not snapshot.sim["copied_in_background"]:
             return 100.0
         age = self._clock.now() - dt.datetime.fromisoformat(snapshot.properties["timeCreated"])
@@ -119,6 +157,9 @@ class Snapshots:
     def _put(self, call: Call) -> Response:
         self._resources.need_group(call.id.subscription, call.id.group)
         existing = self._resources.find(call.id)
+        making = self._awaited(call, Change.APPEARS, Change.IS_MADE)
+        if making is not None:
+            return self._joined(call, making, existing)
         if existing is not None:
             require_same_source(existing, call.body)
             return self._update(call, existing)
@@ -126,8 +167,25 @@ class Snapshots:
         incremental = bool(call.body["properties"].get("incremental", False))
         self._require_snapshot_allowed(disk, incremental)
         snapshot = self._taken(call, disk, incremental=incremental)
-        self._resources.put(snapshot)
-        headers = self._start(call, snapshot, self.shown(snapshot))
+        if call.late is not None:
+            headers = self._made_later(call, snapshot, call.late)
+        else:
+            self._resources.put(snapshot)
+            headers = self._start(call, snapshot, self.shown(snapshot))
+        return JSONResponse(accepted_put_body(call), 202, headers=headers)
+
+    def _made_later(self, call: Call, snapshot: Resource, late: Lateness) -> dict[str, str]:
+        """Headers of the answer to a PUT whose snapshot is being made, as its disk is now."""
+        if late.shown:
+            self._resources.put(snapshot.with_properties(provisioningState="Creating"))
+            return self._later(call, snapshot, Change.IS_MADE, late)
+        return self._later(call, snapshot, Change.APPEARS, late, wire=snapshot.wire, sim=snapshot.sim)
+
+    def _joined(self, call: Call, making: Effect, existing: Resource | None) -> Response:
+        """The answer to a PUT that asks for what is being made already."""
+        snapshot = existing or Resource(making.id, making.details["wire"], making.details["sim"])
+        require_same_source(snapshot, call.body)
+        headers = self._headers_of(call, making, snapshot)
         return JSONResponse(accepted_put_body(call), 202, headers=headers)
 
     def _source(self, body: Wire) -> Resource:
@@ -235,8 +293,26 @@ class Snapshots:
         snapshot = self._resources.find(call.id)
         if snapshot is None:
             return Response(status_code=204)
-        self.remove(snapshot)
+        going = self._awaited(call, Change.GOES)
+        if going is not None:
+            return Response(status_code=202, headers=self._headers_of(call, going, snapshot))
+        require_no_grant(snapshot, self._access, "delete snapshot")
+        making = self._awaited(call, Change.IS_MADE)
+        if making is not None:
+            self._preempt(making)
+        if call.late is not None:
+            if call.late.told:
+                self._resources.put(snapshot.with_properties(provisioningState="Deleting"))
+            headers = self._later(call, snapshot, Change.GOES, call.late)
+            return Response(status_code=202, headers=headers)
+        self._erase(snapshot)
         return Response(status_code=202, headers=self._start(call, snapshot))
+
+    def _preempt(self, effect: Effect) -> None:
+        """As the compute provider does with an operation when a later one comes."""
+        self._late.done(effect)
+        message = "Operation execution has been preempted by a more recent operation."
+        self._operations.fail(effect.operation, "OperationPreempted", message)
 
     def _begin_access(self, call: Call) -> Response:
         snapshot = self._resources.need(call.id)
@@ -244,6 +320,7 @@ class Snapshots:
         if requires_write(call.body):
             raise bad_request("A snapshot can be read, not written.")
         require_export_allowed(snapshot)
+        _require_whole(snapshot)
         percent = self._completion_percent(snapshot)
         if percent < 100.0:
             raise conflict(
@@ -253,17 +330,26 @@ class Snapshots:
         family = snapshot.properties.get("incrementalSnapshotFamilyId")
         if family is not None:
             self._access.require_family_has_room(snapshot, self._family(call.id.subscription, family))
-        output = self._access.open(
+        if call.late is not None:
+            headers = self._later(call, snapshot, Change.OPENS, call.late, seconds=seconds)
+            return Response(status_code=202, headers=headers)
+        output = self._opened(snapshot, seconds)
+        return Response(status_code=202, headers=self._start(call, snapshot, output))
+
+    def _opened(self, snapshot: Resource, seconds: int) -> Wire:
+        return self._access.open(
             snapshot,
             snapshot.sim["version"],
             size=snapshot.properties["diskSizeBytes"],
             group=snapshot.sim["group"],
             seconds=seconds,
         )
-        return Response(status_code=202, headers=self._start(call, snapshot, output))
 
     def _end_access(self, call: Call) -> Response:
         snapshot = self._resources.need(call.id)
+        if call.late is not None:
+            headers = self._later(call, snapshot, Change.CLOSES, call.late)
+            return Response(status_code=202, headers=headers)
         self._access.close(snapshot)
         return Response(status_code=202, headers=self._start(call, snapshot))
 
@@ -274,15 +360,39 @@ class Snapshots:
             if snapshot.properties.get("incrementalSnapshotFamilyId") == family
         )
 
-    def _start(self, call: Call, snapshot: Resource, output: Wire | None = None) -> dict[str, str]:
+    def _start(
+        self, call: Call, snapshot: Resource, output: Wire | None = None, *, name: str | None = None
+    ) -> dict[str, str]:
         return self._operations.start(
-            call.id.subscription, snapshot.location, api_version=call.api_version, output=output
+            call.id.subscription, snapshot.location, api_version=call.api_version, output=output, name=name
+        )
+
+    def _later(
+        self, call: Call, snapshot: Resource, change: Change, late: Lateness, **details: object
+    ) -> dict[str, str]:
+        """Headers of an accepted request that takes effect later."""
+        operation = str(uuid.uuid4())
+        self._late.defer(operation, change, snapshot.id, late, **details)
+        return self._start(call, snapshot, name=operation)
+
+    def _awaited(self, call: Call, *changes: Change) -> Effect | None:
+        return next((effect for effect in self._late.of(call.id) if effect.change in changes), None)
+
+    def _headers_of(self, call: Call, effect: Effect, snapshot: Resource) -> dict[str, str]:
+        return self._operations.headers_of(
+            effect.operation, call.id.subscription, snapshot.location, api_version=call.api_version
         )
 
 
 def family_of(disk_unique_id: str) -> str:
     """The family id of all incremental snapshots of one disk, as opaque to clients as Azure's."""
     return str(uuid.uuid5(uuid.UUID(disk_unique_id), "incremental snapshots"))
+
+
+def _require_whole(snapshot: Resource) -> None:
+    state = snapshot.properties["provisioningState"]
+    if state != "Succeeded":
+        raise conflict(f"Access to snapshot {snapshot.id.name} cannot be granted: it is in state {state}.")
 
 
 def _region(location: str) -> str:
