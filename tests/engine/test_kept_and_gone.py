@@ -12,6 +12,7 @@ import pytest
 from tests.engine.questions import First, Questions
 from tests.engine.test_leftovers import begun
 from tests.engine.test_sweep import CRASHED, planned, swept, things
+from tests.engine.waits import virtual_waits
 from tests.engine.world import EXTENT, MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.soak import only_in_ci
@@ -82,6 +83,7 @@ def test_what_azure_says_to_have_removed_is_pending_as_long_as_it_shows_it(
         for removal in REMOVALS[kind]:
             if removal is not ACCESS:
                 faults.enter_context(world.fault("status", **removal, status=done, times=None))
+        faults.enter_context(virtual_waits(world.control))
         report = swept(world, {job.id: CRASHED})
     assert {item.run for item in report.remaining} == {run.id}
     assert Thing.SNAPSHOT in {item.thing for item in report.remaining}

@@ -104,7 +104,10 @@ class Snapshots(Protocol):
         since; each as it is now."""
 
     def exists(self, ref: SnapshotRef) -> bool:
-        """Whether the snapshot is still there, and still the one that was meant."""
+        """Whether the snapshot is still there to be read, and still the one that was meant."""
+
+    def is_shown(self, name: SnapshotName) -> bool:
+        """Whether Azure shows anything by this name, in whatever state."""
 
     def delete(self, name: SnapshotName, stop: Stop) -> None:
         """Delete it; one that is gone already is deleted. RunStopped when a stop is asked for: Azure goes on
@@ -220,7 +223,13 @@ class ManagedSnapshots:
             snapshot = self._get(parts.group, parts.name)
         except AzureNotFound:
             return False
-        return bool(snapshot.incremental_snapshot_family_id == ref.family)
+        # What somebody else is deleting grants no access any more, however long that takes.
+        is_going = text(snapshot.provisioning_state) == "Deleting"
+        return bool(snapshot.incremental_snapshot_family_id == ref.family and not is_going)
+
+    def is_shown(self, name: SnapshotName) -> bool:
+        parts = ResourceId.parse(name.id)
+        return self._as_it_is(parts.group, parts.name, None) is not None
 
     def delete(self, name: SnapshotName, stop: Stop) -> None:
         parts = ResourceId.parse(name.id)
@@ -371,9 +380,12 @@ class BlobSnapshots:
         return [blob for blob in blobs if blob.name == address.name], dates[-1]
 
     def exists(self, ref: SnapshotRef) -> bool:
+        return self.is_shown(ref)
+
+    def is_shown(self, name: SnapshotName) -> bool:
         try:
-            with azure_errors(f"read snapshot {ref.moment} of VHD {ref.id}"):
-                self._snapshot(ref).get_blob_properties()
+            with azure_errors(f"read snapshot {name.moment} of VHD {name.id}"):
+                self._snapshot(name).get_blob_properties()
         except AzureNotFound:
             return False
         return True

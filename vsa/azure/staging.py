@@ -146,6 +146,11 @@ class StagingBlobs:
         except AzureNotFound:
             return
 
+    def is_shown(self, url: str) -> bool:
+        """Whether a staging blob is there."""
+        with azure_errors(f"look for staging blob {url}"):
+            return bool(self._blob(url).exists())
+
     def _blob(self, url: str) -> BlobClient:
         return self._connection.blob(url, self._accounts.key(BlobAddress.parse(url)))
 

@@ -52,7 +52,7 @@ from vsa.transfer.leftovers import (
     make_room,
     open_intents,
     release,
-    release_base,
+    release_bases,
     release_job,
 )
 from vsa.transfer.methods import Wish
@@ -414,14 +414,18 @@ class BackupJob:
         view = self.media.view()
         released: list[ReleasedBase] = []
         pending: list[str] = []
-        for item in self._to_release(view, discovery, identified):
-            disk = base_disk(view, item.base.disk_key)
-            if refused := release_base(item.base, disk.name, self._environment):
+        items = list(self._to_release(view, discovery, identified))
+        disks = [base_disk(view, item.base.disk_key) for item in items]
+        bases = [(item.base, disk.name) for item, disk in zip(items, disks, strict=True)]
+        for item, (_, disk), refused in zip(
+            items, bases, release_bases(bases, self._environment), strict=True
+        ):
+            if refused:
                 pending.append(f"{refused}; this base is not needed: {item.reason}")
                 _log.error("%s", pending[-1])
             else:
                 released.append(item)
-                _log.info("base snapshot of disk %s released: %s", disk.name, item.reason)
+                _log.info("base snapshot of disk %s released: %s", disk, item.reason)
         return LetGo(released=tuple(released), pending=tuple(pending))
 
     def _to_release(

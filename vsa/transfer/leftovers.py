@@ -22,6 +22,7 @@ from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
 from vsa.model import DiskKind, Intent, SnapshotName, SourceDisk
 from vsa.stop import Stop, again, waiting
+from vsa.transfer.departures import Departures
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.liveness import has_ended
 from vsa.transfer.owned import (
@@ -79,20 +80,65 @@ def release(
     A run that has not committed is fenced first, so that a commit still on its way cannot name snapshots
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
     """
+    departures = Departures()
     env = env.cleaning_up
+    pending = _release(run, disks, reason, env, departures, with_rest=with_rest, in_use=in_use)
+    return tuple(pending + _still_there(departures, disks, env, with_rest=with_rest))
+
+
+def _release(
+    run: str,
+    disks: Sequence[SourceDisk],
+    reason: str,
+    env: RunEnvironment,
+    departures: Departures,
+    *,
+    with_rest: bool = True,
+    in_use: Collection[str] = (),
+) -> list[str]:
+    """The same without a look at what is deleted, all of which is added to the departures."""
     pending: list[str] = []
-    clear: Clear = partial(clear_disk, run=run, in_use=in_use)
+    clear: Clear = partial(clear_disk, run=run, in_use=in_use, departures=departures)
     try:
         _fence_unless_over(run, reason, env.media)
     except VsaError as error:
         pending.append(f"cleanup pending for run {run}, whose snapshots stay until it can be fenced: {error}")
-        clear = partial(_withdraw, run=run)
+        clear = partial(_withdraw, run=run, departures=departures)
     for disk in disks:
-        if refused := clear_now(disk, env, clear=clear):
+        if refused := _clear_now(disk, env, clear=clear):
             pending.append(refused + (_rest_text(disk, env) if with_rest else ""))
     for message in pending:
         _log.error("%s", message)
-    return tuple(pending)
+    return pending
+
+
+def release_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str]) -> tuple[str, ...]:
+    """Remove what runs that are over have left of a disk; in words what could not be removed.
+    `in_use` as `clear_disk` has it."""
+    departures = Departures()
+    env = env.cleaning_up
+    clear = partial(clear_disk, in_use=in_use, departures=departures)
+    refused = _clear_now(disk, env, clear=clear)
+    if refused:
+        _log.error("%s", refused)
+    pending = [refused] if refused else []
+    return tuple(pending + _still_there(departures, [disk], env, with_rest=False))
+
+
+def _still_there(
+    departures: Departures, disks: Iterable[SourceDisk], env: RunEnvironment, *, with_rest: bool
+) -> list[str]:
+    """What Azure said to have deleted and still shows, in words, a line for a disk."""
+    pending: list[str] = []
+    by_name = {disk.name: disk for disk in disks}
+    shown: dict[str, list[VsaError]] = {}
+    for item, error in departures.still_there(env.stop):
+        shown.setdefault(item.disk, []).append(error)
+    for name, errors in shown.items():
+        rest = _rest_text(by_name[name], env) if with_rest else ""
+        pending.append(pending_text(name, *errors) + rest)
+        _log.error("%s", pending[-1])
+    return pending
 
 
 def _fence_unless_over(run: str, reason: str, media: Media) -> None:
@@ -108,7 +154,7 @@ def _fence_unless_over(run: str, reason: str, media: Media) -> None:
     reached(FaultPoint.RUN_FENCED)
 
 
-def clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
+def _clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
     """Clear a disk, again while that may help, and say in words what is pending; empty if nothing is.
 
     The work's stop must not keep anything from being cleaned up; only the end of the time for it does.
@@ -152,15 +198,25 @@ def _tried(clear: Callable[[], Kept], *, stop: Stop) -> Kept:
     return kept
 
 
-def release_base(base: SnapshotName, disk: str, env: RunEnvironment) -> str:
-    """End the access to a base and delete it; in words what keeps it, empty if it is gone.
+def release_bases(bases: Sequence[tuple[SnapshotName, str]], env: RunEnvironment) -> list[str]:
+    """End the access to bases and delete them; of each in words what keeps it, empty if it is gone.
 
-    `disk` is the name that people know its disk by.
+    With each comes the name that people know its disk by.
     """
-    excess = Excess(grant=True, snapshot=True)
     env = env.cleaning_up
+    departures = Departures()
+    refused = [_release_base(base, disk, env, departures) for base, disk in bases]
+    shown = {(item.disk, item.what): error for item, error in departures.still_there(env.stop)}
+    return [
+        text or (pending_text(disk, shown[disk, _title(base)]) if (disk, _title(base)) in shown else "")
+        for text, (base, disk) in zip(refused, bases, strict=True)
+    ]
+
+
+def _release_base(base: SnapshotName, disk: str, env: RunEnvironment, departures: Departures) -> str:
+    excess = Excess(grant=True, snapshot=True)
     reached(FaultPoint.BASE_GIVEN_UP)
-    pending = _pending(lambda: Kept(refused=_let_go(base, excess, env)), disk, env)
+    pending = _pending(lambda: Kept(refused=_let_go(base, disk, excess, env, departures)), disk, env)
     reached(FaultPoint.BASE_RELEASED)
     return pending
 
@@ -190,6 +246,7 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
     intents: list[Intent] = []
     pending: list[str] = []
     view, unseen = env.media.view(), 0
+    env, departures = env.cleaning_up, Departures()
     # Each as it is found: what the first of them left must not wait until all intents are read.
     for intent in intents_of_job(job, env.media):
         intents.append(intent)
@@ -197,7 +254,9 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
             # It has cleaned up after itself, most likely. An open one is fenced all the same.
             unseen += 1
             continue
-        pending += release(intent.run, intent.disks, "the job was cancelled or crashed", env)
+        pending += _release(intent.run, intent.disks, "the job was cancelled or crashed", env, departures)
+    disks = [disk for intent in intents for disk in intent.disks]
+    pending += _still_there(departures, disks, env, with_rest=True)
     if unseen:
         pending.append(f"no time was left to look again at {unseen} runs that are over: a sweep does")
     return ReleasedJob(intents=tuple(intents), pending=tuple(pending))
@@ -231,9 +290,17 @@ def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
             yield intent
 
 
-def clear_disk(disk: SourceDisk, env: RunEnvironment, *, run: str = "", in_use: Collection[str] = ()) -> Kept:
+def clear_disk(
+    disk: SourceDisk,
+    env: RunEnvironment,
+    *,
+    departures: Departures,
+    run: str = "",
+    in_use: Collection[str] = (),
+) -> Kept:
     """Remove from Azure what this media made of the disk and nobody needs; what cannot be seen or will not go
-    is returned, and keeps nothing else from going. `run`: after whom it is cleared, as `ours_of` has it.
+    is returned, and keeps nothing else from going. `run`: after whom it is cleared, as `ours_of` has it. What
+    Azure says to have deleted is added to the `departures`.
 
     Untouched are: snapshots that are not proven to be ours, the base that the log names, and what live runs
     own; on the disks that are `in_use` (keys) also access to that base. MediaDamaged, and nothing is
@@ -260,10 +327,11 @@ def clear_disk(disk: SourceDisk, env: RunEnvironment, *, run: str = "", in_use: 
     reached(FaultPoint.DEAD_FENCED)
     for blob in staged:
         if is_over(blob.run, view):
-            kept.refused.extend(_refusals([partial(StagingBlobs(env.connection).delete, blob.url)]))
+            kept.refused.extend(_unstaged(disk, blob.url, env, departures))
     for item in found:
         if is_over(item.run, view):
-            kept.refused.extend(_clear_snapshot(disk, item, excess_of(disk, item, view, in_use), env))
+            excess = excess_of(disk, item, view, in_use)
+            kept.refused.extend(_clear_snapshot(disk, item, excess, env, departures))
     return kept
 
 
@@ -285,7 +353,8 @@ def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
 
     MediaDamaged as `clear_disk` has it; raises what keeps it from being looked at.
     """
-    kept = _tried(lambda: clear_disk(disk, env), stop=env.stop)
+    # What is still shown of it the release of the run finds, which looks for all that was there by name.
+    kept = _tried(lambda: clear_disk(disk, env, departures=Departures()), stop=env.stop)
     for refusal in kept.refused:
         _log.warning("%s", pending_text(disk.name, refusal))
     env.stop.check()
@@ -294,23 +363,27 @@ def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
 
 
 def _clear_snapshot(
-    disk: SourceDisk, item: FoundSnapshot, excess: Excess, env: RunEnvironment
+    disk: SourceDisk, item: FoundSnapshot, excess: Excess, env: RunEnvironment, departures: Departures
 ) -> list[VsaError]:
-    refused = _let_go(item.name, excess, env)
+    refused = _let_go(item.name, disk.name, excess, env, departures)
     if excess.snapshot and not refused:
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
     return refused
 
 
-def _let_go(name: SnapshotName, excess: Excess, env: RunEnvironment) -> list[VsaError]:
+def _let_go(
+    name: SnapshotName, disk: str, excess: Excess, env: RunEnvironment, departures: Departures
+) -> list[VsaError]:
     """Remove what is too much of a snapshot; what refuses. Access ends with what it is access to."""
+    snapshots = snapshots_of(env.connection, name.kind)
 
     def end() -> None:
         end_access(env.connection, name, env.stop)
         reached(FaultPoint.ACCESS_ENDED)
 
     def delete() -> None:
-        snapshots_of(env.connection, name.kind).delete(name, env.stop)
+        snapshots.delete(name, env.stop)
+        departures.add(disk, _title(name), partial(snapshots.is_shown, name))
         reached(FaultPoint.SNAPSHOT_DELETED)
 
     refused = _refusals([end] if excess.grant else [])
@@ -320,12 +393,27 @@ def _let_go(name: SnapshotName, excess: Excess, env: RunEnvironment) -> list[Vsa
     return [*refused, *kept] if kept else []
 
 
-def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str) -> Kept:
+def _title(name: SnapshotName) -> str:
+    id_name = name.id.rsplit("/", 1)[-1]
+    return f"snapshot {name.moment} of {id_name}" if name.moment else f"snapshot {id_name}"
+
+
+def _unstaged(disk: SourceDisk, url: str, env: RunEnvironment, departures: Departures) -> list[VsaError]:
+    """Delete a staging blob; what refuses."""
+    blobs = StagingBlobs(env.connection)
+
+    def delete() -> None:
+        blobs.delete(url)
+        departures.add(disk.name, f"staging blob {url}", partial(blobs.is_shown, url))
+
+    return _refusals([delete])
+
+
+def _withdraw(disk: SourceDisk, env: RunEnvironment, *, run: str, departures: Departures) -> Kept:
     """Give back what no commit can need: the run's grants and its staging blob."""
     kept = Kept()
     if disk.kind is DiskKind.UNMANAGED_PREMIUM:
-        delete = partial(StagingBlobs(env.connection).delete, staging_url(disk, run))
-        kept.refused.extend(_refusals([delete]))
+        kept.refused.extend(_unstaged(disk, staging_url(disk, run), env, departures))
     found: list[FoundSnapshot] = []
     kept.unseen.extend(_refusals([lambda: found.extend(ours_of(disk, env, run=run))]))
     granted = (item for item in found if item.run == run and item.granted)

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 from vsa.azure.connection import AzureConnection
@@ -26,7 +25,7 @@ from vsa.stop import Stop
 from vsa.transfer.bases import unattended_bases
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge, of_verdict, open_runs
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import clear_disk, clear_now, release
+from vsa.transfer.leftovers import release, release_disk
 from vsa.transfer.looking import Disks, Look, Sight
 from vsa.transfer.owned import (
     Witnesses,
@@ -185,10 +184,7 @@ class Sweep:
     def clear(self, disk: SourceDisk, in_use: Collection[str]) -> tuple[str, ...]:
         """Remove what runs that are over have left of a disk; in words what could not be removed.
         `in_use`: the plan's."""
-        pending = clear_now(disk, self._env, clear=partial(clear_disk, in_use=in_use))
-        if pending:
-            _log.error("%s", pending)
-        return (pending,) if pending else ()
+        return release_disk(disk, self._env, in_use=in_use)
 
     def carry_out(self, plan: SweepPlan) -> SweepReport:
         """All of a plan, one thing after the other, and what came of it."""
