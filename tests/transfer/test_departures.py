@@ -1,4 +1,4 @@
-"""What Azure says to have deleted is looked for until it is gone, all of it together and not for ever. (F12)"""
+"""What Azure says to have deleted is looked for until it is gone, all together and not for ever. (F12)"""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.subclient.builders import a_source_disk
 from vsa.errors import AccessDenied, RunStopped, TryAgainLater
 from vsa.stop import Stop
 from vsa.transfer.departures import LOOK_AGAIN, Departures
+
+DISK = a_source_disk()
 
 
 class Waits(Stop):
@@ -38,7 +41,7 @@ class Thing:
 def departed(*things: Callable[[], bool]) -> Departures:
     departures = Departures()
     for number, thing in enumerate(things):
-        departures.add("os", f"snapshot {number}", thing)
+        departures.add(DISK, f"snapshot {number}", thing)
     return departures
 
 
@@ -60,7 +63,7 @@ def test_many_wait_together_and_no_longer_than_one() -> None:
     assert len(still) == 50
     assert stop.seconds == list(LOOK_AGAIN)
     departure, error = still[7]
-    assert (departure.disk, departure.what) == ("os", "snapshot 7")
+    assert (departure.disk, departure.what) == (DISK, "snapshot 7")
     assert isinstance(error, TryAgainLater)
     assert str(error) == "delete snapshot 7: Azure says that it is done, and still shows it"
 
@@ -99,7 +102,7 @@ def test_when_the_time_is_over_what_was_seen_is_told() -> None:
 def test_what_is_deleted_repeatedly_is_looked_for_once(times: int) -> None:
     thing, departures = Thing(0), Departures()
     for _ in range(times):
-        departures.add("os", "snapshot", thing)
+        departures.add(DISK, "snapshot", thing)
     assert departures.still_there(Waits()) == []
     assert departures.still_there(Waits()) == []
     assert thing.seen == 1

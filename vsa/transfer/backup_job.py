@@ -415,8 +415,7 @@ class BackupJob:
         released: list[ReleasedBase] = []
         pending: list[str] = []
         items = list(self._to_release(view, discovery, identified))
-        disks = [base_disk(view, item.base.disk_key) for item in items]
-        bases = [(item.base, disk.name) for item, disk in zip(items, disks, strict=True)]
+        bases = [(item.base, base_disk(view, item.base.disk_key)) for item in items]
         for item, (_, disk), refused in zip(
             items, bases, release_bases(bases, self._environment), strict=True
         ):
@@ -425,7 +424,7 @@ class BackupJob:
                 _log.error("%s", pending[-1])
             else:
                 released.append(item)
-                _log.info("base snapshot of disk %s released: %s", disk, item.reason)
+                _log.info("base snapshot of disk %s released: %s", disk.name, item.reason)
         return LetGo(released=tuple(released), pending=tuple(pending))
 
     def _to_release(

@@ -1,8 +1,8 @@
 """What Azure says to have deleted, and whether it is gone: looked for by its name, again until it is.
 
-What a deletion that is done says, a look need not show: there are operations that ended as Succeeded while the
-thing stayed, and lists that show what is gone, for a quarter of an hour, while a look at its name does not
-(github.com/Azure/azure-rest-api-specs, issues 21221, 18993 and 38962). So each name is asked for, which costs
+A deletion that ended says one thing, and what Azure shows may be another: it answers from copies that lag
+behind. Lists show what is gone for a quarter of an hour; a look at its name is better, and may lag as well
+(github.com/Azure/azure-rest-api-specs, issues 18993, 21221 and 38962). So each name is asked for, which costs
 one request for what was deleted, and more only if it is still shown.
 """
 
@@ -15,6 +15,7 @@ from functools import partial
 
 from vsa.azure.budget import cleaning
 from vsa.errors import RunStopped, TryAgainLater, VsaError
+from vsa.model import SourceDisk
 from vsa.stop import Stop, again
 
 LOOK_AGAIN = (1.0, 2.0, 4.0)
@@ -25,9 +26,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A thing that Azure says to have deleted: of which disk, as people know it, what it is, how to look."""
+    """A thing that Azure says to have deleted: of which disk, what it is, and how to look for it."""
 
-    disk: str
+    disk: SourceDisk
     what: str
     is_shown: Callable[[], bool]
 
@@ -38,8 +39,8 @@ class Departures:
     def __init__(self) -> None:
         self._said: dict[tuple[str, str], Departure] = {}
 
-    def add(self, disk: str, what: str, is_shown: Callable[[], bool]) -> None:
-        self._said[disk, what] = Departure(disk, what, is_shown)
+    def add(self, disk: SourceDisk, what: str, is_shown: Callable[[], bool]) -> None:
+        self._said[disk.key, what] = Departure(disk, what, is_shown)
 
     def still_there(self, stop: Stop) -> list[tuple[Departure, VsaError]]:
         """Look for all of it until it is gone, or for as long as that is bearable; what is still there, or

@@ -83,7 +83,7 @@ def release(
     departures = Departures()
     env = env.cleaning_up
     pending = _release(run, disks, reason, env, departures, with_rest=with_rest, in_use=in_use)
-    return tuple(pending + _still_there(departures, disks, env, with_rest=with_rest))
+    return tuple(pending + _still_there(departures, env, with_rest=with_rest))
 
 
 def _release(
@@ -122,21 +122,18 @@ def release_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[st
     if refused:
         _log.error("%s", refused)
     pending = [refused] if refused else []
-    return tuple(pending + _still_there(departures, [disk], env, with_rest=False))
+    return tuple(pending + _still_there(departures, env, with_rest=False))
 
 
-def _still_there(
-    departures: Departures, disks: Iterable[SourceDisk], env: RunEnvironment, *, with_rest: bool
-) -> list[str]:
+def _still_there(departures: Departures, env: RunEnvironment, *, with_rest: bool) -> list[str]:
     """What Azure said to have deleted and still shows, in words, a line for a disk."""
     pending: list[str] = []
-    by_name = {disk.name: disk for disk in disks}
-    shown: dict[str, list[VsaError]] = {}
+    shown: dict[str, list[tuple[SourceDisk, VsaError]]] = {}
     for item, error in departures.still_there(env.stop):
-        shown.setdefault(item.disk, []).append(error)
-    for name, errors in shown.items():
-        rest = _rest_text(by_name[name], env) if with_rest else ""
-        pending.append(pending_text(name, *errors) + rest)
+        shown.setdefault(item.disk.key, []).append((item.disk, error))
+    for (disk, first), *others in shown.values():
+        text = pending_text(disk.name, first, *(error for _, error in others))
+        pending.append(text + (_rest_text(disk, env) if with_rest else ""))
         _log.error("%s", pending[-1])
     return pending
 
@@ -198,25 +195,23 @@ def _tried(clear: Callable[[], Kept], *, stop: Stop) -> Kept:
     return kept
 
 
-def release_bases(bases: Sequence[tuple[SnapshotName, str]], env: RunEnvironment) -> list[str]:
-    """End the access to bases and delete them; of each in words what keeps it, empty if it is gone.
-
-    With each comes the name that people know its disk by.
-    """
+def release_bases(bases: Sequence[tuple[SnapshotName, SourceDisk]], env: RunEnvironment) -> list[str]:
+    """End the access to bases and delete them; of each in words what keeps it, empty if it is gone."""
     env = env.cleaning_up
     departures = Departures()
     refused = [_release_base(base, disk, env, departures) for base, disk in bases]
-    shown = {(item.disk, item.what): error for item, error in departures.still_there(env.stop)}
+    shown = {(item.disk.key, item.what): error for item, error in departures.still_there(env.stop)}
+    kept = [shown.get((disk.key, _title(base))) for base, disk in bases]
     return [
-        text or (pending_text(disk, shown[disk, _title(base)]) if (disk, _title(base)) in shown else "")
-        for text, (base, disk) in zip(refused, bases, strict=True)
+        text or (pending_text(disk.name, error) if error else "")
+        for text, error, (_, disk) in zip(refused, kept, bases, strict=True)
     ]
 
 
-def _release_base(base: SnapshotName, disk: str, env: RunEnvironment, departures: Departures) -> str:
+def _release_base(base: SnapshotName, disk: SourceDisk, env: RunEnvironment, departures: Departures) -> str:
     excess = Excess(grant=True, snapshot=True)
     reached(FaultPoint.BASE_GIVEN_UP)
-    pending = _pending(lambda: Kept(refused=_let_go(base, disk, excess, env, departures)), disk, env)
+    pending = _pending(lambda: Kept(refused=_let_go(base, disk, excess, env, departures)), disk.name, env)
     reached(FaultPoint.BASE_RELEASED)
     return pending
 
@@ -255,8 +250,7 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
             unseen += 1
             continue
         pending += _release(intent.run, intent.disks, "the job was cancelled or crashed", env, departures)
-    disks = [disk for intent in intents for disk in intent.disks]
-    pending += _still_there(departures, disks, env, with_rest=True)
+    pending += _still_there(departures, env, with_rest=True)
     if unseen:
         pending.append(f"no time was left to look again at {unseen} runs that are over: a sweep does")
     return ReleasedJob(intents=tuple(intents), pending=tuple(pending))
@@ -365,14 +359,14 @@ def make_room(disk: SourceDisk, env: RunEnvironment) -> None:
 def _clear_snapshot(
     disk: SourceDisk, item: FoundSnapshot, excess: Excess, env: RunEnvironment, departures: Departures
 ) -> list[VsaError]:
-    refused = _let_go(item.name, disk.name, excess, env, departures)
+    refused = _let_go(item.name, disk, excess, env, departures)
     if excess.snapshot and not refused:
         _log.info("disk %s: snapshot of run %s deleted", disk.name, item.run)
     return refused
 
 
 def _let_go(
-    name: SnapshotName, disk: str, excess: Excess, env: RunEnvironment, departures: Departures
+    name: SnapshotName, disk: SourceDisk, excess: Excess, env: RunEnvironment, departures: Departures
 ) -> list[VsaError]:
     """Remove what is too much of a snapshot; what refuses. Access ends with what it is access to."""
     snapshots = snapshots_of(env.connection, name.kind)
@@ -404,7 +398,7 @@ def _unstaged(disk: SourceDisk, url: str, env: RunEnvironment, departures: Depar
 
     def delete() -> None:
         blobs.delete(url)
-        departures.add(disk.name, f"staging blob {url}", partial(blobs.is_shown, url))
+        departures.add(disk, f"staging blob {url}", partial(blobs.is_shown, url))
 
     return _refusals([delete])
 
