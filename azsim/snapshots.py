@@ -309,7 +309,8 @@ class Snapshots:
         return Response(status_code=202, headers=self._start(call, snapshot))
 
     def _preempt(self, effect: Effect) -> None:
-        """As the compute provider does with an operation when a later one comes."""
+        """As the compute provider does with an operation when a later one comes, in its words
+        (github.com/osbuild/osbuild-composer, issue 1447)."""
         self._late.done(effect)
         message = "Operation execution has been preempted by a more recent operation."
         self._operations.fail(effect.operation, "OperationPreempted", message)

@@ -12,10 +12,12 @@ import pytest
 from tests.engine.job_process import in_another_process
 from tests.engine.questions import First, Questions
 from tests.engine.story import run_job
+from tests.engine.test_cleanup_in_time import Doing
 from tests.engine.test_killed import number_served
 from tests.engine.test_sweep import swept
 from tests.engine.waits import virtual_waits
 from tests.engine.world import EXTENT, MANAGED, MIB, PREMIUM_VHD, World, random_bytes
+from vsa.errors import RunStopped
 from vsa.media.entries import JobEntry, Result
 from vsa.model import Reason
 from vsa.transfer.departures import LOOK_AGAIN
@@ -123,6 +125,7 @@ def test_azure_that_is_too_busy_to_say_how_a_creation_goes_has_not_refused_it(
     world: World, shown: bool
 ) -> None:
     questions, held = backed_up(world), world.held()
+    since = world.control.last_request()
     with (
         world.fault("late", **PUT, shown=shown, seconds=8),
         world.fault("status", **POLL, status=429, retry_after=1, times=3),
@@ -130,7 +133,44 @@ def test_azure_that_is_too_busy_to_say_how_a_creation_goes_has_not_refused_it(
     ):
         require_normal(world, world.back_up())
     assert ours(world) == world.bases
+    asked = [row for row in world.control.requests(since=since) if row["method"] == "PUT"]
+    assert len(asked) == 1, "who asks again may be refused, for it is being made"
     questions.ask(held, first=First.JOB, is_dead=False)
+
+
+def test_a_creation_that_azure_ends_as_failed_for_its_own_reasons_is_asked_for_again(world: World) -> None:
+    questions, held = backed_up(world), world.held()
+    failed = {"status": "Failed", "error": {"code": "InternalExecutionError", "message": "try again"}}
+    since = world.control.last_request()
+    with (
+        world.fault("late", **PUT),
+        world.fault("status", **POLL, status=200, body=failed),
+        world.fault("run", **PUT, skip=1, operation="end_operations", when="after"),
+        virtual_waits(world.control),
+    ):
+        require_normal(world, world.back_up())
+    asked = [row for row in world.control.requests(since=since) if row["method"] == "PUT"]
+    assert len(asked) == 2
+    questions.ask(held, first=First.SWEEP, is_dead=False)
+
+
+@pytest.mark.parametrize("first", First)
+def test_a_job_that_is_stopped_while_its_snapshot_is_made_leaves_it_to_whoever_comes_next(
+    world: World, first: First
+) -> None:
+    questions, held = backed_up(world), world.held()
+    job = world.job()
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    since, asked = world.control.last_request(), world.control.add_fault("late", **PUT)
+    making = Doing(lambda: job.create_snapshots(run))
+    while not number_served(world, asked, since=since):
+        time.sleep(0.01)
+    job.stop.set()
+    assert isinstance(making.ended(), RunStopped)
+    assert job.release(run) == ()
+    world.control.end_operations()
+    assert len(ours(world) - world.bases) == 1
+    questions.ask(held, first=first, is_dead=True)
 
 
 @pytest.mark.parametrize("first", First)

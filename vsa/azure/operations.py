@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from azure.core.exceptions import DecodeError, HttpResponseError
 from azure.core.polling import LROPoller
 
+from vsa.azure.errors import PASSING
 from vsa.errors import TryAgainLater
 from vsa.stop import Stop
 
@@ -27,3 +29,23 @@ def finished(poller: LROPoller[Any], *, stop: Stop, action: str) -> Any:
             raise TryAgainLater(f"{action}: the operation has not ended in {LONGEST_OPERATION_SECONDS:.0f} s")
         poller.wait(LOOK_SECONDS)
     return poller.result()
+
+
+class Accepted:
+    """An operation that Azure has accepted, to be polled again when it was too busy to say how that goes.
+
+    `token` is what the SDK goes on by; empty if there is nothing to go on with.
+    """
+
+    def __init__(self) -> None:
+        self.token = ""
+
+    def told(self, poller: LROPoller[Any], *, stop: Stop, action: str) -> Any:
+        """What the operation comes to. It is forgotten when Azure says that it failed, or knows none."""
+        try:
+            return finished(poller, stop=stop, action=action)
+        except HttpResponseError as error:
+            says_nothing = isinstance(error, DecodeError) or error.status_code in PASSING
+            if not says_nothing:
+                self.token = ""
+            raise

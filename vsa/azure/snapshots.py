@@ -27,7 +27,7 @@ from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.errors import azure_errors
 from vsa.azure.listing import listed
 from vsa.azure.marks import ASKED, FoundSnapshot, Owner, in_metadata, ours_among, snapshot_name
-from vsa.azure.operations import finished
+from vsa.azure.operations import Accepted, finished
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import AccessDenied, AzureNotFound, AzureRefused, TryAgainLater
@@ -111,7 +111,7 @@ class Snapshots(Protocol):
 
     def delete(self, name: SnapshotName, stop: Stop) -> None:
         """Delete it; one that is gone already is deleted. RunStopped when a stop is asked for: Azure goes on
-        with what it has begun."""
+        with what it has accepted."""
 
 
 class ManagedSnapshots:
@@ -125,26 +125,37 @@ class ManagedSnapshots:
         self._api = connection.compute.snapshots
 
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop, guard: Callable[[], None]) -> SnapshotRef:
-        name = snapshot_name(owner.run, disk.key)
+        name, accepted = snapshot_name(owner.run, disk.key), Accepted()
         # A lost answer is not a lost snapshot: the name is the run's own, so what has it is adopted.
         with _advising(MANAGED_LIMITS):
-            snapshot = again(lambda: self._get_or_put(disk, name, owner, stop, guard), stop=stop)
+            snapshot = again(lambda: self._get_or_put(disk, name, owner, stop, guard, accepted), stop=stop)
         _require_source(snapshot, disk)
         return self._ref(disk, self._complete(disk, snapshot, stop))
 
     def _get_or_put(
-        self, disk: SourceDisk, name: str, owner: Owner, stop: Stop, guard: Callable[[], None]
+        self,
+        disk: SourceDisk,
+        name: str,
+        owner: Owner,
+        stop: Stop,
+        guard: Callable[[], None],
+        accepted: Accepted,
     ) -> Any:
         action = f"snapshot disk {disk.name} as {name}"
+        put = partial(
+            self._api.begin_create_or_update, disk.resource_group, name, _snapshot_body(disk, owner)
+        )
         with azure_errors(action):
             try:
                 return self._api.get(disk.resource_group, name)
             except ResourceNotFoundError:
+                # What is being made need not be shown yet: it is not asked for twice.
+                if accepted.token:
+                    return accepted.told(put(continuation_token=accepted.token), stop=stop, action=action)
                 guard()
-                poller = self._api.begin_create_or_update(
-                    disk.resource_group, name, _snapshot_body(disk, owner)
-                )
-                return finished(poller, stop=stop, action=action)
+                poller = put()
+                accepted.token = poller.continuation_token()
+                return accepted.told(poller, stop=stop, action=action)
 
     def _complete(self, disk: SourceDisk, snapshot: Any, stop: Stop) -> Any:
         """The snapshot once it is whole: provisioned, and of Premium SSD v2 and Ultra disks copied."""
