@@ -111,7 +111,7 @@ class Snapshots(Protocol):
 
     def delete(self, name: SnapshotName, stop: Stop) -> None:
         """Delete it; one that is gone already is deleted. RunStopped when a stop is asked for: Azure goes on
-        with what it has accepted."""
+        with what it has begun."""
 
 
 class ManagedSnapshots:
