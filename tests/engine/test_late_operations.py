@@ -143,7 +143,7 @@ def test_a_creation_that_azure_ends_as_failed_for_its_own_reasons_is_asked_for_a
     failed = {"status": "Failed", "error": {"code": "InternalExecutionError", "message": "try again"}}
     since = world.control.last_request()
     with (
-        world.fault("late", **PUT),
+        world.fault("late", **PUT, seconds=30),
         world.fault("status", **POLL, status=200, body=failed),
         world.fault("run", **PUT, skip=1, operation="end_operations", when="after"),
         virtual_waits(world.control),
