@@ -47,9 +47,10 @@ from vsa.subclient import Rule, RuleGroup, Subclient, VmField
 from vsa.transfer import runs
 from vsa.transfer.backup_job import BackupJob, VmDisks
 from vsa.transfer.environment import Beginning, RunEnvironment
-from vsa.transfer.leftovers import make_room, release
+from vsa.transfer.leftovers import make_room
 from vsa.transfer.methods import Wish, decide
 from vsa.transfer.proxies import Proxy
+from vsa.transfer.releasing import release
 
 DISKS = 2
 VMS_IN_A_GROUP = 200

@@ -25,7 +25,7 @@ from vsa.errors import AzureRefused, RunStopped, TryAgainLater
 from vsa.media.entries import Result
 from vsa.stop import Stop
 from vsa.transfer.backup_job import LetGo
-from vsa.transfer.leftovers import Kept, _tried
+from vsa.transfer.leftovers import Kept, tried
 from vsa.transfer.runs import Run
 
 WISH = 600
@@ -215,6 +215,6 @@ def test_what_azure_said_is_told_although_there_was_no_time_for_the_rest() -> No
     stop = Stop("the time is over")
     stop.set_in(0.1)
     lock = AzureRefused("a lock is on it", code="ScopeLocked")
-    kept = _tried(lambda: Kept(refused=[TryAgainLater("busy", retry_after=60), lock]), stop=stop)
+    kept = tried(lambda: Kept(refused=[TryAgainLater("busy", retry_after=60), lock]), stop=stop)
     assert kept.errors[0] is lock
     assert {type(error) for error in kept.errors} == {AzureRefused, RunStopped, TryAgainLater}

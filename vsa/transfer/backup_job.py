@@ -47,17 +47,11 @@ from vsa.transfer.dead_runs import EarlierRuns
 from vsa.transfer.doomed import commit_as_it_stands
 from vsa.transfer.doubts import harm_to
 from vsa.transfer.environment import Beginning, RunEnvironment
-from vsa.transfer.leftovers import (
-    ReleasedJob,
-    make_room,
-    open_intents,
-    release,
-    release_bases,
-    release_job,
-)
+from vsa.transfer.leftovers import make_room, open_intents
 from vsa.transfer.methods import Wish
 from vsa.transfer.order import StreamOrder
 from vsa.transfer.proxies import Assignment, Proxy, assign_round_robin, split_targets, usable_proxies
+from vsa.transfer.releasing import ReleasedJob, release, release_bases, release_job
 from vsa.transfer.report import job_result
 from vsa.transfer.signs import SignsOfLife
 

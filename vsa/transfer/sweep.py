@@ -25,7 +25,6 @@ from vsa.stop import Stop
 from vsa.transfer.bases import unattended_bases
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge, of_verdict, open_runs
 from vsa.transfer.environment import RunEnvironment
-from vsa.transfer.leftovers import release, release_disk
 from vsa.transfer.looking import Disks, Look, Sight
 from vsa.transfer.owned import (
     Witnesses,
@@ -36,6 +35,7 @@ from vsa.transfer.owned import (
     staging_thing,
 )
 from vsa.transfer.pending import Leftover, Price
+from vsa.transfer.releasing import release, release_disk
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 _log = logging.getLogger(__name__)
