@@ -6,12 +6,12 @@ succeeds once there are files enough.
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.skipif(not OPEN.exists(), reason="counts open files whe
 
 @contextmanager
 def only(files: int) -> Iterator[None]:
-    """This process may open so many files beside those that it has."""
-    first_free = os.open(os.devnull, os.O_RDONLY)
-    os.close(first_free)
+    """This process may open so many files beside those that it has, whose numbers may have gaps."""
+    taken = {int(file.name) for file in OPEN.iterdir() if file.is_symlink()}
+    free = (number for number in count() if number not in taken)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + files, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(islice(free, files, None)), hard))
     try:
         yield
     finally:

@@ -102,7 +102,7 @@ def read_index(media: Path, ref: dict, about_media: dict) -> tuple[dict, list[di
     require(len(about["segments"]) == file.num_row_groups, "segments and row groups differ")
     rows: list[dict] = []
     for group, segment in enumerate(about["segments"]):
-        for row in file.read_row_group(group).to_pylist():
+        for row in file.read_row_group(group, use_threads=False).to_pylist():
             require(row["extent"] // SEGMENT == segment["number"], "a row is in another segment")
             require(not rows or rows[-1]["extent"] < row["extent"], "extents do not ascend")
             check_place(row, about)
@@ -128,7 +128,7 @@ def read_moves(media: Path, ref: dict, about_media: dict) -> dict[tuple[str, int
     names = about["sources"] + [pack["name"] for pack in about["packs"]]
     require(all(PACK_NAME.fullmatch(name) for name in names), "not the name of a pack")
     found: dict[tuple[str, int], tuple[str, int, int]] = {}
-    for row in file.read().to_pylist():
+    for row in file.read(use_threads=False).to_pylist():
         source = about["sources"][row["from_pack"]], row["from_offset"]
         require(min(row["from_pack"], row["pack"]) >= 0 and source not in found, "a move that cannot be")
         found[source] = about["packs"][row["pack"]]["name"], row["offset"], row["length"]
