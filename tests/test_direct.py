@@ -76,7 +76,7 @@ def without_direct_writes(tmp_path: Path) -> Iterator[Path]:
 def written(folder: Path, pieces: list[tuple[int, memoryview]]) -> bytes:
     path = folder / "image"
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    with direct.Writer(file, str(path)) as writer:
+    with direct.Writer(file) as writer:
         for offset, data in pieces:
             writer.write(offset, data)
     os.close(file)
@@ -161,10 +161,43 @@ def test_packs_and_restored_disks_do_not_fill_the_page_cache(on_disk: Path) -> N
 def test_a_full_disk_is_told_by_a_direct_write_too(on_disk: Path) -> None:
     file = os.open(on_disk / "image", os.O_WRONLY | os.O_CREAT)
     with (
-        direct.Writer(file, str(on_disk / "image")) as writer,
+        direct.Writer(file) as writer,
         pytest.raises(OSError, match="No space left") as raised,
     ):
         for number in range(100):
             writer.write(number * SIZE, noise(SIZE))
     os.close(file)
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOENT, errno.EINVAL])
+def test_a_file_that_cannot_be_opened_for_it_is_written_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = os.open
+
+    def refusing(path: str, flags: int, *rest: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refusing)
+    assert written(tmp_path, [(0, noise(SIZE))]) == noise(SIZE)
+
+
+def test_a_file_whose_name_is_another_ones_by_now_is_written_all_the_same(tmp_path: Path) -> None:
+    file = os.open(tmp_path / "ours", os.O_RDWR | os.O_CREAT)
+    (tmp_path / "ours").rename(tmp_path / "moved")
+    (tmp_path / "ours").write_bytes(b"theirs")
+    with direct.Writer(file) as writer:
+        writer.write(0, noise(SIZE))
+    os.close(file)
+    assert (tmp_path / "moved").read_bytes() == noise(SIZE)
+    assert (tmp_path / "ours").read_bytes() == b"theirs"
+
+
+def test_parts_are_counted_in_bytes(tmp_path: Path) -> None:
+    store = FolderStore.make(tmp_path / "media")
+    wide = memoryview(noise(2 * MIB)).cast("I")
+    store.create(layout.MEDIA, [wide, b"end"])
+    assert store.read(layout.MEDIA) == bytes(noise(2 * MIB)) + b"end"

@@ -18,22 +18,23 @@ from vsa.ranges import MIB
 Buffer = bytes | bytearray | memoryview
 
 BLOCK = max(4096, mmap.PAGESIZE)
-"""Bytes. Direct writes are multiples of it, in memory and in the file: no device of Linux asks for more, and
-no page of the cache is written both ways."""
+"""Bytes. Direct writes are multiples of it, in memory and in the file: hardly a device asks for more, and no
+page of the cache is written both ways."""
 LEAST = MIB
 """Bytes that are worth it: every direct write waits for the device."""
 _REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 """Answers of file systems that have no direct writes, or want other multiples."""
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE})
+"""What a person should hear of: fewer files can be open than are needed."""
 
 
 class Writer:
     """Writes at offsets of one open file, by many threads; what is large goes past the page cache."""
 
-    def __init__(self, file: int, path: str, *, folder: int | None = None) -> None:
-        """`file` is open for writing and stays the caller's; `path`, below the descriptor `folder` if one is
-        given, still names it."""
+    def __init__(self, file: int) -> None:
+        """`file` is open for writing and stays the caller's."""
         self._file = file
-        self._direct = _open_directly(path, folder)
+        self._direct = _open_directly(file)
 
     def __enter__(self) -> Self:
         return self
@@ -71,14 +72,18 @@ def _begins_with_block(data: memoryview) -> bool:
     return not data.readonly and ctypes.addressof(ctypes.c_char.from_buffer(data)) % BLOCK == 0
 
 
-def _open_directly(path: str, folder: int | None) -> int | None:
-    """A descriptor of its own: the flag is one of the open file, and the last bytes go without it."""
+def _open_directly(file: int) -> int | None:
+    """A second description of the very same file: the flag is one of that, and the last bytes go without it.
+
+    By its number and not by its name, which may be another file's by now. Whatever refuses it, the file can
+    still be written as ever.
+    """
     flag = getattr(os, "O_DIRECT", 0)
     if not flag:
         return None
     try:
-        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flag, dir_fd=folder)
+        return os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_CLOEXEC | flag)
     except OSError as error:
-        if error.errno not in _REFUSED:
+        if error.errno in _SCARCE:
             raise
         return None

@@ -3,8 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from vsa.errors import BadRequest, MediaDamaged
 from vsa.model import DEFAULT_EXTENT_SIZE
 from vsa.ranges import GIB, MIB
 from vsa.restore.disk import Format, restore_disk
+from vsa.restore.image import Image
 
 EXTENTS = 40
 SIZE = EXTENTS * EXTENT - 512
@@ -209,3 +213,32 @@ def test_qemu_reads_a_restored_vhd_as_the_same_disk(backups: Backups, tmp_path: 
     subprocess.run(["qemu-img", "convert", "-f", "vpc", "-O", "raw", vhd, raw], check=True)
     subprocess.run(["cmp", "-n", str(size), vhd, raw], check=True)
     assert raw.stat().st_size == size
+
+
+def test_no_thread_writes_any_more_when_a_restore_ends_however_often_it_is_interrupted(
+    backups: Backups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = backups.one_disk({extent: b"%4d" % extent * 1024 for extent in range(8192)}, size=8192 * EXTENT)
+    writing, under_way, real = threading.Event(), [], Image.write
+
+    def slow(image: Image, offset: int, data: memoryview) -> None:
+        under_way.append(offset)
+        writing.set()
+        time.sleep(1)
+        real(image, offset, data)
+        under_way.remove(offset)
+
+    def press() -> None:
+        writing.wait()
+        for _ in range(3):
+            time.sleep(0.1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    monkeypatch.setattr(Image, "write", slow)
+    somebody = threading.Thread(target=press)
+    somebody.start()
+    with pytest.raises(KeyboardInterrupt):
+        restore_disk(backups.media, backup, tmp_path / "disk.raw", format=Format.RAW)
+    assert under_way == []
+    somebody.join()
+    assert not (tmp_path / "disk.raw").exists()

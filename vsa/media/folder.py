@@ -188,7 +188,7 @@ class FolderStore:
         self._make_folder(TEMPORARY)
         file = os.open(name, _WRITE_NEW, 0o600, dir_fd=self._folder)
         try:
-            self._write(file, name, parts)
+            _write_all(file, parts)
             os.fsync(file)
         except BaseException:
             self._unlink(name)
@@ -196,17 +196,6 @@ class FolderStore:
         finally:
             os.close(file)
         return name
-
-    def _write(self, file: int, name: str, parts: Sequence[Buffer]) -> None:
-        if sum(map(len, parts)) < direct.LEAST:
-            for part in parts:
-                _write_all(file, part)
-            return
-        offset = 0
-        with direct.Writer(file, name, folder=self._folder) as writer:
-            for part in parts:
-                writer.write(offset, part)
-                offset += len(part)
 
     def _publish(self, temporary: str, name: str) -> None:
         try:
@@ -343,10 +332,23 @@ def _make_durable(root: Path) -> None:
             os.close(file)
 
 
-def _write_all(file: int, part: Buffer) -> None:
-    rest = memoryview(part).cast("B")
-    while rest:
-        rest = rest[os.write(file, rest) :]
+def _write_all(file: int, parts: Sequence[Buffer]) -> None:
+    views = [memoryview(part).cast("B") for part in parts]
+    if sum(map(len, views)) >= direct.LEAST:
+        _write_past_cache(file, views)
+        return
+    for view in views:
+        rest = view
+        while rest:
+            rest = rest[os.write(file, rest) :]
+
+
+def _write_past_cache(file: int, views: Sequence[memoryview]) -> None:
+    offset = 0
+    with direct.Writer(file) as writer:
+        for view in views:
+            writer.write(offset, view)
+            offset += len(view)
 
 
 def _read_range(file: int, at: ByteRange) -> bytes:

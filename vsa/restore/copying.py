@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 
 from vsa.errors import MediaDamaged
@@ -96,16 +96,37 @@ def copy_disk(
         return _Copied(runs, done.lost, buffer)
 
     lost: list[Lost] = []
+    running: deque[Future[_Copied]] = deque()
     pool = Threads(threads, "restore")
     try:
-        for done in _in_order(pool, copy, _batches(disk, lost), ahead=threads):
+        for done in _in_order(pool, copy, _batches(disk, lost), running, ahead=threads):
             for offset, run in done.runs:
                 in_order(offset, run)
             buffers.give_back(done.buffer)
             lost += done.lost
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        _await_end(running)
+        pool.shutdown()
     return joined(lost)
+
+
+def _await_end(running: Collection[Future[_Copied]]) -> None:
+    """Until no thread writes any more, however often somebody presses Ctrl-C: what they write to is closed
+    next, and its number may be another file's then.
+
+    The threads themselves cannot be waited for: Python takes one for ended if the wait is interrupted.
+    """
+    interrupted: KeyboardInterrupt | None = None
+    for future in running:
+        future.cancel()
+    while True:
+        try:
+            wait(running)
+            break
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _runs(extents: Iterable[tuple[int, bytes]], buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -191,16 +212,23 @@ def _batches(disk: PartialDisk, lost: list[Lost]) -> Iterator[_Batch]:
 
 
 def _in_order(
-    pool: Threads, work: Callable[[_Batch], _Copied], batches: Iterable[_Batch], *, ahead: int
+    pool: Threads,
+    work: Callable[[_Batch], _Copied],
+    batches: Iterable[_Batch],
+    running: deque[Future[_Copied]],
+    *,
+    ahead: int,
 ) -> Iterator[_Copied]:
-    """Results in the batches' order; no more than `ahead` of them wait in memory."""
-    running: deque[Future[_Copied]] = deque()
+    """Results in the batches' order; no more than `ahead` of them wait in memory. `running` has, at any
+    moment, all whose results were not given out."""
     for batch in batches:
         running.append(pool.submit(work, batch))
         if len(running) > ahead:
-            yield running.popleft().result()
+            yield running[0].result()
+            running.popleft()
     while running:
-        yield running.popleft().result()
+        yield running[0].result()
+        running.popleft()
 
 
 class DiskChecksum:

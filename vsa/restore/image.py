@@ -55,9 +55,12 @@ def new_image(target: Path, *, size: int, allocated: int) -> Iterator[Image]:
         with _target_errors(target):
             _require_links(Path(name))
             os.ftruncate(descriptor, size)
-            writer = direct.Writer(descriptor, name)
-        with writer:
+            writer = direct.Writer(descriptor)
+        try:
             yield Image(writer, target)
+        finally:
+            with _target_errors(target):
+                writer.close()
         with _target_errors(target):
             _publish(descriptor, name, target)
     finally:
