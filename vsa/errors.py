@@ -39,11 +39,15 @@ class VsaError(Exception):
 
 
 class TryAgainLater(VsaError):
-    """The same call may succeed later; `retry_after` is the service's own wish in seconds, if it had one."""
+    """The same call may succeed later; `retry_after` is the service's own wish in seconds, if it had one.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    `is_busy`: the service is there and takes no more requests for now. One that has a wish is.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, is_busy: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.is_busy = is_busy or retry_after is not None
 
 
 class AccessExpired(VsaError):

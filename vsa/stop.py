@@ -19,7 +19,9 @@ _log = logging.getLogger(__name__)
 DEFAULT_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 LONGEST_WAIT = 900.0
 
-_IN_VAIN = "times in vain: look whether that service is down or out of reach from here, then run this again"
+_IN_VAIN = "times in vain"
+_BUSY = "it was busy all the time"
+_SILENT = "look whether that service is down or out of reach from here"
 
 _wait: ContextVar[Callable[[float], None]] = ContextVar("wait", default=time.sleep)
 
@@ -83,7 +85,7 @@ def again(
     """Repeat a call while it raises TryAgainLater, waiting `delays` seconds or what the service asked for.
 
     Waits carry up to 25 % of jitter so that streams which were throttled together do not return together.
-    When the delays are used up the last error is raised, with what to do.
+    When the delays are used up the last error is raised, with how often it was asked and what to look at.
     """
     for delay in delays:
         stop.check()
@@ -105,5 +107,6 @@ def again(
 
 def _given_up(error: TryAgainLater, *, attempts: int) -> TryAgainLater:
     """Once: a call that repeats calls of its own may be repeated itself."""
-    advice = "" if _IN_VAIN in str(error) else f"; asked {attempts} {_IN_VAIN}"
-    return TryAgainLater(f"{error}{advice}", retry_after=error.retry_after)
+    cause = _BUSY if error.is_busy else _SILENT
+    advice = "" if _IN_VAIN in str(error) else f"; asked {attempts} {_IN_VAIN}: {cause}"
+    return TryAgainLater(f"{error}{advice}", retry_after=error.retry_after, is_busy=error.is_busy)

@@ -335,3 +335,23 @@ def test_a_code_that_azure_left_empty_is_not_said(azure: Loopback, code: str) ->
     azure.answers = [lambda request: send(request, 503, {"Content-Type": "application/json"}, body)]
     error = core.HttpResponseError(response=an_answer(azure), error_format=ARMErrorFormat)
     assert str(translate(error, "snapshot disk web-01")) == "snapshot disk web-01: 503: No."
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retry_after", "is_busy"),
+    [
+        (429, "", None, True),
+        (503, "ServerBusy", None, True),
+        (503, "", 0.0, True),
+        (503, "", None, False),
+        (500, "InternalError", None, False),
+        (200, "TooManyRequests", None, True),
+        (200, "InternalExecutionError", None, False),
+    ],
+)
+def test_who_throttles_is_known_from_who_is_down(
+    status: int, code: str, retry_after: float | None, is_busy: bool
+) -> None:
+    error = from_answer("read it", status, code, "", retry_after)
+    assert isinstance(error, TryAgainLater)
+    assert error.is_busy is is_busy

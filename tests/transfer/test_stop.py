@@ -67,6 +67,23 @@ def test_what_to_do_is_said_once_by_a_call_that_repeats_others() -> None:
     assert failed.value.retry_after == 7.5
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (TryAgainLater("no answer"), "look whether that service is down or out of reach from here"),
+        (TryAgainLater("503", retry_after=0.0), "it was busy all the time"),
+        (TryAgainLater("429", is_busy=True), "it was busy all the time"),
+    ],
+)
+def test_who_was_busy_is_not_called_down(error: TryAgainLater, cause: str) -> None:
+    """This stands in what a job says is pending, which the next one does: it must not ask to be run again."""
+    call, _ = failing(100, error)
+    with pytest.raises(TryAgainLater) as failed:
+        again(call, stop=Clockless(), delays=(1,))
+    assert str(failed.value) == f"{error}; asked 2 times in vain: {cause}"
+    assert failed.value.is_busy == error.is_busy
+
+
 def test_other_errors_are_not_repeated() -> None:
     call, calls = failing(1, AccessDenied("no"))
     with pytest.raises(AccessDenied):

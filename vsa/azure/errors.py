@@ -31,6 +31,10 @@ from vsa.errors import (
 # Answers that the service itself calls passing: request timeout, throttling, busy or restarting servers.
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
+TOO_MANY = 429
+# Throttling by either plane: ARM and its providers say it with 429, the blob service with 503.
+BUSY_CODES = frozenset({"ServerBusy", "TooManyRequests"})
+
 # https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes, those that mean "no diff
 # between these two"; the last one is what an ordinary account answers to a managed disk's header.
 DIFF_CODES = frozenset(
@@ -141,7 +145,8 @@ def from_answer(
     answer = f"{status} {code}" if code else f"{status}"
     message = ": ".join(part for part in (action, answer, words) if part)
     if status in PASSING:
-        return TryAgainLater(message, retry_after=retry_after)
+        is_busy = status == TOO_MANY or code in BUSY_CODES
+        return TryAgainLater(message, retry_after=retry_after, is_busy=is_busy)
     if code in SAS_CODES and status in (401, 403):
         return AccessExpired(f"{message}; {UNAUTHENTICATED}")
     if status in (401, 403):
@@ -159,7 +164,7 @@ def _from_operation(action: str, code: str, words: str) -> VsaError:
     """Our error for an operation that was accepted and then failed: its polls answer 200."""
     message = f"{action}: the operation ended as {code or 'failed'}: {words}"
     if code in PASSING_CODES:
-        return TryAgainLater(message)
+        return TryAgainLater(message, is_busy=code in BUSY_CODES)
     if code in GONE_CODES:
         return AzureNotFound(message, code=code)
     return AzureRefused(message, code=code)
