@@ -99,6 +99,16 @@ class TestSnapshotsThatGo:
         guarded.require_untouched()
         guarded.require_good()
 
+    def test_a_snapshot_that_is_there_is_not_called_gone_for_what_else_is_not_found(
+        self, world: World
+    ) -> None:
+        guarded = Guarded(world)
+        with world.fault("status", **READ, status=404, code="ResourceNotFound", times=None):
+            message = lost(world.back_up(), guarded.vm)
+        assert "404 ResourceNotFound" in message
+        assert "is gone" not in message and "activity log" not in message
+        guarded.require_good()
+
     @pytest.mark.parametrize("kind", VHDS)
     def test_a_vhds_base_that_goes_while_its_changes_are_asked_for_means_crc(
         self, world: World, kind: str

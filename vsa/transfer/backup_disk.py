@@ -16,7 +16,8 @@ from pathlib import Path
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants, title
 from vsa.azure.snapshots import snapshots_of
-from vsa.errors import AzureNotFound
+from vsa.azure.staging import StagingBlobs
+from vsa.errors import AzureNotFound, RunStopped, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
@@ -116,7 +117,7 @@ def _backed_up(order: StreamOrder, known: Known, grants: Grants, env: Streaming)
     )
     decision = unless_parent_is_damaged(decision, env.media, order.snapshot.size)
     began = time.monotonic()
-    with _needed(order):
+    with _needed(order, env):
         source = open_source(
             env.connection,
             grants,
@@ -133,17 +134,37 @@ def _backed_up(order: StreamOrder, known: Known, grants: Grants, env: Streaming)
 
 
 @contextmanager
-def _needed(order: StreamOrder) -> Iterator[None]:
+def _needed(order: StreamOrder, env: Streaming) -> Iterator[None]:
     """Inside, the run's own snapshot is read: say of one that goes which it was, and what to do."""
     try:
         yield
     except AzureNotFound as error:
-        copied = f", or its staging blob {order.staging}," if order.staging else ""
+        gone = _gone_of(order, env)
+        if not gone:
+            raise
         raise AzureNotFound(
-            f"{title(order.snapshot)}{copied} is gone, which this run had made and still reads: {error}. "
+            f"{gone} is gone, which this run had made and still reads: {error}. "
             "Azure's activity log says who deleted it; keep them from it, the next job takes another",
             code=error.code,
         ) from error
+
+
+def _gone_of(order: StreamOrder, env: Streaming) -> str:
+    """What Azure shows no more of that which the run had made of the disk; empty if all is there, or if that
+    cannot be found out."""
+    snapshot, staging = order.snapshot, order.staging
+    try:
+        if not again(lambda: snapshots_of(env.connection, order.disk.kind).exists(snapshot), stop=env.stop):
+            return title(snapshot)
+        if staging and not again(lambda: StagingBlobs(env.connection).is_shown(staging), stop=env.stop):
+            return f"staging blob {staging} of {title(snapshot)}"
+    except RunStopped:
+        raise
+    except VsaError as error:
+        _log.warning(
+            "disk %s: whether its snapshot is still there cannot be told: %s", order.disk.name, error
+        )
+    return ""
 
 
 def copy_source(
