@@ -2,6 +2,7 @@
 
 VsaError
 ├── TryAgainLater        the same call may succeed: throttling, lost connections, a busy service
+│   └── SnapshotAwaited  Azure has accepted to make a snapshot and has not shown it: it may still appear
 ├── AccessExpired        ask for a new access grant, then go on where it stopped
 ├── NoPoint              the VM is not protected by this job; the message says which disks failed and why
 ├── StreamFailed         a proxy could not bring a disk to the media, nor could another: its own words say why
@@ -48,6 +49,10 @@ class TryAgainLater(VsaError):
         super().__init__(message)
         self.retry_after = retry_after
         self.is_busy = is_busy or retry_after is not None
+
+
+class SnapshotAwaited(TryAgainLater):
+    """Azure has accepted to make a snapshot, and it was waited for in vain: it may still appear."""
 
 
 class AccessExpired(VsaError):

@@ -17,13 +17,14 @@ from tests.engine.test_killed import number_served
 from tests.engine.test_sweep import swept
 from tests.engine.waits import virtual_waits
 from tests.engine.world import EXTENT, MANAGED, MIB, PREMIUM_VHD, World, random_bytes
-from vsa.errors import RunStopped
+from vsa.errors import RunStopped, SnapshotAwaited
 from vsa.media.entries import JobEntry, Result
 from vsa.model import Reason
 from vsa.transfer.departures import LOOK_AGAIN
 
 PUT: dict[str, Any] = {"plane": "arm", "method": "PUT", "path": r"/snapshots/vsa-[^/]+$"}
 DELETE: dict[str, Any] = {"plane": "arm", "method": "DELETE", "path": r"/snapshots/vsa-[^/]+$"}
+GET: dict[str, Any] = {"plane": "arm", "method": "GET", "path": r"/snapshots/vsa-[^/]+$"}
 POLL: dict[str, Any] = {"plane": "arm", "method": "GET", "path": "(?i)/DiskOperations/"}
 BLOB_DELETE: dict[str, Any] = {"plane": "blob", "method": "DELETE"}
 
@@ -136,6 +137,83 @@ def test_azure_that_is_too_busy_to_say_how_a_creation_goes_has_not_refused_it(
     asked = [row for row in world.control.requests(since=since) if row["method"] == "PUT"]
     assert len(asked) == 1, "who asks again may be refused, for it is being made"
     questions.ask(held, first=First.JOB, is_dead=False)
+
+
+def test_a_snapshot_that_is_called_made_before_it_is_shown_is_waited_for(world: World) -> None:
+    questions, held = backed_up(world), world.held()
+    since = world.control.last_request()
+    with world.fault("late", **PUT, told=False, seconds=3), virtual_waits(world.control):
+        require_normal(world, world.back_up())
+    assert ours(world) == world.bases
+    asked = [row for row in world.control.requests(since=since) if row["method"] == "PUT"]
+    assert len(asked) == 1, "who asks again may be refused, for it is being made"
+    questions.ask(held, first=First.JOB, is_dead=False)
+
+
+@pytest.mark.parametrize("first", First)
+def test_a_snapshot_that_is_called_made_and_never_shown_may_still_appear_and_the_release_says_so(
+    world: World, first: First
+) -> None:
+    questions, held = backed_up(world), world.held()
+    with world.fault("late", **PUT, told=False), virtual_waits(world.control) as waits:
+        report = world.back_up()
+    assert 60 < sum(waits) < 90
+    assert report.result is Result.FAILED
+    assert "Azure says that it is made and does not show it yet" in report.vms[0].error
+    assert "deleted or moved" not in report.vms[0].error, "the disk is there"
+    (alarm,) = report.alarms
+    assert alarm.startswith("cleanup pending for disk ")
+    assert "may still appear: Azure has accepted to make it" in alarm
+    assert alarm.endswith("the next job or sweep deletes it")
+    world.control.end_operations()
+    assert len(ours(world) - world.bases) == 1
+    questions.ask(held, first=first, is_dead=True)
+
+
+def test_a_snapshot_that_appears_when_it_is_given_up_on_goes_with_its_run(world: World) -> None:
+    """Its release finds it by name, and nothing is pending then."""
+    backed_up(world)
+    with world.fault("late", **PUT, told=False, seconds=60), virtual_waits(world.control) as waits:
+        job = world.job()
+        run = job.new_run(job.identify_disks(job.discover().selected[0]))
+        hidden = world.fault("status", **GET, status=404, code="NotFound", times=None)
+        with hidden, pytest.raises(SnapshotAwaited):
+            job.create_snapshots(run)
+        assert sum(waits) > 60
+        assert job.release(run) == ()
+    assert ours(world) == world.bases
+
+
+def test_a_snapshot_that_was_given_up_on_and_is_had_at_a_second_attempt_is_awaited_no_more(
+    world: World,
+) -> None:
+    """As the task that makes a run's snapshots is retried."""
+    backed_up(world)
+    job = world.job()
+    disks = job.identify_disks(job.discover().selected[0])
+    run = job.new_run(disks)
+    with virtual_waits(world.control):
+        with world.fault("late", **PUT, told=False), pytest.raises(SnapshotAwaited):
+            job.create_snapshots(run)
+        world.control.end_operations()
+        (snapshot,) = job.create_snapshots(run)
+    proxies = job.assign_streams([disks], world.job().proxies)
+    job.commit(run, [job.stream(job.order(run, run.disks[0], snapshot, None, proxies[0].proxy))])
+    assert job.release(run) == ()
+    assert ours(world) == world.bases
+
+
+def test_looks_for_what_is_deleted_that_azure_does_not_answer_alarm_nobody(world: World) -> None:
+    backed_up(world)
+    refusing = {"action": "status", "match": GET, "times": None, "status": 503, "code": "ServerBusy"}
+    with (
+        world.fault("run", **DELETE, operation="add_fault", arguments=refusing),
+        virtual_waits(world.control) as waits,
+    ):
+        require_normal(world, world.back_up())
+    world.control.clear_faults()
+    assert sum(waits) < 2 * sum(LOOK_AGAIN) + 1
+    assert ours(world) == world.bases
 
 
 def test_a_creation_that_azure_ends_as_failed_for_its_own_reasons_is_asked_for_again(world: World) -> None:

@@ -16,6 +16,9 @@ from vsa.stop import Stop
 LONGEST_OPERATION_SECONDS = 1800.0
 LOOK_SECONDS = 0.5
 
+NOT_FOUND = 404
+NOT_SHOWN = "Azure says that it is made and does not show it yet"
+
 
 def finished(poller: LROPoller[Any], *, stop: Stop, action: str) -> Any:
     """The result of an operation. Raises RunStopped when a stop is asked for: the operation itself goes on.
@@ -32,7 +35,8 @@ def finished(poller: LROPoller[Any], *, stop: Stop, action: str) -> Any:
 
 
 class Accepted:
-    """An operation that Azure has accepted, to be polled again when it was too busy to say how that goes.
+    """An operation that makes a thing and that Azure has accepted, to be polled again when it was too busy to
+    say how that goes.
 
     `token` is what the SDK goes on by; empty if there is nothing to go on with.
     """
@@ -41,10 +45,16 @@ class Accepted:
         self.token = ""
 
     def told(self, poller: LROPoller[Any], *, stop: Stop, action: str) -> Any:
-        """What the operation comes to. It is forgotten when Azure says that it failed, or knows none."""
+        """What the operation comes to. It is forgotten when Azure says that it failed.
+
+        TryAgainLater when what it makes is not to be found: Azure answers from copies that lag behind what it
+        calls done, and none of these answers says that the thing will not come.
+        """
         try:
             return finished(poller, stop=stop, action=action)
         except HttpResponseError as error:
+            if error.status_code == NOT_FOUND:
+                raise TryAgainLater(f"{action}: {NOT_SHOWN}") from error
             says_nothing = isinstance(error, DecodeError) or error.status_code in PASSING
             if not says_nothing:
                 self.token = ""

@@ -30,7 +30,15 @@ from vsa.azure.marks import ASKED, FoundSnapshot, Owner, in_metadata, ours_among
 from vsa.azure.operations import Accepted, finished
 from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
-from vsa.errors import AccessDenied, AzureNotFound, AzureRefused, TryAgainLater
+from vsa.errors import (
+    AccessDenied,
+    AzureNotFound,
+    AzureRefused,
+    RunStopped,
+    SnapshotAwaited,
+    TryAgainLater,
+    VsaError,
+)
 from vsa.model import DiskKind, SnapshotName, SnapshotRef, SourceDisk
 from vsa.stop import Stop, again
 
@@ -67,12 +75,14 @@ LONGEST_COMPLETION_SECONDS = 24 * 3600.0
 
 
 @contextmanager
-def _advising(limits: str) -> Iterator[None]:
-    """Add to a refusal what limits there are, or that the disk is gone; not to one that says by itself what
-    is wrong."""
+def _advising(limits: str, is_gone: Callable[[], bool]) -> Iterator[None]:
+    """Add to a refusal what limits there are, or that the disk is gone where it is; not to one that says by
+    itself what is wrong."""
     try:
         yield
     except AzureNotFound as error:
+        if not is_gone():
+            raise
         raise AzureNotFound(f"{error}; {DISK_GONE}", code=error.code) from error
     except AccessDenied:
         raise
@@ -84,7 +94,8 @@ class Snapshots(Protocol):
     """What the engine asks of either driver."""
 
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop, guard: Callable[[], None]) -> SnapshotRef:
-        """Snapshot the disk for this run, or adopt the one this run already made.
+        """Snapshot the disk for this run, or adopt the one this run already made. SnapshotAwaited when Azure
+        has accepted to make it and does not come to show it.
 
         `guard` is called before every request for one, repeated ones too: an attempt may be hours after the
         first, when somebody has ended the run and cleaned up after it.
@@ -127,10 +138,20 @@ class ManagedSnapshots:
     def create(self, disk: SourceDisk, owner: Owner, stop: Stop, guard: Callable[[], None]) -> SnapshotRef:
         name, accepted = snapshot_name(owner.run, disk.key), Accepted()
         # A lost answer is not a lost snapshot: the name is the run's own, so what has it is adopted.
-        with _advising(MANAGED_LIMITS):
-            snapshot = again(lambda: self._get_or_put(disk, name, owner, stop, guard, accepted), stop=stop)
-        _require_source(snapshot, disk)
-        return self._ref(disk, self._complete(disk, snapshot, stop))
+        with _advising(MANAGED_LIMITS, lambda: self._is_gone(disk, stop)):
+            try:
+                snapshot = again(
+                    lambda: self._get_or_put(disk, name, owner, stop, guard, accepted), stop=stop
+                )
+                _require_source(snapshot, disk)
+                whole = self._complete(disk, snapshot, stop)
+            except TryAgainLater as error:
+                if not accepted.token:
+                    raise
+                raise SnapshotAwaited(
+                    str(error), retry_after=error.retry_after, is_busy=error.is_busy
+                ) from error
+        return self._ref(disk, whole)
 
     def _get_or_put(
         self,
@@ -170,8 +191,33 @@ class ManagedSnapshots:
                 snapshot.completion_percent or 0,
             )
             stop.wait(COMPLETION_SECONDS)
-            snapshot = again(partial(self._get, disk.resource_group, name), stop=stop)
+            snapshot = again(partial(self._get_made, disk.resource_group, name), stop=stop)
         return snapshot
+
+    def _get_made(self, resource_group: str, name: str) -> Any:
+        """One that Azure has shown already: a copy of its that lags behind says nothing of it."""
+        try:
+            return self._get(resource_group, name)
+        except AzureNotFound as error:
+            raise TryAgainLater(f"{error}; Azure had shown it while it was made") from error
+
+    def _is_gone(self, disk: SourceDisk, stop: Stop) -> bool:
+        """Whether Azure shows the disk no more; False if it does not say."""
+        parts = ResourceId.parse(disk.source)
+
+        def look() -> None:
+            with azure_errors(f"read managed disk {disk.name}"):
+                self._connection.compute.disks.get(parts.group, parts.name)
+
+        try:
+            again(look, stop=stop)
+        except AzureNotFound:
+            return True
+        except RunStopped:
+            raise
+        except VsaError as error:
+            _log.warning("whether disk %s is still there cannot be told: %s", disk.name, error)
+        return False
 
     def _get(self, resource_group: str, name: str) -> Any:
         with azure_errors(f"read snapshot {name}"):

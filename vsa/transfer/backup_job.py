@@ -40,6 +40,7 @@ from vsa.stop import Stop, again
 from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
+from vsa.transfer.awaited import Awaited
 from vsa.transfer.backup_disk import Streaming, stream
 from vsa.transfer.bases import Estate, base_disk, bases_to_release, old_bases
 from vsa.transfer.clients import client_entries
@@ -133,6 +134,7 @@ class BackupJob:
         self.signs = SignsOfLife(media, now=now)
         self._listed_disks: ListedDisks | None = None
         self._began = Beginning.now(media)
+        self._awaited = Awaited()
         slots = {proxy.name: min(proxy.streams, subclient.streams_per_proxy) for proxy in self.proxies}
         self._slots = {name: BoundedSemaphore(count) for name, count in slots.items()}
         self._memory = Memory(subclient.memory_mib * MIB, streams=max(1, sum(slots.values())))
@@ -141,7 +143,9 @@ class BackupJob:
 
     @property
     def _environment(self) -> RunEnvironment:
-        return RunEnvironment(self.connection, self.media, self.stop, self.now, self._began, self._last)
+        return RunEnvironment(
+            self.connection, self.media, self.stop, self.now, self._began, self._last, self._awaited
+        )
 
     def end_within(self, seconds: float) -> None:
         """Stop, and clean up for so long: what is left then is pending, for the next job or a sweep."""

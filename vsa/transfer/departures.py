@@ -51,6 +51,10 @@ class Departures:
     def add(self, disk: SourceDisk, what: str, is_shown: Callable[[], bool]) -> None:
         self._said[disk.key, what] = Departure(disk, what, is_shown)
 
+    def has(self, disk: SourceDisk, what: str) -> bool:
+        """Whether the thing was deleted, and nobody has looked for it since."""
+        return (disk.key, what) in self._said
+
     def still_there(self, stop: Stop) -> list[tuple[Departure, VsaError]]:
         """Look for all of it until it is gone, or for as long as that is bearable; what Azure still shows,
         and what to say of it. What could not be looked at is logged.

@@ -14,6 +14,7 @@ from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import SourceDisk
 from vsa.stop import Stop
+from vsa.transfer.awaited import Awaited
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class RunEnvironment:
     or a sweep removes.
     `job`: a list of snapshots that was begun after that tells what runs before it have left. Without it each
     look at a disk lists anew.
+    `awaited`: what the job's runs asked for and have not seen, so that their release does not call it clean.
     """
 
     connection: AzureConnection
@@ -59,6 +61,7 @@ class RunEnvironment:
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     job: Beginning | None = None
     last: Stop = field(default_factory=Stop)
+    awaited: Awaited = field(default_factory=Awaited)
 
     @property
     def cleaning_up(self) -> Self:

@@ -81,6 +81,8 @@ def _release(
     for disk in disks:
         if refused := _clear_now(disk, env, clear=clear):
             pending.append(refused + (_rest_text(disk, env) if with_rest else ""))
+        elif (what := env.awaited.of(run, disk)) and not departures.has(disk, what):
+            pending.append(_to_come(what, disk))
     for message in pending:
         _log.error("%s", message)
     return pending
@@ -151,6 +153,14 @@ def _still_there(departures: Departures, env: RunEnvironment, *, with_rest: bool
         pending.append(text + (_rest_text(disk, env) if with_rest else ""))
         _log.error("%s", pending[-1])
     return pending
+
+
+def _to_come(what: str, disk: SourceDisk) -> str:
+    """That something may still come that nobody can delete yet."""
+    return (
+        f"cleanup pending for disk {disk.name}: {what} may still appear: Azure has accepted to make it "
+        "and does not show it; the next job or sweep deletes it"
+    )
 
 
 def _fence_unless_over(run: str, reason: str, media: Media) -> None:

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime
 
 from vsa.azure.marks import Owner, snapshot_name
 from vsa.azure.staging import StagingBlobs, staging_url
-from vsa.errors import RunStopped
+from vsa.errors import RunStopped, SnapshotAwaited
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import PointEntry
 from vsa.media.media import Media
@@ -99,7 +99,12 @@ def create_snapshots(run: Run, env: RunEnvironment) -> tuple[SnapshotRef, ...]:
 
     def snapshot(disk: SourceDisk) -> SnapshotRef:
         owner = run.owner(env.media.id, disk, witness=witness)
-        made = env.snapshots(disk).create(disk, owner, env.stop, require_going_on)
+        try:
+            made = env.snapshots(disk).create(disk, owner, env.stop, require_going_on)
+        except SnapshotAwaited:
+            env.awaited.add(run.id, disk)
+            raise
+        env.awaited.came(run.id, disk)
         reached(FaultPoint.SNAPSHOT_MADE)
         return made
 
