@@ -357,6 +357,26 @@ def test_a_base_that_azure_still_shows_is_not_called_released(world: World) -> N
     questions.ask(world.held(), first=First.SWEEP, is_dead=False)
 
 
+def test_a_sweep_waits_once_for_all_that_azure_still_shows(world: World) -> None:
+    for name in ("one", "two", "three"):
+        world.add_vm({name: random_bytes(MIB, name)})
+    job = world.job()
+    runs = [job.new_run(job.identify_disks(vm)) for vm in job.discover().selected]
+    for run in runs:
+        job.create_snapshots(run)
+    named = [run.id for run in runs]
+    with (
+        world.fault("late", **DELETE, told=False, times=3),
+        virtual_waits(world.control) as waits,
+    ):
+        report = swept(world, named=named)
+    assert len([line for line in report.pending if "still shows it" in line]) == 3
+    assert sum(waits) < 2 * sum(LOOK_AGAIN)
+    world.control.end_operations()
+    assert swept(world).pending == ()
+    world.require_no_leftovers()
+
+
 def test_a_hook_that_releases_a_whole_job_waits_once_for_all_of_its_runs(world: World) -> None:
     for name in ("one", "two", "three"):
         world.add_vm({name: random_bytes(MIB, name)})

@@ -47,17 +47,20 @@ def release(
     *,
     with_rest: bool = True,
     in_use: Collection[str] = (),
+    departures: Departures | None = None,
 ) -> tuple[str, ...]:
     """Remove what a run leaves, and return in words what could not be removed; `with_rest`: and what of it
     is still there, its age and its cost. `in_use` as `clear_disk` has it.
 
     A run that has not committed is fenced first, so that a commit still on its way cannot name snapshots
     that are being deleted here. Where the media takes no fence, its snapshots stay and the rest goes.
+    What is deleted is looked for at the end; by the caller if it gives `departures`, for many together.
     """
-    departures = Departures()
-    env = env.cleaning_up
-    pending = _release(run, disks, reason, env, departures, with_rest=with_rest, in_use=in_use)
-    return tuple(pending + _still_there(departures, env, with_rest=with_rest))
+    env, deleted = env.cleaning_up, Departures() if departures is None else departures
+    pending = _release(run, disks, reason, env, deleted, with_rest=with_rest, in_use=in_use)
+    if departures is None:
+        pending += still_there(deleted, env, with_rest=with_rest)
+    return tuple(pending)
 
 
 def _release(
@@ -88,17 +91,24 @@ def _release(
     return pending
 
 
-def release_disk(disk: SourceDisk, env: RunEnvironment, *, in_use: Collection[str]) -> tuple[str, ...]:
+def release_disk(
+    disk: SourceDisk,
+    env: RunEnvironment,
+    *,
+    in_use: Collection[str],
+    departures: Departures | None = None,
+) -> tuple[str, ...]:
     """Remove what runs that are over have left of a disk; in words what could not be removed.
-    `in_use` as `clear_disk` has it."""
-    departures = Departures()
-    env = env.cleaning_up
-    clear = partial(clear_disk, in_use=in_use, departures=departures)
+    `in_use` as `clear_disk` has it, `departures` as `release` has them."""
+    env, deleted = env.cleaning_up, Departures() if departures is None else departures
+    clear = partial(clear_disk, in_use=in_use, departures=deleted)
     refused = _clear_now(disk, env, clear=clear)
     if refused:
         _log.error("%s", refused)
     pending = [refused] if refused else []
-    return tuple(pending + _still_there(departures, env, with_rest=False))
+    if departures is None:
+        pending += still_there(deleted, env, with_rest=False)
+    return tuple(pending)
 
 
 def release_bases(bases: Sequence[tuple[SnapshotName, SourceDisk]], env: RunEnvironment) -> list[str]:
@@ -136,13 +146,13 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
             unseen += 1
             continue
         pending += _release(intent.run, intent.disks, "the job was cancelled or crashed", env, departures)
-    pending += _still_there(departures, env, with_rest=True)
+    pending += still_there(departures, env, with_rest=True)
     if unseen:
         pending.append(f"no time was left to look again at {unseen} runs that are over: a sweep does")
     return ReleasedJob(intents=tuple(intents), pending=tuple(pending))
 
 
-def _still_there(departures: Departures, env: RunEnvironment, *, with_rest: bool) -> list[str]:
+def still_there(departures: Departures, env: RunEnvironment, *, with_rest: bool) -> list[str]:
     """What Azure said to have deleted and still shows, in words, a line for a disk."""
     pending: list[str] = []
     shown: dict[str, list[tuple[SourceDisk, VsaError]]] = {}

@@ -24,6 +24,7 @@ from vsa.model import Intent, ProcessName, SourceDisk
 from vsa.stop import Stop
 from vsa.transfer.bases import unattended_bases
 from vsa.transfer.dead_runs import JobState, JudgedRun, OpenRuns, Verdict, judge, of_verdict, open_runs
+from vsa.transfer.departures import Departures
 from vsa.transfer.environment import RunEnvironment
 from vsa.transfer.looking import Disks, Look, Sight
 from vsa.transfer.owned import (
@@ -35,7 +36,7 @@ from vsa.transfer.owned import (
     staging_thing,
 )
 from vsa.transfer.pending import Leftover, Price
-from vsa.transfer.releasing import release, release_disk
+from vsa.transfer.releasing import release, release_disk, still_there
 from vsa.transfer.sweep_report import SweepPlan, SweepReport
 
 _log = logging.getLogger(__name__)
@@ -174,22 +175,37 @@ class Sweep:
         runs = self.open_runs()
         return self.plan(runs, jobs_of(runs), named, first=plan)
 
-    def release(self, run: JudgedRun, in_use: Collection[str]) -> tuple[str, ...]:
+    def release(
+        self, run: JudgedRun, in_use: Collection[str], departures: Departures | None = None
+    ) -> tuple[str, ...]:
         """Fence a dead run and remove what it left; in words what could not be removed.
-        `in_use`: the plan's."""
+        `in_use`: the plan's; `departures` as `vsa.transfer.releasing.release` has them."""
         reason = f"swept: {run.reason}"
         disks = run.intent.disks
-        return release(run.intent.run, disks, reason, self._env, with_rest=False, in_use=in_use)
+        return release(
+            run.intent.run,
+            disks,
+            reason,
+            self._env,
+            with_rest=False,
+            in_use=in_use,
+            departures=departures,
+        )
 
-    def clear(self, disk: SourceDisk, in_use: Collection[str]) -> tuple[str, ...]:
+    def clear(
+        self, disk: SourceDisk, in_use: Collection[str], departures: Departures | None = None
+    ) -> tuple[str, ...]:
         """Remove what runs that are over have left of a disk; in words what could not be removed.
-        `in_use`: the plan's."""
-        return release_disk(disk, self._env, in_use=in_use)
+        `in_use` and `departures` as `release` has them."""
+        return release_disk(disk, self._env, in_use=in_use, departures=departures)
 
     def carry_out(self, plan: SweepPlan) -> SweepReport:
-        """All of a plan, one thing after the other, and what came of it."""
-        pending = [line for run in plan.dead for line in self.release(run, plan.in_use)]
-        pending += [line for disk in plan.other_disks for line in self.clear(disk, plan.in_use)]
+        """All of a plan, one thing after the other, and what came of it. What Azure says to have deleted is
+        looked for at the end, all together."""
+        departures = Departures()
+        pending = [line for run in plan.dead for line in self.release(run, plan.in_use, departures)]
+        pending += [line for disk in plan.other_disks for line in self.clear(disk, plan.in_use, departures)]
+        pending += still_there(departures, self._env.cleaning_up, with_rest=False)
         return self.report(plan, pending)
 
     def carry_out_twice(
