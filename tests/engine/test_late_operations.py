@@ -203,6 +203,20 @@ def test_a_snapshot_that_was_given_up_on_and_is_had_at_a_second_attempt_is_await
     assert ours(world) == world.bases
 
 
+def test_a_snapshot_that_was_shown_and_is_not_for_a_moment_is_still_waited_for(world: World) -> None:
+    questions, held = backed_up(world), world.held()
+    # The first look after the PUT is the SDK's own, which shows it in state Creating.
+    hidden = {"action": "status", "match": GET, "skip": 1, "times": 1, "status": 404, "code": "NotFound"}
+    with (
+        world.fault("late", **PUT, told=False, shown=True, seconds=12),
+        world.fault("run", **PUT, operation="add_fault", arguments=hidden),
+        virtual_waits(world.control),
+    ):
+        require_normal(world, world.back_up())
+    world.control.clear_faults()
+    questions.ask(held, first=First.JOB, is_dead=False)
+
+
 def test_looks_for_what_is_deleted_that_azure_does_not_answer_alarm_nobody(world: World) -> None:
     backed_up(world)
     refusing = {"action": "status", "match": GET, "times": None, "status": 503, "code": "ServerBusy"}
