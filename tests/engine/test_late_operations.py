@@ -203,6 +203,17 @@ def test_a_snapshot_that_was_given_up_on_and_is_had_at_a_second_attempt_is_await
     assert ours(world) == world.bases
 
 
+def test_a_disk_that_is_there_is_not_called_gone_where_its_snapshot_is_refused_as_not_found(
+    world: World,
+) -> None:
+    backed_up(world)
+    with world.fault("status", **PUT, status=404, code="ResourceNotFound"):
+        report = world.back_up()
+    assert "404 ResourceNotFound" in report.vms[0].error
+    assert "deleted or moved" not in report.vms[0].error
+    assert (report.alarms, ours(world)) == ((), world.bases), "nothing was accepted that might still come"
+
+
 def test_a_snapshot_that_was_shown_and_is_not_for_a_moment_is_still_waited_for(world: World) -> None:
     questions, held = backed_up(world), world.held()
     # The first look after the PUT is the SDK's own, which shows it in state Creating.
