@@ -60,7 +60,7 @@ class Stop:
 def wait_here(seconds: float) -> None:
     """Sleep as whoever has made this call sleeps, through libraries that know nothing of a stop.
 
-    Raises RunStopped where `again` was told to hear one.
+    Raises RunStopped, before and after, where `waiting` or `again` was told to hear one.
     """
     _wait.get()(seconds)
 

@@ -1,4 +1,5 @@
-"""A job that is cut short cleans up for as long as it is let, however Azure throttles; the rest others do.
+"""A job that is cut short cleans up for as long as it is let, however Azure or the media throttles; others do
+the rest.
 
 Prefect kills what has not ended thirty seconds after it was cancelled. (F04, F19, P07)
 """
@@ -19,12 +20,17 @@ from tests.engine.story import run_job
 from tests.engine.test_leftovers import begun
 from tests.engine.waits import Clock
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
+from tests.media.faulty_store import FaultyStore, Moment
 from vsa.azure.connection import AzureConnection
 from vsa.azure.grants import Grants
 from vsa.errors import AzureRefused, RunStopped, TryAgainLater
 from vsa.media.entries import Result
+from vsa.media.folder import FolderStore
+from vsa.media.media import Media
+from vsa.media.retrying import RetryingStore
+from vsa.model import DiskBackup
 from vsa.stop import Stop
-from vsa.transfer.backup_job import LetGo
+from vsa.transfer.backup_job import BackupJob, LetGo
 from vsa.transfer.leftovers import Kept, tried
 from vsa.transfer.runs import Run
 
@@ -178,6 +184,105 @@ def test_a_stream_that_is_told_to_stop_gives_back_its_access_only_as_long_as_it_
         assert looking.ended() is None
     assert any(row["grant_open"] for row in world.control.inventory()["snapshots"] if row["id"] == base.id)
     questions.ask(world.held(), first=First.JOB, is_dead=True)
+
+
+class BusyMedia:
+    """A world's media in a service that, once it is busy, takes no call of one kind for `WISH` seconds."""
+
+    def __init__(self, world: World) -> None:
+        self._which = "none"
+        self._asked = threading.Event()
+        store = FaultyStore(FolderStore(world.folder / "media"), self._script)
+        self.media = Media(RetryingStore(store, delays=[WISH]), write=True)
+
+    def _script(self, _number: int, method: str, name: str) -> tuple[Moment, Exception] | None:
+        if not f"{method} {name}".startswith(self._which):
+            return None
+        self._asked.set()
+        return Moment.BEFORE, TryAgainLater("the media is busy")
+
+    @contextmanager
+    def busy_with(self, which: str, call: Callable[[], Any]) -> Iterator[Doing]:
+        """For the length of a block it takes none of these, by method and name, which the call has met."""
+        self._which = which
+        doing = Doing(call)
+        assert self._asked.wait(DEAF_AFTER), f"{which} was never asked: the test proves nothing"
+        yield doing
+        self._which = "none"
+
+
+@pytest.mark.parametrize("which", ["read log/", "create log/"])
+def test_a_release_that_the_media_keeps_waiting_ends_when_its_time_is_over(world: World, which: str) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        assert world.back_up().result is Result.COMPLETED
+    questions = Questions(world)
+    busy = BusyMedia(world)
+    job = world.job(media=busy.media)
+    run = begun(job)
+    with busy.busy_with(which, lambda: job.release(run)) as releasing:
+        job.end_within(0)
+        unfenced, uncleared = releasing.ended()
+    assert "the time for cleaning up is over; before that: the media is busy" in unfenced
+    assert NO_TIME in uncleared
+    questions.ask(world.held(), first=First.SWEEP, is_dead=False)
+
+
+def test_a_hook_that_the_media_keeps_waiting_ends_when_its_time_is_over(world: World) -> None:
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    busy = BusyMedia(world)
+    job = world.job(media=busy.media)
+    run = begun(job)
+    with busy.busy_with("read runs/", job.release_all) as releasing:
+        job.end_within(0)
+        released = releasing.ended()
+    assert released.intents == ()
+    assert "before that: the media is busy" in released.pending[0]
+    job.release_all()
+    assert run.id in world.media.view().fenced, "without a minute more, now that the media answers"
+    questions.ask(world.held(), first=First.SWEEP, is_dead=False)
+
+
+def streamed(job: BackupJob, run: Run, made: Any) -> list[DiskBackup]:
+    return [
+        job.stream(job.order(run, disk, snapshot, None, job.proxies[0].name))
+        for disk, snapshot in zip(run.disks, made, strict=True)
+    ]
+
+
+WORK: dict[str, tuple[str, Callable[[BackupJob, Run, Any], Any]]] = {
+    "snapshots": ("create runs/", lambda job, run, _: job.create_snapshots(run)),
+    "stream": ("create runs/", streamed),
+    "commit": ("create log/", lambda job, run, made: job.commit(run, made)),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_work_that_the_media_keeps_waiting_hears_that_it_is_to_stop(world: World, work: str) -> None:
+    which, call = WORK[work]
+    world.add_vm({"os": random_bytes(MIB, "os")})
+    for _ in range(2):
+        world.back_up()
+    questions = Questions(world)
+    world.write("os", 0, random_bytes(MIB, "changed"))
+    busy = BusyMedia(world)
+    job = world.job(media=busy.media)
+    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    made: Any = None
+    if work != "snapshots":
+        made = job.create_snapshots(run)
+    if work == "commit":
+        made = streamed(job, run, made)
+    with busy.busy_with(which, lambda: call(job, run, made)) as working:
+        job.stop.set()
+        error = working.ended()
+    assert isinstance(error, RunStopped)
+    assert "before that: the media is busy" in str(error)
+    assert job.release(run) == ()
+    questions.ask(world.held(), first=First.JOB, is_dead=False)
 
 
 def test_a_stop_of_the_work_keeps_nothing_from_being_cleaned_up(world: World) -> None:

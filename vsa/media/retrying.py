@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from vsa.errors import MediaConflict, ObjectMissing, TryAgainLater
+from vsa.errors import MediaConflict, ObjectMissing, RunStopped, TryAgainLater
 from vsa.media.store import Buffer, Store
 from vsa.ranges import MIB, ByteRange
+from vsa.stop import wait_here
 
 DELAYS = (0.5, 2.0, 8.0)
 """Seconds before each repetition: a service that is throttling or moving a partition needs a few."""
@@ -29,6 +30,9 @@ class RetryingStore:
     A create that is repeated and refused may have been refused by our own first success: then the object
     itself is read, and if it holds our very bytes, the create has succeeded. The client repeats reads by
     itself, but not those whose answer breaks off in a list or in a refusal, such as "not found".
+
+    It waits as whoever calls does: where that hears a stop or the end of its time, no call is repeated any
+    more, and RunStopped says so, and what was unclear.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class RetryingStore:
         store: Store,
         *,
         delays: Sequence[float] = DELAYS,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = wait_here,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -125,7 +129,10 @@ class RetryingStore:
 
     def _wait(self, seconds: float, unclear: TryAgainLater) -> None:
         _log.warning("%s; trying again in %.1f s", unclear, seconds)
-        self._sleep(seconds)
+        try:
+            self._sleep(seconds)
+        except RunStopped as stopped:
+            raise RunStopped(f"{stopped}; before that: {unclear}") from unclear
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[tuple[ByteRange, memoryview]]:

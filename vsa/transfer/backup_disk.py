@@ -27,7 +27,7 @@ from vsa.memory import Memory
 from vsa.model import DiskBackup, DiskFigures, Method, Reason
 from vsa.progress import Progress
 from vsa.rate import UNLIMITED, Rate
-from vsa.stop import Stop, again
+from vsa.stop import Stop, again, waiting
 from vsa.text import size_text
 from vsa.transfer import runs
 from vsa.transfer.audit import choose_audit
@@ -82,10 +82,11 @@ class Streaming:
 
 def stream(order: StreamOrder, surroundings: Streaming) -> DiskBackup:
     """Carry out one order, upon what the media knows of the disk; raises what `backup_disk` does."""
-    return upon_what_stands(
-        lambda known: backup_disk(order, known, surroundings),
-        lambda: runs.known_of(surroundings.media.view(), order.disk.key),
-    )
+    with waiting(surroundings.stop.wait):
+        return upon_what_stands(
+            lambda known: backup_disk(order, known, surroundings),
+            lambda: runs.known_of(surroundings.media.view(), order.disk.key),
+        )
 
 
 def backup_disk(order: StreamOrder, known: Known, surroundings: Streaming) -> DiskBackup:

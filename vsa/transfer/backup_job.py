@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -36,7 +37,7 @@ from vsa.model import AttachedDisk, DiskBackup, Exclusion, Intent, Method, Noun,
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
 from vsa.rate import Rate
-from vsa.stop import Stop, again
+from vsa.stop import Stop, again, waiting
 from vsa.subclient import Subclient, explain, preview, select_disks, select_vms
 from vsa.transfer import runs
 from vsa.transfer.audit import AuditPolicy
@@ -152,6 +153,14 @@ class BackupJob:
         self.stop.set()
         self._last.set_in(seconds)
 
+    def _working(self) -> AbstractContextManager[None]:
+        """Inside, what waits for the media or for Azure hears the stop."""
+        return waiting(self.stop.wait)
+
+    def _cleaning_up(self) -> AbstractContextManager[None]:
+        """Inside, it hears the end of the time for cleaning up alone."""
+        return waiting(self._last.wait)
+
     def preview(self) -> str:
         """What the subclient selects now and why, VM by VM and disk by disk, without touching anything."""
         return preview(self.subclient, list_vms(self.connection, self.stop))
@@ -175,7 +184,10 @@ class BackupJob:
             self.stop.check()
             intent = run.intent
             _log.warning("run %s of VM %s is dead: %s", intent.run, intent.vm_name, run.reason)
-            pending += release(intent.run, intent.disks, run.reason, self._environment, in_use=earlier.in_use)
+            with self._cleaning_up():
+                pending += release(
+                    intent.run, intent.disks, run.reason, self._environment, in_use=earlier.in_use
+                )
         return tuple(pending)
 
     # Stage 2
@@ -276,16 +288,18 @@ class BackupJob:
         """Clear what dead runs left on these disks, write the intent and a first sign of life, snapshot all
         disks together."""
         env = self._environment
-        for disk in run.disks:
-            make_room(disk, env)
-        reached(FaultPoint.ROOM_MADE)
-        runs.begin(run, env)
-        self.signs.begin(run.id)
-        return runs.create_snapshots(run, env)
+        with self._working():
+            for disk in run.disks:
+                make_room(disk, env)
+            reached(FaultPoint.ROOM_MADE)
+            runs.begin(run, env)
+            self.signs.begin(run.id)
+            return runs.create_snapshots(run, env)
 
     def stage(self, run: runs.Run, disk: SourceDisk, snapshot: SnapshotRef) -> str | None:
         """The staging blob that stands in for a premium VHD's snapshot; None where none is needed."""
-        return runs.stage(run, disk, snapshot, self._environment)
+        with self._working():
+            return runs.stage(run, disk, snapshot, self._environment)
 
     # Stage 6
 
@@ -358,12 +372,13 @@ class BackupJob:
         if failed and not (self.subclient.allow_incomplete_points and backups):
             reasons = "; ".join(f"disk {item.name}: {item.reason}" for item in failed)
             raise NoPoint(f"VM {run.vm.name} gets no recovery point: {reasons}")
-        return commit_as_it_stands(
-            backups,
-            commit=partial(self._commit, run, failed),
-            read_again=partial(self._read_again, run, carry or self.stream),
-            media=self.media,
-        )
+        with self._working():
+            return commit_as_it_stands(
+                backups,
+                commit=partial(self._commit, run, failed),
+                read_again=partial(self._read_again, run, carry or self.stream),
+                media=self.media,
+            )
 
     def _commit(self, run: runs.Run, failed: Sequence[Exclusion], backups: Sequence[DiskBackup]) -> int:
         keep = self.method is Method.CBT
@@ -395,13 +410,15 @@ class BackupJob:
     def release(self, run: runs.Run) -> tuple[str, ...]:
         """Remove the run's snapshots, grants and staging blobs but for the bases; returns what is pending."""
         try:
-            return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
+            with self._cleaning_up():
+                return release(run.id, run.disks, "the run ended without a recovery point", self._environment)
         finally:
             self.signs.end(run.id)
 
     def release_all(self) -> ReleasedJob:
         """The same for every run of this job, by their intents: for a job whose own process has ended."""
-        return release_job(self.id, self._environment)
+        with self._cleaning_up():
+            return release_job(self.id, self._environment)
 
     def release_bases(self, discovery: Discovery | None, identified: Sequence[VmDisks]) -> LetGo:
         """Delete the bases that no later job of this subclient will start from: all that Azure lets go.
@@ -414,9 +431,9 @@ class BackupJob:
         pending: list[str] = []
         items = list(self._to_release(view, discovery, identified))
         bases = [(item.base, base_disk(view, item.base.disk_key)) for item in items]
-        for item, (_, disk), refused in zip(
-            items, bases, release_bases(bases, self._environment), strict=True
-        ):
+        with self._cleaning_up():
+            refusals = release_bases(bases, self._environment)
+        for item, (_, disk), refused in zip(items, bases, refusals, strict=True):
             if refused:
                 pending.append(f"{refused}; this base is not needed: {item.reason}")
                 _log.error("%s", pending[-1])
@@ -465,9 +482,10 @@ class BackupJob:
             alarms=tuple(alarms),
         )
         reached(FaultPoint.JOB_DONE)
-        self.media.append(report)
-        reached(FaultPoint.JOB_REPORTED)
-        self.media.checkpoint_if_due()
+        with self._cleaning_up():
+            self.media.append(report)
+            reached(FaultPoint.JOB_REPORTED)
+            self.media.checkpoint_if_due()
         return report
 
     def report_stopped(

@@ -229,10 +229,15 @@ def open_intents(media: Media) -> Iterator[Intent]:
 
 
 def _intents(runs: Iterable[str], media: Media) -> Iterator[Intent]:
-    """The intents that can be read; one that cannot must not keep the others from being cleaned up."""
+    """The intents that can be read; one that cannot must not keep the others from being cleaned up.
+
+    RunStopped if one that cannot be read now is met when no time is left to ask for it again.
+    """
     for run in runs:
         try:
             intent = media.intent(run)
+        except RunStopped:
+            raise
         except VsaError as error:
             _log.error("what run %s left cannot be found by its intent: %s", run, error)
             continue

@@ -13,7 +13,7 @@ from functools import partial
 
 from vsa.azure.budget import cleaning
 from vsa.azure.grants import title
-from vsa.errors import MediaConflict, VsaError
+from vsa.errors import MediaConflict, RunStopped, VsaError
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.media import Media
 from vsa.model import Intent, SnapshotName, SourceDisk
@@ -139,13 +139,16 @@ def release_job(job: str, env: RunEnvironment) -> ReleasedJob:
     view, unseen = env.media.view(), 0
     env, departures = env.cleaning_up, Departures()
     # Each as it is found: what the first of them left must not wait until all intents are read.
-    for intent in intents_of_job(job, env.media):
-        intents.append(intent)
-        if env.last.is_set and is_over(intent.run, view):
-            # It has cleaned up after itself, most likely. An open one is fenced all the same.
-            unseen += 1
-            continue
-        pending += _release(intent.run, intent.disks, "the job was cancelled or crashed", env, departures)
+    try:
+        for intent in intents_of_job(job, env.media):
+            intents.append(intent)
+            if env.last.is_set and is_over(intent.run, view):
+                # It has cleaned up after itself, most likely. An open one is fenced all the same.
+                unseen += 1
+                continue
+            pending += _release(intent.run, intent.disks, "the job was cancelled or crashed", env, departures)
+    except RunStopped as error:
+        pending.append(f"no time was left to look for what else this job has begun, a sweep does: {error}")
     pending += still_there(departures, env, with_rest=True)
     if unseen:
         pending.append(f"no time was left to look again at {unseen} runs that are over: a sweep does")
