@@ -17,7 +17,7 @@ DELAYS = (0.5, 2.0, 8.0)
 
 LONG_ENOUGH = 30.0
 """Seconds: the client repeats most of what only reads by itself; a call that took so long, of a service that
-is silent or busy, is not repeated here."""
+is silent or busy, is not repeated here. Of a list: since its last name."""
 
 T = TypeVar("T")
 _PIECE = 8 * MIB
@@ -97,35 +97,35 @@ class RetryingStore:
         return iter(self._repeated(lambda: list(self._store.folders(prefix))))
 
     def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        """Where a list breaks off it comes anew, from its beginning: it may be too long to be held."""
-        wait = self._patience()
+        """Where a list breaks off it comes anew, from its beginning: it may be too long to be held, and comes
+        in no promised order, so that no name tells which have come.
+
+        It is given up only where it does not get on: each name more than ever came begins the repetitions
+        anew, and what counts as long is the time since the last name was taken, by whoever asked for it.
+        """
+        patience, most = _Patience(self._delays, self._clock), 0
         while True:
+            came = 0
             try:
-                yield from self._store.names(prefix, after=after)
+                for name in self._store.names(prefix, after=after):
+                    yield name
+                    came += 1
+                    patience.heard()
+                    if came > most:
+                        most = came
+                        patience.renew()
             except TryAgainLater as unclear:
-                wait(unclear)
+                self._wait(patience.delay(unclear), unclear)
             else:
                 return
 
     def _repeated(self, call: Callable[[], T]) -> T:
-        wait = self._patience()
+        patience = _Patience(self._delays, self._clock)
         while True:
             try:
                 return call()
             except TryAgainLater as unclear:
-                wait(unclear)
-
-    def _patience(self) -> Callable[[TryAgainLater], None]:
-        """What is to be done with each failure of one call: it waits, or raises it when it is the last."""
-        began, delays = self._clock(), iter(self._delays)
-
-        def wait(unclear: TryAgainLater) -> None:
-            delay = next(delays, None)
-            if delay is None or self._clock() - began > LONG_ENOUGH:
-                raise unclear
-            self._wait(delay, unclear)
-
-        return wait
+                self._wait(patience.delay(unclear), unclear)
 
     def _wait(self, seconds: float, unclear: TryAgainLater) -> None:
         _log.warning("%s; trying again in %.1f s", unclear, seconds)
@@ -133,6 +133,31 @@ class RetryingStore:
             self._sleep(seconds)
         except RunStopped as stopped:
             raise RunStopped(f"{stopped}; before that: {unclear}") from unclear
+
+
+class _Patience:
+    """For how many failures of one call, and for how long, it is repeated."""
+
+    def __init__(self, delays: Sequence[float], clock: Callable[[], float]) -> None:
+        self._all = delays
+        self._clock = clock
+        self.renew()
+        self.heard()
+
+    def renew(self) -> None:
+        """All repetitions are left again."""
+        self._left = iter(self._all)
+
+    def heard(self) -> None:
+        """Something came of it: the time begins anew."""
+        self._since = self._clock()
+
+    def delay(self, unclear: TryAgainLater) -> float:
+        """Seconds before the next repetition; raises what was unclear if there is none."""
+        delay = next(self._left, None)
+        if delay is None or self._clock() - self._since > LONG_ENOUGH:
+            raise unclear
+        return delay
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[tuple[ByteRange, memoryview]]:

@@ -249,21 +249,59 @@ def test_a_call_that_took_long_enough_is_not_repeated(network, store):
     assert waited == [DELAYS[0]]
 
 
+class Breaking:
+    """A store of ten names whose lists end after so many of them, the first after the first number."""
+
+    def __init__(self, *after: int) -> None:
+        self.after = list(after)
+
+    def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        names = "abcdefghij"
+        if not self.after:
+            yield from names
+            return
+        yield from names[: self.after.pop(0)]
+        raise TryAgainLater("the rest did not come")
+
+
 def test_a_list_that_breaks_off_in_the_middle_comes_anew_from_its_beginning():
-    class Breaking:
-        """A store of two names whose first list ends after one."""
+    through = RetryingStore(Breaking(1), sleep=lambda _: None)
+    assert list(through.names("")) == ["a", *"abcdefghij"]
 
-        asked = 0
 
+def test_a_list_that_gets_on_is_repeated_however_often_and_one_that_does_not_is_given_up():
+    waited: list[float] = []
+    through = RetryingStore(Breaking(1, 2, 3, 4, 5, 6), delays=(1, 2), sleep=waited.append)
+    assert list(through.names(""))[-10:] == list("abcdefghij")
+    assert waited == [1] * 6
+    waited.clear()
+    with pytest.raises(TryAgainLater):
+        list(RetryingStore(Breaking(5, 4, 5, 5), delays=(1, 2), sleep=waited.append).names(""))
+    assert waited == [1, 2]
+
+
+def test_a_list_is_repeated_however_long_its_names_are_looked_at():
+    now = [0.0]
+    taken: list[str] = []
+    for name in RetryingStore(Breaking(3), sleep=lambda _: None, clock=lambda: now[0]).names(""):
+        taken.append(name)
+        now[0] += LONG_ENOUGH
+    assert "".join(taken) == "abcabcdefghij"
+
+
+def test_a_list_that_broke_off_after_a_long_silence_is_not_repeated():
+    now, taken = [0.0], []
+
+    class Silent(Breaking):
         def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
-            self.asked += 1
             yield "a"
-            if self.asked == 1:
-                raise TryAgainLater("the rest did not come")
-            yield "b"
+            now[0] += LONG_ENOUGH + 1
+            raise TryAgainLater("the rest did not come")
 
-    through = RetryingStore(Breaking(), sleep=lambda _: None)
-    assert list(through.names("")) == ["a", "a", "b"]
+    with pytest.raises(TryAgainLater):
+        for name in RetryingStore(Silent(), sleep=lambda _: None, clock=lambda: now[0]).names(""):
+            taken.append(name)
+    assert taken == ["a"]
 
 
 def test_a_request_may_take_longer_the_more_it_carries():
