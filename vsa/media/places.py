@@ -37,10 +37,11 @@ def make_store(location: str, access: StoreAccess, *, random: Random) -> Store:
     place = place_of(location)
     if isinstance(place, Path):
         return FolderStore.make(place, random=random)
-    store = _cloud(place, access, random)
-    store.require_empty()
+    cloud = _cloud(place, access, random)
+    store = RetryingStore(cloud)
+    store.repeated(cloud.require_empty)
     store.prepare_for_writing()
-    return RetryingStore(store)
+    return store
 
 
 def _cloud(place: BlobContainer | Bucket, access: StoreAccess, random: Random) -> CloudStore:

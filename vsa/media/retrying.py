@@ -82,19 +82,19 @@ class RetryingStore:
             return False
 
     def read(self, name: str, at: ByteRange | None = None, *, limit: int | None = None) -> bytes:
-        return self._repeated(lambda: self._store.read(name, at, limit=limit))
+        return self.repeated(lambda: self._store.read(name, at, limit=limit))
 
     def size(self, name: str) -> int:
-        return self._repeated(lambda: self._store.size(name))
+        return self.repeated(lambda: self._store.size(name))
 
     def delete(self, name: str) -> None:
-        self._repeated(lambda: self._store.delete(name))
+        self.repeated(lambda: self._store.delete(name))
 
     def prepare_for_writing(self) -> None:
-        self._repeated(self._store.prepare_for_writing)
+        self.repeated(self._store.prepare_for_writing)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        return iter(self._repeated(lambda: list(self._store.folders(prefix))))
+        return iter(self.repeated(lambda: list(self._store.folders(prefix))))
 
     def names(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """Where a list breaks off it comes anew, from its beginning: it may be too long to be held, and comes
@@ -119,7 +119,8 @@ class RetryingStore:
             else:
                 return
 
-    def _repeated(self, call: Callable[[], T]) -> T:
+    def repeated(self, call: Callable[[], T]) -> T:
+        """What comes of a call that does no harm if it is made twice: again while that is unclear."""
         patience = _Patience(self._delays, self._clock)
         while True:
             try:

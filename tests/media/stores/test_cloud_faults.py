@@ -18,6 +18,7 @@ from vsa.media.media import Media
 from vsa.media.retrying import DELAYS, LONG_ENOUGH, RetryingStore
 from vsa.media.store import Store
 from vsa.ranges import ByteRange
+from vsa.stop import waiting
 
 PACK = f"runs/r1/packs/{'ab' * 16}.pack"
 BYTES = noise("pack", 300_000)
@@ -237,6 +238,19 @@ def first(fault: Fault) -> Callable[[str, str], Fault]:
     """The first request meets the fault, the others do not."""
     count = itertools.count()
     return lambda _method, _target: Fault.NONE if next(count) else fault
+
+
+@pytest.mark.parametrize(("method", "fault"), [("GET", Fault.CUT_ANSWER), ("PUT", Fault.LOSE_ANSWER)])
+def test_a_place_for_new_media_is_looked_at_and_proven_whatever_became_of_an_answer(
+    cloud, network, method, fault
+):
+    """The list of what is there, and one of the writes that prove the condition."""
+    network.script = once(fault, method)
+    waited: list[float] = []
+    with waiting(waited.append):
+        made = cloud.behind(network.origin).make()
+    assert waited == [DELAYS[0]]
+    assert list(made.names("")) == []
 
 
 def test_a_call_that_took_long_enough_is_not_repeated(network, store):
