@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -138,15 +139,20 @@ def test_each_request_with_each_fault(control: Control, tmp_path: Path, kind: st
     with make(control, tmp_path) as cloud, faulty_network(cloud.origin) as network:
         order, requests = seeded(f"{kind}: what comes first"), requests_of_a_job(cloud, network)
         plays = chosen(kind, list(product(range(requests), FAULTS)), by_default=1, in_ci=in_ci)
-        struck = 0
-        for (number, fault), busy in zip(plays, cloud.worlds, strict=False):
-            sys.stdout.write(f"{kind}: {fault.name}, request {number} of {requests}\n")
-            script = Once(number, fault)
-            held = play(busy, cloud.site_of(busy), network, script)
-            busy.questions.ask(held, first=order.choice(list(First)), is_dead=False)
-            struck += bool(script.struck)
-    sys.stdout.write(f"{kind}: {len(plays)} plays, in {struck} of them the fault struck\n")
-    assert struck > len(plays) * 0.8
+        for number, fault in plays:
+            while not played(number, fault, cloud, network, order):
+                # A job may make fewer requests than the one that was counted.
+                assert number > 0, "no request of a job meets its fault: the test proves nothing"
+                number = order.randrange(number)  # noqa: PLW2901
+
+
+def played(number: int, fault: Fault, cloud: Cloud, network: FaultyNetwork, order: Random) -> bool:
+    """Whether the job had a request of this number for the fault to strike."""
+    sys.stdout.write(f"{fault.name}, request {number}\n")
+    busy, script = next(cloud.worlds), Once(number, fault)
+    held = play(busy, cloud.site_of(busy), network, script)
+    busy.questions.ask(held, first=order.choice(list(First)), is_dead=False)
+    return bool(script.struck)
 
 
 def play(busy: BusyWorld, site: Site, network: FaultyNetwork, script: Once) -> Held:
