@@ -210,6 +210,7 @@ def place_canaries(world: World) -> Canaries | VhdCanaries:
     if disk.kind is not DiskKind.MANAGED:
         return VhdCanaries(world, disk, made.run)
     canaries = Canaries(world, disk, made.run)
-    canaries.add_of_another_media()
+    if f"/snapshots/vsa-{made.run}-{disk.key}" not in "".join(world.standing.things):
+        canaries.add_of_another_media()
     canaries.open_one()
     return canaries

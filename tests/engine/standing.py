@@ -49,6 +49,16 @@ class Standing:
             leave(disk, f"vsa-{RUN}-{key}-copy", marks | {"vsa-media": media}).lower(),
         )
 
+    def in_the_place_of(self, disk: str, run: str, media: str, *, wrong: str) -> None:
+        """By the very name that a run gave to its snapshot of a managed disk (its id), which is gone: one
+        with all our marks, but of these the wrong one is another's."""
+        key = name_key(disk)
+        marks = {"vsa-media": media, "vsa-run": run, "vsa-disk": key}
+        snapshot = self._control.leave_snapshot(
+            disk, f"vsa-{run}-{key}", marks | {wrong: f"another-{wrong[4:]}"}
+        )
+        self._place(snapshot.lower())
+
     def beside_vhd(self, vhd: str, url: str, media: str, *, run: str = RUN) -> None:
         """Two snapshots of a VHD (`account/container/blob`): one with all our marks but another media's, one
         with all but another disk's."""

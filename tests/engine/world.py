@@ -102,6 +102,8 @@ class World:
         self._groups: dict[str, str] = {}
         self._accounts: set[str] = set()
         self._stood_beside: set[str] = set()
+        self._to_follow: list[tuple[str, SourceDisk]] = []
+        self._wrong = ["vsa-media", "vsa-disk"]
 
     # What there is
 
@@ -143,11 +145,26 @@ class World:
 
     def _stand_in_the_name_of(self, run: str, disk: SourceDisk) -> None:
         """Beside a VHD once more, by the name of the first run with a point of it: what is left of that is
-        anybody's to delete."""
+        anybody's to delete. A managed disk's name for it is still taken, by the base."""
+        if disk.kind is DiskKind.MANAGED:
+            self._to_follow.append((run, disk))
+            return
         kind = PREMIUM_VHD if disk.kind is DiskKind.UNMANAGED_PREMIUM else STANDARD_VHD
-        if disk.kind is not DiskKind.MANAGED and f"points of {kind}" not in self._stood_beside:
+        if f"points of {kind}" not in self._stood_beside:
             self._stood_beside.add(f"points of {kind}")
             self._stand_beside_vhd(BlobAddress.parse(disk.source), kind, run)
+
+    def _stand_where_runs_stood(self) -> None:
+        """Beside managed disks, by the names of the first two snapshots that have gone after their points:
+        whoever takes one of these for ours deletes it, for its run is over."""
+        inventory = self.control.inventory()
+        there = {row["name"].lower() for row in inventory["snapshots"]}
+        disks = {row["id"].lower() for row in inventory["disks"]}
+        for run, disk in list(self._to_follow):
+            if disk.source.lower() in disks and f"vsa-{run}-{disk.key}" not in there and self._wrong:
+                self._to_follow.remove((run, disk))
+                self.standing.in_the_place_of(disk.source, run, self.media.id, wrong=self._wrong.pop(0))
+                self.strangers |= self.standing.things
 
     def share(self, other: World) -> None:
         """Back up another world's VMs to this world's media."""
@@ -361,6 +378,8 @@ class World:
                 self.points[outcome.point] = held[outcome.name]
                 made = self.media.view().points[outcome.point]
                 self._stand_in_the_name_of(made.run, made.point.disks[0].disk)
+        if self._wrong and self._to_follow:
+            self._stand_where_runs_stood()
         return report
 
     @property
