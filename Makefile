@@ -1,9 +1,8 @@
 # The verbs of this project; `make` alone lists them.
 
 PYTHON ?= python3
-PROCESSES ?= 2
-# More, where tests mostly wait for what others do.
-PROCESS_GROUPS ?= 3
+# More than two cores are: a third of the time tests wait, for what others do or for time to pass.
+PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
@@ -71,7 +70,7 @@ ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESS_GROUPS) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
 # Groups begin in this order, the longest first. tests/installation starts a whole one, and looks at it with Chromium.
@@ -84,7 +83,7 @@ PROCESS_TESTS := tests/flows/test_proxies.py tests/flows/test_proxies_that_die.p
   tests/flows/test_backup_process.py
 
 processes: setup ## in CI: jobs whose proxies, server or process die, freeze or are stopped
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESS_GROUPS) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --timeout 0 -rA tests/flows/test_proxies.py tests/flows/test_secrets.py

@@ -99,7 +99,8 @@ def _head(received: io.BufferedReader) -> tuple[bytes, dict[bytes, bytes] | None
         name = name.lower()
         again = name in _DECISIVE and name in fields
         plain = bool(colon) and _NAME.fullmatch(name) is not None and line.endswith(b"\n") and not again
-        fields[name] = value.lstrip(b" \t").rstrip(b"\r\n")
+        value = value.lstrip(b" \t").rstrip(b"\r\n")
+        fields[name] = fields[name] + b", " + value if name in fields else value
     return b"".join(lines), None
 
 
