@@ -86,7 +86,8 @@ processes: setup ## in CI: jobs whose proxies, server or process die, freeze or 
 	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(PROCESS_TESTS)
 
 soak: setup ## all rounds of faults, kills and schedules: hours
-	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --timeout 0 -rA tests/flows/test_proxies.py tests/flows/test_secrets.py
+	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --timeout 0 -rA tests/flows/test_proxies.py tests/flows/test_secrets.py \
+	  tests/flows/test_memory_of_a_stream.py
 	AZURE_VSA_SOAK=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 0 -rA $(ALL_ROUNDS)
 
 demo: setup ## the main job on a simulated Azure, with its proofs

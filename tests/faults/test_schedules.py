@@ -248,7 +248,7 @@ def test_no_order_of_calls_loses_what_was_healed(scene: str, healed, tmp_path: P
 
 def play_scene(scene: str, casting: Casting, grown: tuple[Path, dict[str, Contents]], tmp_path: Path) -> None:
     choose, coverage = seeded(scene), Coverage()
-    for play in range(rounds(4, 30, 300)):
+    for play in range(rounds(4, 20, 300)):
         folder = tmp_path / "media"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(grown[0], folder)

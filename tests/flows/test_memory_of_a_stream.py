@@ -13,7 +13,7 @@ from tests.engine.world import random_bytes
 from tests.flows.fleet import Fleet
 from tests.flows.running_job import RunningJob
 from tests.flows.site import PROXIES, Site, managed
-from tests.soak import only_in_ci
+from tests.soak import only_in_ci, only_in_soak
 from vsa.model import Method
 from vsa.ranges import GIB, MIB
 
@@ -70,6 +70,7 @@ def test_a_disk_of_4_gib_takes_no_more_than_256_mib(fleet: Fleet, site: Site) ->
     site.require_only_bases()
 
 
+@only_in_soak
 def test_a_disk_of_32_tib_takes_no_more_than_384_mib(fleet: Fleet, site: Site) -> None:
     """Its packs are the largest; what it holds is in many of its 8,192 segments. Its audit is at its least:
     a thousandth of the disk would be read for an hour."""
