@@ -1,8 +1,8 @@
 """GETs over one connection whose answers are read cheaply if they are plain: 206, of a stated length.
 
 http.client has every answer's head parsed as that of an e-mail: a quarter of the CPU time of a small read, of
-which an incremental backup makes thousands (docs/performance.md). What is plain is read here; any other answer, refusals and
-all that is odd, http.client reads from its first byte, as it would have.
+which an incremental backup makes thousands (docs/performance.md). What is plain is read here; any other
+answer, refusals and all that is odd, http.client reads from its first byte, as it would have.
 
 Source: RFC 9112, sections 4 to 6
 """
