@@ -60,3 +60,8 @@ def run_vm(job: BackupJob, disks: VmDisks, proxies: dict[str, str], alarms: list
     finally:
         alarms += job.release(run)
     return vm_outcome(run.vm, run=run.id, point=point, error=error, backups=backups)
+
+
+def run_of(job: BackupJob) -> Run:
+    """A run of the first VM that the job finds, of which only the job knows yet."""
+    return job.new_run(job.identify_disks(job.discover().selected[0]))

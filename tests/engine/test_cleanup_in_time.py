@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.engine.questions import First, Questions
-from tests.engine.story import run_job
+from tests.engine.story import run_job, run_of
 from tests.engine.test_leftovers import begun
 from tests.engine.waits import Clock
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, World, random_bytes
@@ -64,6 +64,14 @@ def grant(world: World, run: Run) -> None:
     world.connection.compute.snapshots.begin_grant_access(world.group, name, access).result()
 
 
+def backed_up_twice(world: World, kind: str = MANAGED) -> Questions:
+    """A disk, and two jobs of it: what a job begins with every night."""
+    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
+    for _ in range(2):
+        assert world.back_up().result is Result.COMPLETED
+    return Questions(world)
+
+
 class Doing:
     """Something that is done in a thread; a daemon, for who hears nothing must not keep the tests from
     ending."""
@@ -105,10 +113,7 @@ def test_a_release_that_azure_throttles_ends_when_its_time_is_over_and_the_sweep
     world: World, call: str
 ) -> None:
     kind, which = CALLS[call]
-    world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
-    for _ in range(2):
-        assert world.back_up().result is Result.COMPLETED
-    questions = Questions(world)
+    questions = backed_up_twice(world, kind)
     job = world.job()
     run = begun(job)
     if kind == MANAGED:
@@ -126,10 +131,7 @@ def test_a_release_that_azure_throttles_ends_when_its_time_is_over_and_the_sweep
 def test_a_base_that_azure_does_not_let_go_in_time_is_pending_and_the_next_job_lets_it_go(
     world: World,
 ) -> None:
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        world.back_up()
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     (base,) = world.bases
     job = world.job(connection=own(world.connection), method="crc")
     discovery = job.discover()
@@ -149,12 +151,9 @@ def test_a_base_that_azure_does_not_let_go_in_time_is_pending_and_the_next_job_l
 
 
 def test_a_job_that_makes_room_under_throttling_hears_that_it_is_to_stop(world: World) -> None:
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        world.back_up()
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     job = world.job(connection=own(world.connection))
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     with throttled(world, LIST, lambda: job.create_snapshots(run)) as making:
         job.stop.set()
         error = making.ended()
@@ -167,10 +166,7 @@ def test_a_stream_that_is_told_to_stop_gives_back_its_access_only_as_long_as_it_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vsa.azure.grants.REVOKE_SECONDS", 0.5)
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        world.back_up()
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     (base,) = (ref for _, ref in world.media.view().bases().values())
     stop = Stop()
 
@@ -213,10 +209,7 @@ class BusyMedia:
 
 @pytest.mark.parametrize("which", ["read log/", "create log/"])
 def test_a_release_that_the_media_keeps_waiting_ends_when_its_time_is_over(world: World, which: str) -> None:
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        assert world.back_up().result is Result.COMPLETED
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     busy = BusyMedia(world)
     job = world.job(media=busy.media)
     run = begun(job)
@@ -229,10 +222,7 @@ def test_a_release_that_the_media_keeps_waiting_ends_when_its_time_is_over(world
 
 
 def test_a_hook_that_the_media_keeps_waiting_ends_when_its_time_is_over(world: World) -> None:
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        world.back_up()
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     busy = BusyMedia(world)
     job = world.job(media=busy.media)
     run = begun(job)
@@ -263,14 +253,11 @@ WORK: dict[str, tuple[str, Callable[[BackupJob, Run, Any], Any]]] = {
 @pytest.mark.parametrize("work", WORK)
 def test_work_that_the_media_keeps_waiting_hears_that_it_is_to_stop(world: World, work: str) -> None:
     which, call = WORK[work]
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        world.back_up()
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     world.write("os", 0, random_bytes(MIB, "changed"))
     busy = BusyMedia(world)
     job = world.job(media=busy.media)
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     made: Any = None
     if work != "snapshots":
         made = job.create_snapshots(run)
@@ -286,10 +273,7 @@ def test_work_that_the_media_keeps_waiting_hears_that_it_is_to_stop(world: World
 
 
 def test_a_stop_of_the_work_keeps_nothing_from_being_cleaned_up(world: World) -> None:
-    world.add_vm({"os": random_bytes(MIB, "os")})
-    for _ in range(2):
-        world.back_up()
-    questions = Questions(world)
+    questions = backed_up_twice(world)
     job = world.job()
     run = begun(job)
     job.stop.set()

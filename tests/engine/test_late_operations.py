@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine.job_process import in_another_process
 from tests.engine.questions import First, Questions
-from tests.engine.story import run_job
+from tests.engine.story import run_job, run_of
 from tests.engine.test_cleanup_in_time import Doing
 from tests.engine.test_killed import number_served
 from tests.engine.test_sweep import swept
@@ -175,7 +175,7 @@ def test_a_snapshot_that_appears_when_it_is_given_up_on_goes_with_its_run(world:
     backed_up(world)
     with world.fault("late", **PUT, told=False, seconds=60), virtual_waits(world.control) as waits:
         job = world.job()
-        run = job.new_run(job.identify_disks(job.discover().selected[0]))
+        run = run_of(job)
         hidden = world.fault("status", **GET, status=404, code="NotFound", times=None)
         with hidden, pytest.raises(SnapshotAwaited):
             job.create_snapshots(run)
@@ -263,7 +263,7 @@ def test_a_job_that_is_stopped_while_its_snapshot_is_made_leaves_it_to_whoever_c
 ) -> None:
     questions, held = backed_up(world), world.held()
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     since, asked = world.control.last_request(), world.control.add_fault("late", **PUT)
     making = Doing(lambda: job.create_snapshots(run))
     while not number_served(world, asked, since=since):

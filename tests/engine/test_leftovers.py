@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engine.job_process import in_another_process
-from tests.engine.story import run_job
+from tests.engine.story import run_job, run_of
 from tests.engine.world import MANAGED, MIB, PREMIUM_VHD, STANDARD_VHD, World, random_bytes
 from vsa.errors import AzureRefused
 from vsa.media.media import Media
@@ -21,7 +21,7 @@ from vsa.transfer.sweep import Sweep
 
 def begun(job: BackupJob) -> Run:
     """A run that has its intent and its snapshots, and staging blobs where it needs them."""
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     for disk, snapshot in zip(run.disks, job.create_snapshots(run), strict=True):
         job.stage(run, disk, snapshot)
     return run
@@ -84,7 +84,7 @@ def test_a_snapshot_by_our_name_that_is_not_what_we_asked_for_is_not_adopted(
 ) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")})
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     with (
         world.fault("status", **half_made(world, **properties)),
         pytest.raises(AzureRefused, match=complaint),

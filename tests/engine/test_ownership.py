@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from azsim.control import Control
-from tests.engine.story import run_job
+from tests.engine.story import run_job, run_of
 from tests.engine.world import (
     MANAGED,
     MIB,
@@ -125,7 +125,7 @@ def test_a_run_that_lives_elsewhere_keeps_its_snapshots(world: World) -> None:
 def test_a_fenced_run_creates_nothing_more(world: World) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")})
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     world.media.append(DoomEntry(runs=(run.id,), reason="held for dead"))
     with pytest.raises(RunStopped, match="was fenced"):
         job.create_snapshots(run)
@@ -136,7 +136,7 @@ def about_to_commit(world: World) -> tuple[BackupJob, Run, SnapshotRef, DiskBack
     """A job of one disk, whose stream has ended."""
     world.add_vm({"os": random_bytes(MIB, "os")})
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     (snapshot,) = job.create_snapshots(run)
     backup = job.stream(job.order(run, run.disks[0], snapshot, None, "proxy-a"))
     return job, run, snapshot, backup
@@ -177,7 +177,7 @@ def test_a_run_that_commits_just_before_it_is_fenced_keeps_its_point(world: Worl
 def test_a_staging_blob_goes_even_when_somebody_deleted_its_snapshot(world: World) -> None:
     world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     (snapshot,) = job.create_snapshots(run)
     job.stage(run, run.disks[0], snapshot)
     assert len(world.staging_blobs) == 1
@@ -333,7 +333,7 @@ def test_a_run_that_ends_while_azure_is_busy_asks_for_no_access_again(world: Wor
 def test_a_run_that_ends_while_azure_is_busy_makes_no_snapshot(world: World, kind: str) -> None:
     world.add_vm({"os": random_bytes(MIB, "os")}, kind=kind)
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     create = {"plane": "arm", "path": "(?i)/snapshots/"} if kind == MANAGED else {"query": "comp=snapshot"}
     with busy_until_fenced(world, run.id, create), pytest.raises(RunStopped, match="was fenced"):
         job.create_snapshots(run)
@@ -343,7 +343,7 @@ def test_a_run_that_ends_while_azure_is_busy_makes_no_snapshot(world: World, kin
 def test_a_run_that_ends_while_azure_is_busy_makes_no_staging_blob(world: World) -> None:
     world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     (snapshot,) = job.create_snapshots(run)
     copy = {"plane": "blob", "header": "x-ms-copy-source"}
     with busy_until_fenced(world, run.id, copy), pytest.raises(RunStopped, match="was fenced"):

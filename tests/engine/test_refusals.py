@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.story import run_of
 from tests.engine.test_leftovers import begun, begun_by_a_process_that_ends
 from tests.engine.test_ownership import all_snapshots
 from tests.engine.test_sweep import swept, things
@@ -188,7 +189,7 @@ def test_a_staging_blob_and_its_snapshot_do_not_wait_for_each_other(
 def test_a_staging_blob_whose_copy_ends_meanwhile_is_deleted_all_the_same(world: World) -> None:
     world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     (snapshot,) = job.create_snapshots(run)
     blob: dict[str, Any] = {"plane": "blob", "path": "/vsa-staging/"}
     with (
@@ -206,7 +207,7 @@ def test_a_staging_blob_whose_copy_ends_meanwhile_is_deleted_all_the_same(world:
 def test_a_staging_blob_that_cannot_be_deleted_does_not_hide_that_its_copy_failed(world: World) -> None:
     world.add_vm({"os": random_bytes(9 * MIB, "os")}, kind=PREMIUM_VHD)
     job = world.job()
-    run = job.new_run(job.identify_disks(job.discover().selected[0]))
+    run = run_of(job)
     (snapshot,) = job.create_snapshots(run)
     blob: dict[str, Any] = {"plane": "blob", "path": "/vsa-staging/"}
     locked = {"status": 412, "code": "LeaseIdMissing", "times": None}

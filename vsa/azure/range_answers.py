@@ -20,6 +20,7 @@ _LONGEST_LINE = 65536
 """Bytes, as in http.client, which is also who complains."""
 _MOST_LINES = 100
 _PLAIN = b"HTTP/1.1 206 "
+_UNPRINTABLE = re.compile(r"[^ -~]")
 _NAME = re.compile(rb"[!#-'*+.^_`|~0-9a-z-]+")
 _DECISIVE = frozenset({b"content-length", b"content-range", b"connection", b"transfer-encoding"})
 """What decides how a body is read: an answer that says one of these twice is not plain."""
@@ -81,7 +82,7 @@ class RangeConnection:
 def _request(target: str, headers: Mapping[str, str]) -> bytes:
     """InvalidURL if something would end a line: what follows would be a header, or a request, of its own."""
     lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if " " in target or any(re.search(r"[^ -~]", line) for line in lines):
+    if " " in target or _UNPRINTABLE.search("".join(lines)):
         raise http.client.InvalidURL("the URL, or a header, has characters that no request may have")
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 

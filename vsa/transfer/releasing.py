@@ -192,9 +192,8 @@ def _fence_unless_over(run: str, reason: str, media: Media) -> None:
 def _clear_now(disk: SourceDisk, env: RunEnvironment, *, clear: Clear) -> str:
     """Clear a disk, again while that may help, and say in words what is pending; empty if nothing is.
 
-    The work's stop must not keep anything from being cleaned up; only the end of the time for it does.
+    `env` is that of cleaning up: the work's stop keeps nothing from it, only the end of its time does.
     """
-    env = env.cleaning_up
     return _pending(lambda: clear(disk, env), disk.name, env)
 
 
