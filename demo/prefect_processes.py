@@ -91,14 +91,17 @@ class PrefectApi:
             for worker in workers
         )
 
-    def activate_schedules(self) -> list[str]:
-        """Switch every schedule of every deployment on; says which there are."""
+    def change_schedules(self, change: Mapping[str, Any]) -> list[str]:
+        """Change every schedule of every deployment alike; says which there are.
+
+        What was planned by the schedule as it was is no longer planned.
+        """
         said = []
         for deployment in self.ask("POST", "/deployments/filter", {}):
             flow = self.ask("GET", f"/flows/{deployment['flow_id']}")
             for schedule in deployment["schedules"]:
                 path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-                self.ask("PATCH", path, {"active": True})
+                self.ask("PATCH", path, dict(change))
                 said.append(f"{flow['name']}/{deployment['name']}")
         return sorted(said)
 

@@ -83,7 +83,7 @@ class LocalServer:
         workers = {pool: self._serve(here.worker(pool), self._workers) for pool in POOLS}
         self._do("deployments", "prefect", "--no-prompt", "deploy", "--all")
         with self._telling("schedules"):
-            here.api.activate_schedules()
+            here.api.change_schedules({"active": True})
         for pool, worker in workers.items():
             with self._telling(f"worker of {pool}"):
                 worker.await_ready(

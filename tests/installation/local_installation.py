@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import signal
 import sys
@@ -38,7 +39,14 @@ class LocalInstallation:
         self._began = self._process.log.stat().st_size if self._process.log.exists() else 0
         self._process.start()
         self._process.await_ready(lambda: READY in self.said, seconds=_START_SECONDS)
+        self._put_schedules_off()
         return self
+
+    def _put_schedules_off(self) -> None:
+        """By half a day: tests play at any hour, and a scheduled job would begin beside those they watch."""
+        far = dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)
+        cron = {"cron": f"{far.minute} {far.hour} * * *", "timezone": "UTC"}
+        assert self.here.api.change_schedules({"schedule": cron}), "no deployment has a schedule"
 
     @property
     def said(self) -> str:
