@@ -37,7 +37,7 @@ from vsa.azure.grants import GrantedAccess, Grants
 from vsa.media.entries import PointEntry
 from vsa.media.index import Offer
 from vsa.media.media import Media
-from vsa.memory import Memory
+from vsa.memory import Memory, settle
 from vsa.model import DiskBackup, DiskKind, Method, Point, SnapshotRef, SourceDisk
 from vsa.progress import SILENT
 from vsa.ranges import KIB, MIB
@@ -345,6 +345,7 @@ def _back_up(case: str, place: Path, task: dict[str, Any]) -> dict[str, float]:
             job="bench", run=run, media=media.id, client="vm", vm="vm", disk=disk, snapshot=snapshot,
             proxy="bench", wish=wish,
         )  # fmt: skip
+        settle()
         backup = copy_source(_source(task, image, order, surroundings), order, decision, known, surroundings)
     media.append(_point(disk, backup), run=run)
     return {"read": backup.figures.read, "stored": backup.figures.stored}

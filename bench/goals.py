@@ -99,6 +99,11 @@ def _goals(changed: Mapping[str, int], cores: int) -> list[Goal]:
         goals.append(Goal(f"CBT {percent} %, bytes stored for each changed", _stored(percent, size), 2.0))
     goals += [
         Goal("restore, wall against qemu-img", _against("us/restore/plain", ["qemu-img/restore"]), 0.6),
+        Goal(
+            "restore without the checksum of the whole disk, wall against qemu-img",
+            _against("us/restore/plain no-checksum", ["qemu-img/restore"]),
+            0.6,
+        ),
         Goal("peak memory of a stream", _memory("us/full/tls"), 256.0, unit=" MiB"),
         Goal("peak memory of a stream, 32 TiB sparse", _memory("us/sparse/tls"), 384.0, unit=" MiB"),
     ]

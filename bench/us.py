@@ -101,7 +101,10 @@ class Us:
             full = self._measured("us/full", how, self.images.first, media / "media", FIRST, new=True)
             yield full
             if isinstance(full, Measure) and incrementals:
-                yield self._restored(how, media / "media", int(full.more["point"]), media / "restored.img")
+                point, target = int(full.more["point"]), media / "restored.img"
+                yield self._restored(how, media / "media", point, target)
+                if not how.sealed:
+                    yield self._restored(how, media / "media", point, target, checksum=False)
         if incrementals:
             for percent in self.images.changed:
                 yield self._incremental("cbt", percent, how)
@@ -177,10 +180,13 @@ class Us:
             return Failed(name, str(error))
         return _measure(name, found, stored=size_of(media) - before)
 
-    def _restored(self, how: How, media: Path, point: int, target: Path) -> Measure | Failed:
-        key = f"us/restore/{'sealed' if how.sealed else 'plain'}"
+    def _restored(
+        self, how: How, media: Path, point: int, target: Path, *, checksum: bool = True
+    ) -> Measure | Failed:
+        key = f"us/restore/{'sealed' if how.sealed else 'plain'}{'' if checksum else ' no-checksum'}"
+        target.unlink(missing_ok=True)
         try:
-            taken = self._restore(self._task(FIRST, how, media=media), point, target)
+            taken = self._restore(self._task(FIRST, how, media=media), point, target, checksum=checksum)
         except CommandFailed as error:
             return Failed(key, str(error))
         return of_command(key, taken)
@@ -193,9 +199,10 @@ class Us:
         if found != sha256:
             raise CommandFailed(f"point {point} of {task.vm} restores to {found}, expected {sha256}")
 
-    def _restore(self, task: Task, point: int, target: Path) -> Taken:
-        """As an operator does it, with the checksum of the whole disk."""
+    def _restore(self, task: Task, point: int, target: Path, *, checksum: bool = True) -> Taken:
+        """As an operator does it; with the checksum of the whole disk, unless it is left out."""
         words = ["restore", str(point), "--media", task.media, "--disk", "os", "--to", str(target)]
+        words += [] if checksum else ["--no-checksum"]
         key = ["--key-file", task.key_file] if task.key_file else []
         command = [sys.executable, "-m", "vsa", *words, "--format", "raw", *key]
         return take(command, folder=CHECKOUT, durable=target)

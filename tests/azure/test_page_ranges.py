@@ -177,6 +177,37 @@ def test_a_refused_comparison_says_why(azure: Loopback, status: int, code: str) 
     assert SIGNATURE not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        "no xml",
+        "",
+        "<PageList><PageRange>",
+        "<PageList><PageRange><Start>x</Start><End>511</End></PageRange></PageList>",
+        "<PageList><PageRange><Start>0</Start></PageRange></PageList>",
+        # Somebody between here and Azure who answers 200 to everything: no list is not an empty one.
+        "<html><body>Sign in</body></html>",
+    ],
+)
+def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(azure: Loopback, document: str) -> None:
+    azure.answers = [xml(pages(("page", 0, 511), marker="m")), xml(document)]
+    with pytest.raises(TryAgainLater, match="list page ranges: no whole answer from Azure"):
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+
+
+@pytest.mark.parametrize("status", [204, 206, 302])
+def test_an_answer_that_is_no_list_is_refused(azure: Loopback, status: int) -> None:
+    azure.answers = [lambda handler: send(handler, status, {"Content-Length": "0"}, b"")]
+    with pytest.raises(AzureRefused, match=rf"list page ranges: answered {status} .*expected 200 and a list"):
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+
+
+def test_a_signature_is_sent_as_it_was_signed(azure: Loopback) -> None:
+    allocated(azure, pages(("page", 0, 511), marker="a/b+c="), pages())
+    assert all(f"sig={SIGNATURE}&" in request.target for request in azure.requests)
+    assert asked(azure)[1]["marker"] == "a/b+c="
+
+
 def test_a_page_that_is_missing_is_never_passed_over(azure: Loopback) -> None:
     azure.answers = [xml(pages(("page", 0, 511), marker="m")), refusing(503, "ServerBusy")]
     with pytest.raises(TryAgainLater):
@@ -205,7 +236,13 @@ def test_any_partition_into_pages_is_the_same_list(azure: Loopback, data: st.Dat
         (kind, start * PAGE, end * PAGE - 1) for start, end in pairwise(cuts) if (kind := data.draw(kinds))
     ]
     split = data.draw(st.integers(0, len(rows)))
-    found = changed(azure, pages(*rows[:split], marker="m"), pages(*rows[split:]))
+    documents = (pages(*rows[:split], marker="m"), "\ufeff" + pages(*rows[split:]))
+    found = changed(azure, *documents)
+    azure.answers = [xml(document) for document in documents]
+    by_the_sdk = anonymous().blob(azure.url().reveal()).list_page_ranges()
+    assert [(item.range.offset, item.range.end - 1, item.cleared) for item in found] == [
+        (item.start, item.end, bool(item.cleared)) for item in by_the_sdk
+    ]
     assert [(item.range, item.cleared) for item in found] == [
         (ByteRange(start, end + 1), kind == "clear") for kind, start, end in rows
     ]
@@ -223,10 +260,10 @@ def test_the_size_behind_a_url_that_leads_nowhere(azure: Loopback) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "ServerBusy"), (429, "TooManyRequests")])
-def test_the_sdk_repeats_no_list_and_hands_on_when_to_come_again(
+def test_no_list_is_repeated_here_and_when_to_come_again_is_handed_on(
     azure: Loopback, status: int, code: str
 ) -> None:
-    """By itself it would not repeat a 429 at all, and would pass over the time that a 503 names."""
+    """The SDK by itself would not repeat a 429 at all, and would pass over the time that a 503 names."""
     azure.answers = [refusing(status, code, Retry_After="17")]
     with pytest.raises(TryAgainLater) as caught:
         list(allocated_ranges(anonymous(), azure.url(), SIZE))

@@ -33,8 +33,9 @@ from tests.azure.loopback import (
 )
 from vsa.azure.budget import Budget, Purpose
 from vsa.azure.grants import MOST_RENEWALS, GrantedAccess
-from vsa.azure.reader import SERVICE_VERSION, RangeReader
+from vsa.azure.reader import RangeReader
 from vsa.azure.tls_stream import TlsStream
+from vsa.azure.wire import SERVICE_VERSION
 from vsa.errors import (
     AccessDenied,
     AccessExpired,
@@ -275,7 +276,7 @@ def test_an_answer_that_is_neither_the_range_nor_an_error_is_named(
     azure.answers = [answer]
     with pytest.raises(AzureRefused, match=r"answered [23]0[02] .*, expected 206") as caught:
         read(open_reader(), FIRST)
-    assert caught.value.code == "NotARange"
+    assert caught.value.code == "UnexpectedAnswer"
 
 
 def test_a_service_that_is_asked_too_often_gets_the_pause_it_wants(

@@ -68,3 +68,12 @@ def test_who_is_not_known_is_not_looked_for(tmp_path: Path) -> None:
     done = bench(tmp_path, "--only=resstic")
     assert done.returncode == 2 and "nobody is called resstic" in done.stderr
     assert not (tmp_path / "results").exists() and not list(tmp_path.iterdir())
+
+
+def test_what_the_work_alone_takes(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "bench.floor", "--mib=24", "--rounds=1", f"--folder={tmp_path}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    about, _, _, *rows = done.stdout.splitlines()
+    assert 4 <= int(about.split()[0]) <= 24
+    cpu = {name.strip(): float(seconds) for _, name, _, seconds, *_ in (row.split("|") for row in rows)}
+    assert cpu["CRC, unchanged"] < cpu["full, unchecked"] < cpu["full"]

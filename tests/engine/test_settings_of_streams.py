@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from tests.engine.world import MIB, World, random_bytes
 from vsa.memory import LEAST_PACK, SMALL_DISK_PACK
 
@@ -26,3 +28,10 @@ def test_a_limit_holds_up_the_stream(world: World) -> None:
     report = world.back_up(full=True, memory_mib=128, most_mib_per_second=4)
     assert world.disks(report)["os"].figures.elapsed > 1.7
     world.require_sound()
+
+
+def test_a_process_that_streams_has_settled(world: World) -> None:
+    """Each full round of the garbage collector would hold all its streams up for 50 ms."""
+    world.add_vm({"os": random_bytes(MIB, "data")})
+    world.back_up(full=True)
+    assert gc.get_freeze_count() > 10_000

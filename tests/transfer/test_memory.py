@@ -126,3 +126,19 @@ class TestBuffers:
     @pytest.mark.parametrize("size", [1, 4096, 5 * MIB])
     def test_a_new_one_is_as_long_as_it_must_be_and_zeros(self, size: int):
         assert bytes(Buffers().take(size)) == bytes(size)
+
+
+def test_what_is_loaded_is_spared_the_garbage_collector_once() -> None:
+    """Not at every stream: what is garbage by then would stay for ever, time and again."""
+    program = """
+import gc
+from vsa.memory import settle
+before = len(gc.get_objects())
+settle()
+assert gc.get_freeze_count() >= 0.9 * before and len(gc.get_objects()) < 0.1 * before
+more = [[] for _ in range(10_000)]
+settle()
+assert len(gc.get_objects()) >= 10_000
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from azure.core import PipelineClient
 from azure.core.credentials import TokenCredential
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
@@ -155,6 +156,14 @@ class AzureConnection:
         """A client for one blob, by SAS URL or by account key."""
         credential = key.reveal() if key else None
         return BlobClient.from_blob_url(url, credential=credential, **self._blob_options)
+
+    @cached_property
+    def blob_requests(self) -> PipelineClient[Any, Any]:
+        """For requests to the blob service that the SDK does not write, and answers that it does not read.
+
+        They share the transport of its clients; nothing is added to them, nothing repeated.
+        """
+        return PipelineClient("", policies=[], transport=self._blob_options["transport"])
 
     def container(self, url: str, key: Secret) -> ContainerClient:
         return ContainerClient.from_container_url(url, credential=key.reveal(), **self._blob_options)

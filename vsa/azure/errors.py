@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from azure.core.exceptions import (
@@ -152,6 +152,24 @@ def from_answer(
     if status in (401, 403):
         message = f"{message}; {_FORBIDDEN.get(code, LACKS_A_RIGHT)}"
     return _refused_as(status, code)(message, code=code)
+
+
+def from_blob_answer(
+    action: str, status: int, reason: str, *, header: Callable[[str], str | None], body: bytes, expected: str
+) -> VsaError:
+    """Our error for an answer of the blob service that the SDK has not read and that is not `expected`.
+
+    `body` is its beginning.
+    """
+    if status < 400:
+        return AzureRefused(
+            f"{action}: answered {status} {reason}, expected {expected}; "
+            "look for a proxy server between here and Azure",
+            code="UnexpectedAnswer",
+        )
+    in_body = re.search(rb"<Code>(\w+)</Code>", body)
+    code = header("x-ms-error-code") or (in_body[1].decode() if in_body else "")
+    return from_answer(action, status, code, reason, parse_retry_after(header("Retry-After")))
 
 
 def _refused_as(status: int, code: str) -> type[AzureRefused]:

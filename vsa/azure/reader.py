@@ -16,20 +16,19 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from vsa.azure.budget import Budget, current_purpose
-from vsa.azure.errors import from_answer, parse_retry_after
+from vsa.azure.errors import from_blob_answer
 from vsa.azure.grants import Access, renewing
 from vsa.azure.metered import BLOBS_TOO_OFTEN, tell
 from vsa.azure.range_answers import Answer, RangeConnection
 from vsa.azure.tls_stream import TlsConnection
-from vsa.errors import AzureRefused, TryAgainLater
+from vsa.azure.wire import SERVICE_VERSION
+from vsa.errors import TryAgainLater
 from vsa.ranges import ByteRange
 from vsa.rate import UNLIMITED, Rate
 from vsa.redact import public_url
 from vsa.secret import Secret
 from vsa.stop import Stop, again
 
-# Get Blob with a managed disk's SAS and page range diffs both need at least 2019-07-07.
-SERVICE_VERSION = "2021-12-02"
 TIMEOUT_SECONDS = 60.0
 _LONGEST_ERROR_BODY = 16 * 1024
 
@@ -96,7 +95,15 @@ class RangeReader:
         with connection.get(f"{parts.path}?{parts.query}", headers) as answer:
             tell(budget, turn, answer.status, answer.getheader("Retry-After"), too_often=BLOBS_TOO_OFTEN)
             if answer.status != 206:
-                raise _refusal(answer, _reading(url, at))
+                raise from_blob_answer(
+                    _reading(url, at),
+                    answer.status,
+                    answer.reason,
+                    header=answer.getheader,
+                    # What is no refusal may be the whole disk.
+                    body=answer.read(_LONGEST_ERROR_BODY) if answer.status >= 400 else b"",
+                    expected="206 and the range alone",
+                )
             _require_range(answer.getheader("Content-Range"), at, _reading(url, at))
             _fill(answer, buffer[: at.length], _reading(url, at))
         if connection.is_used_up:
@@ -136,17 +143,3 @@ def _require_range(content_range: str | None, at: ByteRange, action: str) -> Non
         raise TryAgainLater(
             f"{action}: the answer is for {content_range!r}, expected bytes {at.offset}-{at.end - 1}"
         )
-
-
-def _refusal(answer: Answer, action: str) -> Exception:
-    if answer.status < 400:
-        return AzureRefused(
-            f"{action}: answered {answer.status} {answer.reason}, expected 206 and the range alone; "
-            "look for a proxy server between here and Azure",
-            code="NotARange",
-        )
-    body = answer.read(_LONGEST_ERROR_BODY).decode("utf-8", "replace")
-    in_body = re.search(r"<Code>(\w+)</Code>", body)
-    code = answer.getheader("x-ms-error-code") or (in_body[1] if in_body else "")
-    retry_after = parse_retry_after(answer.getheader("Retry-After"))
-    return from_answer(action, answer.status, code, answer.reason, retry_after)

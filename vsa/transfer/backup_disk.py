@@ -23,7 +23,7 @@ from vsa.media.disk_writer import samples_of
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
 from vsa.media.sharing import Sharing
-from vsa.memory import Memory
+from vsa.memory import Memory, settle
 from vsa.model import DiskBackup, DiskFigures, Method, Reason
 from vsa.progress import Progress
 from vsa.rate import UNLIMITED, Rate
@@ -82,6 +82,7 @@ class Streaming:
 
 def stream(order: StreamOrder, surroundings: Streaming) -> DiskBackup:
     """Carry out one order, upon what the media knows of the disk; raises what `backup_disk` does."""
+    settle()
     with waiting(surroundings.stop.wait):
         return upon_what_stands(
             lambda known: backup_disk(order, known, surroundings),

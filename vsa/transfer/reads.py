@@ -85,6 +85,8 @@ class ReadPlan:
         self.extent_size = extent_size
         self._marks = _SegmentMarks()
         self._cleared = ByteRange(0, 0)
+        self._read = ByteRange(0, 0)
+        """Extents, all of them marked to be read."""
 
     @property
     def extents(self) -> int:
@@ -111,7 +113,10 @@ class ReadPlan:
     def read(self, wanted: ByteRange) -> None:
         """Read every extent that the range touches."""
         first, last = wanted.offset // self.extent_size, -(-wanted.end // self.extent_size)
-        self._mark(first, last, READ)
+        # Small writes come many to an extent, and to mark one takes as long as to read of it in a list.
+        if first < self._read.offset or last > self._read.end:
+            self._mark(first, last, READ)
+            self._read = ByteRange(first, last)
 
     def clear(self, cleared: ByteRange) -> None:
         """The range holds zeros now. Extents that it covers whole need not be read, others must be.
