@@ -94,14 +94,15 @@ class PrefectApi:
     def change_schedules(self, change: Mapping[str, Any]) -> list[str]:
         """Change every schedule of every deployment alike; says which there are.
 
-        What was planned by the schedule as it was is no longer planned.
+        What was planned by them for later is planned anew; what is due already begins.
         """
         said = []
         for deployment in self.ask("POST", "/deployments/filter", {}):
             flow = self.ask("GET", f"/flows/{deployment['flow_id']}")
             for schedule in deployment["schedules"]:
                 path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-                self.ask("PATCH", path, dict(change))
+                # What is not named keeps its value, but for the parameters: without them they would be none.
+                self.ask("PATCH", path, {"parameters": schedule["parameters"], **change})
                 said.append(f"{flow['name']}/{deployment['name']}")
         return sorted(said)
 

@@ -13,7 +13,6 @@ import mmap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from vsa.ranges import MIB
@@ -59,14 +58,18 @@ def resident() -> int:
     return int(pages) * mmap.PAGESIZE
 
 
-@cache
+_settling = threading.Lock()
+
+
 def settle() -> None:
     """Spare the garbage collector what is loaded by now; once in the life of a process.
 
     Each of its full rounds goes through all that Prefect and the SDKs consist of, 100,000 objects, and takes
     50 ms in which no thread runs Python: a fifth of a small incremental. What is garbage already stays.
     """
-    gc.freeze()
+    # Held for ever by whoever comes first: freezing again would keep what other streams have let go by then.
+    if _settling.acquire(blocking=False):
+        gc.freeze()
 
 
 class Buffers:

@@ -18,11 +18,11 @@ from azure.mgmt.core.exceptions import ARMErrorFormat
 from azure.storage.blob import PartialBatchErrorException
 from azure.storage.blob._shared.authentication import AzureSigningError
 
+from tests.azure.answered import ANSWERED
 from tests.azure.loopback import SIGNATURE, Loopback, anonymous, cut, refusing, send, serving
 from vsa.azure.errors import azure_errors, from_answer, parse_retry_after, translate
 from vsa.errors import (
     AccessDenied,
-    AccessExpired,
     AzureNotFound,
     AzureRefused,
     DiffRefused,
@@ -58,40 +58,6 @@ WITHOUT_AN_ANSWER = {
     AzureSigningError: AccessDenied,
 }
 """Every exception of the SDK, without an HTTP answer in it, and what the caller is told to do about it."""
-
-ANSWERED = [
-    (400, "InvalidInput", AzureRefused),
-    (400, "PreviousSnapshotCannotBeNewer", DiffRefused),
-    (401, "AuthenticationFailed", AccessExpired),
-    (401, "InvalidAuthenticationTokenTenant", AccessDenied),
-    (401, "InvalidAuthenticationInfo", AccessExpired),
-    (403, "AuthenticationFailed", AccessExpired),
-    (403, "AUTHENTICATION_FAILED", AccessExpired),
-    (403, "AuthorizationFailed", AccessDenied),
-    (403, "AuthorizationPermissionMismatch", AccessDenied),
-    (403, "", AccessDenied),
-    (404, "BlobNotFound", AzureNotFound),
-    (404, "ResourceNotFound", AzureNotFound),
-    (404, "", AzureNotFound),
-    (404, "PreviousSnapshotNotFound", DiffRefused),
-    (408, "", TryAgainLater),
-    (409, "PreviousSnapshotNotFound", DiffRefused),
-    (409, "PreviousSnapshotOperationNotSupported", DiffRefused),
-    (409, "BlobOverwritten", DiffRefused),
-    (409, "BlobGenerationMismatch", DiffRefused),
-    (409, "SnapshotOperationRateExceeded", AzureRefused),
-    (400, "UnsupportedHeaderForNonManagedDisksAccount", DiffRefused),
-    (412, "ConditionNotMet", AzureRefused),
-    (416, "InvalidRange", AzureRefused),
-    (429, "TooManyRequests", TryAgainLater),
-    (500, "InternalError", TryAgainLater),
-    (501, "", AzureRefused),
-    (502, "", TryAgainLater),
-    (503, "ServerBusy", TryAgainLater),
-    (503, "AuthenticationFailed", TryAgainLater),
-    (503, "BlobOverwritten", TryAgainLater),
-    (504, "", TryAgainLater),
-]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.azure.answered import ANSWERED
 from tests.azure.loopback import SIGNATURE, Loopback, anonymous, refusing, send, serving, xml
 from vsa.azure.disks import VHD_FOOTER
 from vsa.azure.page_ranges import (
@@ -19,8 +21,10 @@ from vsa.azure.page_ranges import (
     content_length,
     managed_changes,
 )
-from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, TryAgainLater
+from vsa.errors import AzureNotFound, AzureRefused, DiffRefused, RunStopped, TryAgainLater, VsaError
 from vsa.ranges import KIB, ByteRange
+from vsa.secret import Secret
+from vsa.stop import Stop, waiting
 
 SIZE = 64 * KIB
 PAGE = 512
@@ -128,9 +132,11 @@ def test_what_is_cleared_is_not_allocated(azure: Loopback) -> None:
 def test_ranges_that_do_not_ascend_are_an_error(
     azure: Loopback, second: tuple[str, int, int], what: str
 ) -> None:
-    with pytest.raises(AzureRefused, match=what) as caught:
-        changed(azure, pages(("page", 4096, 8191), marker="m"), pages(second))
-    assert caught.value.code == "RangesOutOfOrder"
+    first = ("page", 4096, 8191)
+    for documents in ([pages(first, marker="m"), pages(second)], [pages(first, second)]):
+        with pytest.raises(AzureRefused, match=what) as caught:
+            changed(azure, *documents)
+        assert caught.value.code == "RangesOutOfOrder"
 
 
 @pytest.mark.parametrize("cleared", ["page", "clear"])
@@ -182,11 +188,21 @@ def test_a_refused_comparison_says_why(azure: Loopback, status: int, code: str) 
     [
         "no xml",
         "",
+        '<?xml version="1.0" encoding="x-unheard-of"?><PageList/>',
         "<PageList><PageRange>",
         "<PageList><PageRange><Start>x</Start><End>511</End></PageRange></PageList>",
+        "<PageList><PageRange><Start>1_024</Start><End>1535</End></PageRange></PageList>",
         "<PageList><PageRange><Start>0</Start></PageRange></PageList>",
+        "<PageList><PageRange><Start>0</Start><Start>512</Start><End>1023</End></PageRange></PageList>",
+        "<PageList><Start>0</Start><PageRange><End>511</End></PageRange></PageList>",
         # Somebody between here and Azure who answers 200 to everything: no list is not an empty one.
         "<html><body>Sign in</body></html>",
+        "<PageList>Sign in</PageList>",
+        "<PageList><Error><Code>ServerBusy</Code></Error></PageList>",
+        "<PageList><pagerange><Start>0</Start><End>511</End></pagerange></PageList>",
+        '<PageList xmlns:a="urn:a"><a:PageRange><Start>0</Start><End>511</End></a:PageRange></PageList>',
+        "<PageList><NextMarker>m<x/></NextMarker></PageList>",
+        '<!DOCTYPE PageList SYSTEM "x"><PageList/>',
     ],
 )
 def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(azure: Loopback, document: str) -> None:
@@ -195,17 +211,62 @@ def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(azure: Loopb
         list(allocated_ranges(anonymous(), azure.url(), SIZE))
 
 
-@pytest.mark.parametrize("status", [204, 206, 302])
-def test_an_answer_that_is_no_list_is_refused(azure: Loopback, status: int) -> None:
-    azure.answers = [lambda handler: send(handler, status, {"Content-Length": "0"}, b"")]
-    with pytest.raises(AzureRefused, match=rf"list page ranges: answered {status} .*expected 200 and a list"):
+def test_a_page_that_follows_itself_is_not_read_for_ever(azure: Loopback) -> None:
+    azure.otherwise = xml(pages(marker="m"))
+    with pytest.raises(TryAgainLater, match="follows itself"):
         list(allocated_ranges(anonymous(), azure.url(), SIZE))
 
 
+def test_a_long_list_hears_a_stop_between_its_pages(azure: Loopback) -> None:
+    azure.answers = [xml(pages(("page", 0, 511), marker="m")), xml(pages(marker="n")), xml(pages())]
+    stop = Stop()
+    with waiting(stop.wait), pytest.raises(RunStopped):
+        for _ in allocated_ranges(anonymous(), azure.url(), SIZE):
+            stop.set()
+    assert len(azure.requests) == 1
+
+
+@pytest.mark.parametrize("status", [204, 206, 302])
+def test_an_answer_that_is_no_list_is_refused(azure: Loopback, status: int) -> None:
+    """Nor does anybody follow it elsewhere, with the base's signature in a header."""
+    elsewhere = {"Content-Length": "0", "Location": azure.url("elsewhere").reveal()}
+    azure.answers = [lambda handler: send(handler, status, elsewhere, b"")]
+    with pytest.raises(AzureRefused, match=rf"compare two .*answered {status} .*expected 200 and a list"):
+        list(managed_changes(anonymous(), azure.url(), azure.url("base"), SIZE))
+    assert len(azure.requests) == 1
+
+
 def test_a_signature_is_sent_as_it_was_signed(azure: Loopback) -> None:
-    allocated(azure, pages(("page", 0, 511), marker="a/b+c="), pages())
-    assert all(f"sig={SIGNATURE}&" in request.target for request in azure.requests)
+    signed = "/account/disk?sv=2021-12-02&sp=r&sig=a%2BB%2F%3D&se=2026-03-01T12%3A00%3A00Z&b=+"
+    azure.answers = [xml(pages(("page", 0, 511), marker="a/b+c=")), xml(pages())]
+    list(allocated_ranges(anonymous(), Secret(azure.origin + signed), SIZE))
+    assert all(request.target.startswith(f"{signed}&comp=pagelist&") for request in azure.requests)
     assert asked(azure)[1]["marker"] == "a/b+c="
+
+
+def test_an_answers_words_reach_the_error_and_no_signature_does(azure: Loopback) -> None:
+    def refused(handler) -> None:
+        words = f"Of {handler.headers['x-ms-previous-snapshot-url']} nothing is known.\nTime: 12:00"
+        body = (
+            f"<Error><Code>InvalidHeaderValue</Code><Message>{words.replace('&', '&amp;')}</Message></Error>"
+        )
+        send(handler, 400, {"x-ms-request-id": "4711"}, body.encode())
+
+    azure.answers = [refused]
+    with pytest.raises(AzureRefused, match=r"400 InvalidHeaderValue: Of http.*request 4711") as caught:
+        list(managed_changes(anonymous(), azure.url(), azure.url("base"), SIZE))
+    assert SIGNATURE not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(("status", "code", "ours"), ANSWERED)
+def test_refusals_are_those_of_all_requests(
+    azure: Loopback, status: int, code: str, ours: type[VsaError]
+) -> None:
+    azure.answers = [refusing(status, code, in_body=True)]
+    with pytest.raises(VsaError) as caught:
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+    assert type(caught.value) is ours
+    assert str(caught.value).startswith(f"list page ranges: {status} {code}".rstrip())
 
 
 def test_a_page_that_is_missing_is_never_passed_over(azure: Loopback) -> None:
@@ -220,6 +281,27 @@ def test_a_list_that_breaks_off_is_never_taken_for_the_whole(azure: Loopback) ->
     def broken_off(handler) -> None:
         length = str(len(document))
         send(handler, 200, {"Content-Type": "application/xml", "Content-Length": length}, document[:120])
+        handler.close_connection = True
+
+    azure.answers = [broken_off]
+    with pytest.raises(TryAgainLater):
+        list(allocated_ranges(anonymous(), azure.url(), SIZE))
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [b"", b"40\r\n<PageRange>", b"x\r\n"],
+    ids=["between two chunks", "in a chunk", "no length of a chunk"],
+)
+def test_a_list_in_chunks_that_breaks_off_is_asked_for_again(azure: Loopback, ending: bytes) -> None:
+    """As the service sends lists: where it breaks off decides what the SDK's transport makes of it."""
+    document = pages(("page", 0, 511), ("page", 1024, 1535)).encode()
+
+    def broken_off(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%b\r\n" % (120, document[:120]) + ending)
         handler.close_connection = True
 
     azure.answers = [broken_off]

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from typing import IO
@@ -563,6 +564,37 @@ def test_an_end_that_tls_does_not_confirm_is_no_end_of_a_body(
     with a_reader(azure_by_tls.url(), trusting, stop) as reader:
         assert read(reader, FIRST) == DISK[FIRST.offset : FIRST.end]
     assert len(azure_by_tls.requests) == 2
+
+
+def test_a_reader_that_waits_for_its_answer_keeps_no_other_from_reading(
+    azure_by_tls: Loopback, trusting: ssl.SSLContext, stop: Unhurried
+) -> None:
+    """One at a time decrypts, but what has arrived: nobody waits in its turn."""
+    begun, others_have_read = threading.Event(), threading.Event()
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        body = wanted(handler)
+        partly(handler, body=body[: len(body) // 2], Content_Length=str(len(body)))
+        begun.set()
+        assert others_have_read.wait(60)
+        handler.wfile.write(body[len(body) // 2 :])
+
+    azure_by_tls.answers = [slow]
+    with (
+        a_reader(azure_by_tls.url(), trusting, stop) as first,
+        a_reader(azure_by_tls.url(), trusting, stop) as second,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        waiting = threads.submit(read, first, FIRST)
+        try:
+            assert begun.wait(60)
+            # It has taken what there is, and waits for the rest.
+            time.sleep(0.2)
+            assert threads.submit(read, second, FIRST).result(30) == DISK[FIRST.offset : FIRST.end]
+            assert not waiting.done()
+        finally:
+            others_have_read.set()
+        assert waiting.result(60) == DISK[FIRST.offset : FIRST.end]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="only openssl's own server begins anew")

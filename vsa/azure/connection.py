@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from azure.core import PipelineClient
 from azure.core.credentials import TokenCredential
+from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
@@ -161,9 +162,10 @@ class AzureConnection:
     def blob_requests(self) -> PipelineClient[Any, Any]:
         """For requests to the blob service that the SDK does not write, and answers that it does not read.
 
-        They share the transport of its clients; nothing is added to them, nothing repeated.
+        They share the transport of its clients; nothing is repeated.
         """
-        return PipelineClient("", policies=[], transport=self._blob_options["transport"])
+        named = [RequestIdPolicy(), UserAgentPolicy("azure-vsa")]
+        return PipelineClient("", policies=named, transport=self._blob_options["transport"])
 
     def container(self, url: str, key: Secret) -> ContainerClient:
         return ContainerClient.from_container_url(url, credential=key.reveal(), **self._blob_options)

@@ -120,8 +120,18 @@ def translate(error: AzureError | DeserializationError, action: str) -> VsaError
 
 def _is_garbled(error: Exception) -> bool:
     """Whether an answer that was no refusal could not be read: it says success by its status, if anything."""
-    return isinstance(error, DeserializationError) or (
-        isinstance(error, DecodeError) and (error.status_code is None or error.status_code < 400)
+    if isinstance(error, DecodeError):
+        return error.status_code is None or error.status_code < 400
+    return isinstance(error, DeserializationError) or _is_cut(error)
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether a body came in chunks and broke off between two: azure.core makes a refusal without an answer
+    of that (`RequestsTransport.send`), and only in mid-chunk an incomplete read."""
+    return (
+        isinstance(error, HttpResponseError)
+        and error.response is None
+        and isinstance(error.inner_exception, OSError)
     )
 
 
@@ -167,9 +177,12 @@ def from_blob_answer(
             "look for a proxy server between here and Azure",
             code="UnexpectedAnswer",
         )
-    in_body = re.search(rb"<Code>(\w+)</Code>", body)
-    code = header("x-ms-error-code") or (in_body[1].decode() if in_body else "")
-    return from_answer(action, status, code, reason, parse_retry_after(header("Retry-After")))
+    said = body.decode("utf-8", "replace")
+    in_body, message = re.search(r"<Code>(\w+)</Code>", said), re.search(r"<Message>([^<\n]+)", said)
+    code = header("x-ms-error-code") or (in_body[1] if in_body else "")
+    request = header("x-ms-request-id")
+    words = (message[1].strip() if message else reason) + (f" (request {request})" if request else "")
+    return from_answer(action, status, code, words, parse_retry_after(header("Retry-After")))
 
 
 def _refused_as(status: int, code: str) -> type[AzureRefused]:

@@ -114,7 +114,8 @@ class ReadPlan:
         """Read every extent that the range touches."""
         first, last = wanted.offset // self.extent_size, -(-wanted.end // self.extent_size)
         # Small writes come many to an extent, and to mark one takes as long as to read of it in a list.
-        if first < self._read.offset or last > self._read.end:
+        marked = self._read
+        if first < marked.offset or last > marked.end:
             self._mark(first, last, READ)
             self._read = ByteRange(first, last)
 
