@@ -76,7 +76,7 @@ def test_a_read_that_is_repeated_is_told_on_the_task_whose_disk_is_read(site: Si
     assert log.task_run_id == begun.task_run_id
 
 
-REPEATED_READ = "503 ServerBusy: Service Unavailable; trying again in"
+REPEATED_READ = "503 ServerBusy: A scripted failure of azsim."
 
 
 def _first(flow_run: FlowRun, words: str) -> Log | None:
