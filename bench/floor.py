@@ -48,6 +48,10 @@ class Taken(NamedTuple):
         return sum(self.steps.values())
 
 
+_CODEC = Codec()
+"""Of all threads, as a stream has one: its zstd contexts are used again."""
+
+
 def unproven(extents: list[memoryview], took: Clock) -> None:
     """What a full backup computes, but for the proof of what it is about to store."""
     _stored(extents, took)
@@ -55,27 +59,24 @@ def unproven(extents: list[memoryview], took: Clock) -> None:
 
 def full(extents: list[memoryview], took: Clock) -> None:
     """The same with the proof."""
-    codec, frames, proofs = _stored(extents, took)
+    frames, proofs = _stored(extents, took)
     for frame, extent, proof in zip(frames, extents, proofs, strict=True):
-        codec.decode(frame, len(extent), proof, "a frame")
+        _CODEC.decode(frame, len(extent), proof, "a frame")
     took("decoding and fingerprints of the proof")
 
 
-def _stored(extents: list[memoryview], took: Clock) -> tuple[Codec, list[Buffer], list[Fingerprint]]:
-    codec = Codec()
-    took("other")
+def _stored(extents: list[memoryview], took: Clock) -> tuple[list[Buffer], list[Fingerprint]]:
     proofs = [UNSEALED.fingerprint(extent) for extent in extents]
     took("fingerprints")
-    frames = [codec.encode(extent) for extent in extents]
+    frames = [_CODEC.encode(extent) for extent in extents]
     took("compressing")
     hashlib.sha256(b"".join(frames))
     took("SHA-256 of packs")
-    return codec, frames, proofs
+    return frames, proofs
 
 
 def crc(extents: list[memoryview], took: Clock) -> None:
     """What a backup by CRC computes of data that has not changed."""
-    took("other")
     for extent in extents:
         UNSEALED.fingerprint(extent)
     took("fingerprints")
