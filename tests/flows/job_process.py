@@ -35,10 +35,10 @@ class Job:
     ) -> None:
         self.site = site
         folder = site.folder / "process"
-        self.home = server.copy_to(folder / "home")
+        self.home = folder / "home" if with_server else server.copy_to(folder / "home")
         given = settings | (server.access if with_server else {})
         self.scratch = folder / "scratch"
-        self.scratch.mkdir()
+        self.scratch.mkdir(parents=True)
         self._printed = folder / "stdout"
         in_this_process = ["--in-process"] if with_server and in_process else []
         self._logged = folder / "stderr"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -117,11 +118,11 @@ class PrefectServer:
     def copy_to(self, home: Path) -> Path:
         """A Prefect home whose own database holds what this server's holds now: blocks and their keys.
 
-        An empty home if the server is not on SQLite.
+        Skips the test if the server is not on SQLite: `make test` plays it, where every server is.
         """
-        home.mkdir(parents=True)
         if not self.is_on_sqlite:
-            return home
+            pytest.skip("only a server on SQLite can be copied, and in CI this one is on PostgreSQL")
+        home.mkdir(parents=True)
         with (
             contextlib.closing(sqlite3.connect(self.database)) as source,
             contextlib.closing(sqlite3.connect(home / "prefect.db")) as target,
