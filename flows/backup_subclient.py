@@ -57,10 +57,12 @@ from tasks.waves import some_at_a_time
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.media.entries import JobEntry, ReleasedBase, Result
+from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.model import Exclusion, Method
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
+from vsa.transfer.clones import Clones, new_images
 from vsa.transfer.proxies import Proxy
 from vsa.transfer.report import vm_outcome
 
@@ -227,12 +229,18 @@ class _Story:
         ready = [item for item in self._disks if not item.error]
         self._proxies = {a.disk_key: a.proxy for a in assign_streams(job, ready, targets.proxies)}
 
+        clones = self._clones(ready)
         self._runs = [VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
         # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else, as long as
         # AT_ONCE of them do not wait together.
         for vm_run, _ in some_at_a_time(VmRun.begin, self._runs, at_once=AT_ONCE):
-            vm_run.transfer_and_commit()
+            vm_run.transfer_and_commit(clones)
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
+
+    def _clones(self, disks: Sequence[VmDisks]) -> Clones[VmRun]:
+        """Streams of one process find each other's data as it is; those of several, only where all may."""
+        apart = not self._in_process and Offer(self._job.subclient.deduplication) is Offer.MEDIA
+        return Clones(new_images(self._job.media.view(), disks) if apart else {})
 
     def _end(self) -> JobEntry:
         """Stage 8: streams first, then what they leave behind, then the report."""

@@ -27,6 +27,7 @@ from tasks.ending import WITH_ERRORS, tell
 from tasks.logs import show_engine_logs
 from tasks.prune import forget_points, plan_retention, prune
 from tasks.signals import heard_at_once
+from tasks.witness import check_witness, keep_witness
 from vsa.cli.plans import prune_text, report_text
 from vsa.errors import VsaError
 from vsa.media.media import Media
@@ -61,10 +62,14 @@ def prune_media(
         show_engine_logs(runtime.flow_run.id or str(uuid4()))
         block = BackupMedia.named(media)
         opened = block.open(write=not dry_run)
+        # What a log lacks that was put back or cut, nobody needs any more, as far as it says.
+        check_witness(opened)
         get_run_logger().info("Pruning media %s at %s", opened.id, opened.location)
         refused = _forget(opened, block, override_share, dry_run) if retention else ()
         with heard_at_once():
             done = prune(opened, grace_days, threshold, dry_run=dry_run)
+        if not dry_run:
+            keep_witness(opened, return_state=True)
     except VsaError as error:
         return Failed(message=str(error))
     said = prune_text(done) if isinstance(done, PrunePlan) else report_text(done)

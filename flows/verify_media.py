@@ -19,6 +19,7 @@ from blocks.backup_media import BackupMedia
 from tasks.logs import show_engine_logs
 from tasks.signals import heard_at_once
 from tasks.verify import look_at_media, record_in_log, show_verify_report
+from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
 from vsa.upkeep.report import Depth, VerifyReport
 
@@ -48,10 +49,10 @@ def verify_media(
     show_engine_logs(runtime.flow_run.id or "")
     try:
         block = BackupMedia.named(media)
+        opened = block.open()
+        check_witness(opened)
         with heard_at_once():
-            report = look_at_media(
-                block.open(), Depth(depth), points=points, sample=sample / 100, threads=threads
-            )
+            report = look_at_media(opened, Depth(depth), points=points, sample=sample / 100, threads=threads)
     except VsaError as error:
         return Failed(message=str(error))
     recorded = _record(block, report) if report.findings else ""
@@ -62,7 +63,9 @@ def verify_media(
 def _record(block: BackupMedia, report: VerifyReport) -> str:
     """What became of the records, in words: media that cannot be written is verified all the same."""
     try:
-        slots = record_in_log(block.open(write=True), report)
+        media = block.open(write=True)
+        slots = record_in_log(media, report)
+        keep_witness(media, return_state=True)
     except VsaError as error:
         return f"\nThe damage is not recorded: {error}"
     return "".join(f"\nRecorded in log slot {slot}." for slot in slots)

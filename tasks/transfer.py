@@ -26,11 +26,13 @@ def transfer_disk(
     proxy: str,
     carry: Carry,
     staging: str | Exception | None = None,
+    after: int | Exception | None = None,
 ) -> DiskBackup:
     """One stream, by its proxy or the next that can.
 
     `staging` is the disk's staging blob, or the error that its copy ended with. `carry` has the order carried
-    out: through the proxies' work pools, or in this process.
+    out: through the proxies' work pools, or in this process. `after` is only waited for: the point of a VM
+    whose disk of the same image goes first, or why it has none.
     """
     if isinstance(staging, Exception):
         raise staging

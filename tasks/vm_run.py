@@ -16,6 +16,7 @@ from tasks.transfer import transfer_disk
 from vsa.media.entries import VmOutcome
 from vsa.model import DiskBackup, DiskKind, SnapshotRef
 from vsa.transfer.backup_job import BackupJob, Carry
+from vsa.transfer.clones import Clones
 from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
 
@@ -41,10 +42,11 @@ class VmRun:
         self.snapshots = create_snapshots.submit(self._job, self.run)
         return self.snapshots
 
-    def transfer_and_commit(self) -> None:
+    def transfer_and_commit(self, clones: Clones[VmRun]) -> None:
         """Submit the VM's streams, its commit when they are done, and its release after that.
 
-        Its snapshots must have been waited for, as `some_at_a_time` does.
+        Its snapshots must have been waited for, as `some_at_a_time` does. Disks wait for the commits of the
+        VMs that `clones` has go first.
         """
         assert self.snapshots is not None
         if not self.snapshots.state.is_completed():
@@ -58,6 +60,7 @@ class VmRun:
             else None
             for disk, snapshot in zip(run.disks, snapshots, strict=True)
         ]
+        first = clones.before(run.disks, self)
         self._transfers = transfer_disk.map(
             unmapped(job),
             unmapped(run),
@@ -66,11 +69,16 @@ class VmRun:
             proxy=[self._proxies[disk.key] for disk in run.disks],
             carry=unmapped(self._carry),
             staging=staged,
+            after=[first[disk.key].point if disk.key in first else None for disk in run.disks],
         )
         outcomes: Any = [allow_failure(future) for future in self._transfers]
         self._committed = commit_point.submit(job, run, outcomes, self._carry)
-        committed: Any = allow_failure(self._committed)
-        self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
+        self.released = release_run.submit(job, run, wait_for=[self.point], return_state=False)
+
+    @property
+    def point(self) -> Any:
+        """For tasks that wait for this VM's point, or for why it has none: they are handed either."""
+        return None if self._committed is None else allow_failure(self._committed)
 
     def wait(self) -> None:
         """Return once nothing of the run is under way but its release."""

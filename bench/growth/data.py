@@ -2,10 +2,10 @@
 
     python -m bench.growth.data [GIB ...]           # 0.25 0.5 1 2; up to 32 where there is room
 
-It takes one and a half times the room, twice while the disk is made. Half of each extent is noise, the other half
-zeros, so it stores as half. One extent in a thousand changes before the CBT job and again before the CRC job. The disk
-is twice as large as its data: what is not allocated costs nothing. All is real but Azure, which is deleted before the
-disk is restored: TLS, digests, proofs, commits, fsync.
+It takes one and a half times the room, twice while the disk is made. Half of each extent is noise, the other
+half zeros, so it stores as half. One extent in a thousand changes before the CBT job and again before the CRC
+job. The disk is twice as large as its data: what is not allocated costs nothing. All is real but Azure, which
+is deleted before the disk is restored: TLS, digests, proofs, commits, fsync.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class DiskJobs:
         return backup
 
     def restore(self, name: str, *, checksum: bool = True) -> None:
-        """The newest backup as a raw image, which is then deleted; the simulated Azure may have gone by then."""
+        """The newest backup as a raw image, which is then deleted. The simulated Azure may have gone."""
         assert self.newest is not None
         backup, target = self.newest, self._folder / "restored.img"
         self._timed(

@@ -88,3 +88,31 @@ def test_a_disk_that_is_read_whole_again_is_not_stored_again(world: World) -> No
     report = back_up(world, by=Method.CRC, full=True)
     assert (stored(report), shared(report)) == (0, len(IMAGE))
     world.require_sound()
+
+
+@pytest.mark.parametrize(
+    ("made", "image"),
+    [
+        ({"createOption": "Empty"}, None),
+        ({"createOption": "FromImage", "imageReference": {"id": "/Images/Debian"}}, "/images/debian os"),
+        (
+            {"createOption": "FromImage", "galleryImageReference": {"id": "/g/v1", "lun": 0}},
+            "/g/v1 lun 0",
+        ),
+        ({"createOption": "Copy", "sourceResourceId": "/Snapshots/Golden"}, "/snapshots/golden"),
+        (
+            {"createOption": "Import", "sourceUri": "https://a.blob.test/vhds/g.vhd?sig=SECRET"},
+            "https://a.blob.test/vhds/g.vhd",
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_a_list", [False, True])
+def test_a_job_knows_what_disks_were_made_from(
+    world: World, made: dict[str, Any], image: str | None, in_a_list: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsa.transfer.backup_job.MANY_DISKS", 1 if in_a_list else 100)
+    world.add_vm({"os": IMAGE})
+    world.control.set_disk_properties(world.label("os"), creationData=made)
+    job = world.job()
+    (found,) = [job.identify_disks(vm) for vm in job.identify_targets(job.discover()).vms]
+    assert found.images == ({} if image is None else {found.disks[0].key: image})

@@ -15,6 +15,7 @@ from deployments.register import register
 from tasks.artifacts import run_url
 from tasks.proxies import RETURN_SECONDS
 from tests.azsim_process import AzsimProcess
+from tests.engine.world import KIB, MIB, random_bytes
 from tests.flows.fleet import (
     SILENT_SECONDS,
     Fleet,
@@ -52,6 +53,44 @@ def test_six_disks_alternate_between_the_pools_of_two_proxies(fleet: Fleet, site
     for vm in disks:
         site.require_restorable(site.points_of(vm)[0])
     site.require_only_bases()
+
+
+def test_ten_clones_through_one_proxy_cost_little_more_than_one(fleet: Fleet, sites: list[Site]) -> None:
+    """Whose places are processes: one clone goes first, the others find what it has stored."""
+    one, ten, _ = sites
+    one.add_vm("web", [managed("web-os", size=CLONE)])
+    make_clone(one, "web-os", 0)
+    names = [f"web{number}" for number in range(10)]
+    for number, name in enumerate(names):
+        ten.add_vm(name, [managed(f"{name}-os", size=CLONE)])
+        make_clone(ten, f"{name}-os", number)
+    for site in (one, ten):
+        site.save_blocks(proxies=("proxy-a",))
+        state = site.back_up(in_process=False)
+        assert state.name == "Completed", state.message
+
+    assert held(ten) <= 1.15 * held(one)
+    for name in names:
+        ten.require_restorable(ten.points_of(name)[0])
+    ten.require_only_bases()
+
+
+CLONE = 128 * MIB
+IMAGE = random_bytes(CLONE, "image")
+
+
+def make_clone(site: Site, disk: str, number: int) -> None:
+    """The disk as if it had been made from the image, and started: with a host name, so to speak."""
+    site.write(disk, 0, IMAGE)
+    site.write(disk, (8 + number) * MIB, random_bytes(64 * KIB, f"host {number}"))
+    image = {"id": f"/subscriptions/s/providers/Microsoft.Compute/images/{site.name}"}
+    creation = {"createOption": "FromImage", "imageReference": image}
+    site.control.set_disk_properties(site.disk_id(disk), creationData=creation)
+
+
+def held(site: Site) -> int:
+    """Bytes of all objects of the site's media."""
+    return sum(path.stat().st_size for path in site.media_folder.rglob("*") if path.is_file())
 
 
 def require_told(job: RunningJob, pools: dict[str, str | None]) -> None:

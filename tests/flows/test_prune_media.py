@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flows.prune_media import prune_media
+from tasks.witness import kept_witness
 from tests.engine.world import KIB, random_bytes
 from tests.flows.prefect_server import flow_run_of, messages_of, wait_for
 from tests.flows.site import Site, managed
@@ -24,6 +25,7 @@ def test_retention_is_applied_and_media_pruned_after_the_plan_was_said(site: Sit
     state = prune_media(site.name, return_state=True)
     assert state.name == "Completed", state.message
     assert set(site.media.view().forgotten) == {oldest}
+    assert kept_witness(site.media) == site.media.view().witness
     unforget(site.media, [oldest])
 
     state = prune_media(site.name, grace_days=0.0, return_state=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect.client.orchestration import get_client
 
 from flows.verify_media import verify_media
+from tasks.witness import kept_witness
 from tests.flows.prefect_server import wait_for
 from tests.flows.site import Site, managed
 
@@ -29,6 +30,7 @@ def test_damage_fails_the_flow_and_the_next_backup_heals_it(site: Site) -> None:
     assert damaged.is_failed()
     assert "lost 64 KiB: bytes 65536 to 131072" in damaged.message
     assert "Recorded in log slot" in damaged.message
+    assert kept_witness(site.media) == site.media.view().witness
     shown = wait_for("the report", lambda: artifact_of(site) if "DAMAGED" in artifact_of(site) else None)
     assert f"points {slot}, disk web-os of web: lost 64 KiB" in shown.replace("\\", "")
 

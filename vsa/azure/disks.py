@@ -19,6 +19,7 @@ from vsa.azure.resource_id import ResourceId
 from vsa.azure.wire import text
 from vsa.errors import AzureNotFound, AzureRefused, BadRequest
 from vsa.model import AttachedDisk, DiskKind, Exclusion, SourceDisk
+from vsa.redact import public_url
 from vsa.stop import Stop
 
 _log = logging.getLogger(__name__)
@@ -78,6 +79,31 @@ def identify_disk(
     return Exclusion(name=attached.name, reason=reason) if reason else disk
 
 
+def describe_disk(connection: AzureConnection, attached: AttachedDisk) -> Any:
+    """A managed disk as its own API describes it. Raises AzureNotFound if it has gone."""
+    parts = ResourceId.parse(attached.source)
+    with azure_errors(f"read managed disk {attached.name}"):
+        return connection.compute.disks.get(parts.group, parts.name)
+
+
+def image_of(described: Any | None) -> str:
+    """What a managed disk was made from, for comparing; empty if nothing is known.
+
+    An image of the platform, of a gallery or of one's own, and which of its disks; a snapshot or disk that it
+    is a copy of; an imported VHD, without what follows its address, which may be a secret.
+
+    Source: https://learn.microsoft.com/rest/api/compute/disks/get (CreationData)
+    """
+    creation = described.creation_data if described is not None else None
+    if creation is None:
+        return ""
+    for image in filter(None, (creation.gallery_image_reference, creation.image_reference)):
+        name = image.id or image.shared_gallery_image_id or image.community_gallery_image_id
+        place = "os" if image.lun is None else f"lun {image.lun}"
+        return f"{name} {place}".lower()
+    return text(creation.source_resource_id or public_url(creation.source_uri or "")).lower()
+
+
 def refusal(disk: SourceDisk) -> str:
     """Why a disk of this kind cannot be backed up; empty when it can."""
     if disk.sector_size != READABLE_SECTOR:
@@ -96,10 +122,7 @@ def refusal(disk: SourceDisk) -> str:
 
 def _managed(connection: AzureConnection, attached: AttachedDisk, described: Any | None) -> SourceDisk:
     parts = ResourceId.parse(attached.source)
-    disk: Any = described
-    if disk is None:
-        with azure_errors(f"read managed disk {attached.name}"):
-            disk = connection.compute.disks.get(parts.group, parts.name)
+    disk = describe_disk(connection, attached) if described is None else described
     sector = getattr(disk.creation_data, "logical_sector_size", None) or READABLE_SECTOR
     return SourceDisk(
         name=attached.name,

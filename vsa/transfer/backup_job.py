@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from threading import BoundedSemaphore
 from typing import Any
 
 from vsa.azure.connection import AzureConnection
-from vsa.azure.disks import ListedDisks, identify_disk
+from vsa.azure.disks import ListedDisks, describe_disk, identify_disk, image_of
 from vsa.azure.vms import list_vms
 from vsa.errors import AzureNotFound, BadRequest, NoPoint
 from vsa.fault_points import FaultPoint, reached
@@ -85,10 +85,14 @@ class Targets(Noun):
 
 
 class VmDisks(Noun):
-    """Stage 4: the target disks of one VM; `error` says why they could not be identified."""
+    """Stage 4: the target disks of one VM; `error` says why they could not be identified.
+
+    `images` says what disks were made from, by their keys: those of one image have much in common.
+    """
 
     vm: Vm
     disks: tuple[SourceDisk, ...] = ()
+    images: Mapping[str, str] = {}
     excluded: tuple[Exclusion, ...] = ()
     error: str = ""
 
@@ -235,6 +239,7 @@ class BackupJob:
         """The VM's target disks as their own APIs describe them."""
         wanted, excluded = select_disks(self.subclient, vm.disks)
         disks: list[SourceDisk] = []
+        images: dict[str, str] = {}
         refused = list(excluded)
         for attached in wanted:
             try:
@@ -247,6 +252,8 @@ class BackupJob:
                 ) from error
             if isinstance(found, SourceDisk):
                 disks.append(found)
+                if image := image_of(described):
+                    images[found.key] = image
             else:
                 refused.append(found)
         # Once more: what a filter asks of size and SKU, the disk's own API may be the first to know.
@@ -255,13 +262,16 @@ class BackupJob:
         if not targets:
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in refused)
             return VmDisks(vm=vm, excluded=tuple(refused), error=f"no disk of it is a target: {reasons}")
-        return VmDisks(vm=vm, disks=targets, excluded=tuple(refused))
+        images = {disk.key: images[disk.key] for disk in targets if disk.key in images}
+        return VmDisks(vm=vm, disks=targets, images=images, excluded=tuple(refused))
 
     def _described(self, attached: AttachedDisk) -> Any | None:
-        """A managed disk as a list describes it, where one list is less to ask for than each of the disks."""
-        if self._listed_disks is None or not attached.managed:
+        """A managed disk as Azure describes it: in a list, where one list is less to ask for than each of the
+        disks, or by itself. None for what is no managed disk that can be backed up."""
+        if not attached.managed or attached.ephemeral or not attached.source:
             return None
-        return self._listed_disks.find(attached.source, self.stop)
+        listed = self._listed_disks.find(attached.source, self.stop) if self._listed_disks else None
+        return listed or again(partial(describe_disk, self.connection, attached), stop=self.stop)
 
     # Stage 5
 
