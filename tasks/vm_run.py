@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from vsa.transfer.backup_job import BackupJob, Carry
 from vsa.transfer.clones import Clones
 from vsa.transfer.report import vm_outcome
 from vsa.transfer.runs import Run
+
+_log = logging.getLogger(__name__)
 
 
 class VmRun:
@@ -61,6 +64,9 @@ class VmRun:
             for disk, snapshot in zip(run.disks, snapshots, strict=True)
         ]
         first = clones.before(run.disks, self)
+        for disk in (disk for disk in run.disks if disk.key in first):
+            other = first[disk.key].run.vm.name
+            _log.info("disk %s waits for the point of %s: both were made from one image", disk.name, other)
         self._transfers = transfer_disk.map(
             unmapped(job),
             unmapped(run),

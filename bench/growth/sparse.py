@@ -6,7 +6,7 @@ What makes the disk large is neither there nor read: the ranges that Azure lists
 say so, and are counted. The audit is at its least here, 16 extents: by default it reads a thousandth of the
 disk, also of what was never written, because it is there to find a list of ranges that leaves out data.
 The restore takes no checksum of the whole, which would go through every zero of it; its file system must take
-files as large as the disk.
+files as large as the disk, which ext4 does below 16 TiB and tmpfs beyond (`--folder /dev/shm`).
 """
 
 from __future__ import annotations
