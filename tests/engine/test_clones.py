@@ -26,15 +26,6 @@ def world(control: Control, tmp_path: Path) -> Iterator[World]:
     made.delete()
 
 
-def back_up(world: World, **options: Any) -> JobEntry:
-    """With memory for long reads, however much the tests take themselves.
-
-    One read has the whole image then: none of it is looked for before its first extents have shown where the
-    others lie.
-    """
-    return world.back_up(memory_mib=8192, **options)
-
-
 def clone(number: int) -> bytes:
     """The image with a host name in it, so to speak."""
     at = number * 64 * KIB
@@ -52,13 +43,13 @@ def shared(report: JobEntry) -> int:
 def test_ten_clones_cost_little_more_than_one_in_one_job_and_in_the_next(world: World) -> None:
     for number in range(10):
         world.add_vm({f"os{number}": clone(number)})
-    first = back_up(world)
+    first = world.back_up()
     assert stored(first) == len(IMAGE) + 10 * SMALL
     assert stored(first) + shared(first) == 10 * len(IMAGE)
 
     for number in range(10, 13):
         world.add_vm({f"os{number}": clone(number)})
-    second = back_up(world)
+    second = world.back_up()
     # The newest clone of the first job lacks one extent of the image, where it has its own.
     assert stored(second) == (3 + 1) * SMALL
     world.require_sound()
@@ -67,9 +58,11 @@ def test_ten_clones_cost_little_more_than_one_in_one_job_and_in_the_next(world: 
 def test_what_moves_to_another_machine_is_not_stored_again(world: World) -> None:
     world.add_vm({"source": IMAGE})
     world.add_vm({"target": bytes(4 * MIB)})
-    back_up(world)
+    world.back_up()
     world.write("target", MIB, IMAGE)
-    assert stored(back_up(world)) == 0
+    # With memory for long reads, however much the tests take themselves: then one read has the whole image,
+    # and none of it is looked for before its first extents have shown where the others lie.
+    assert stored(world.back_up(memory_mib=8192)) == 0
     world.require_sound()
 
 
@@ -78,14 +71,14 @@ def test_the_switch_says_among_whom_data_is_stored_once(world: World, switch: st
     """Two machines, one of them with two disks of the same contents."""
     world.add_vm({"a": IMAGE, "b": IMAGE})
     world.add_vm({"c": IMAGE})
-    assert stored(back_up(world, deduplication=switch)) == (1 + expected) * len(IMAGE)
+    assert stored(world.back_up(deduplication=switch)) == (1 + expected) * len(IMAGE)
     world.require_sound()
 
 
 def test_a_disk_that_is_read_whole_again_is_not_stored_again(world: World) -> None:
     world.add_vm({"os": IMAGE})
-    back_up(world)
-    report = back_up(world, by=Method.CRC, full=True)
+    world.back_up()
+    report = world.back_up(by=Method.CRC, full=True)
     assert (stored(report), shared(report)) == (0, len(IMAGE))
     world.require_sound()
 

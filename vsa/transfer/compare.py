@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -75,7 +76,11 @@ class Comparison:
         work = _Segment(self, segment, parent, frozenset(audited), damaged=frozenset(damaged))
         if wanted or audited:
             positions = sorted([*wanted, *audited])
-            pump.run(reads_of(self._plan, segment, positions, longest=self._longest_read), work.handle)
+            reads = reads_of(self._plan, segment, positions, longest=self._longest_read)
+            if self._parent is None:
+                # A clone is known by its first extents: those beside them would be stored before they are.
+                pump.run(islice(reads, 1), work.handle)
+            pump.run(reads, work.handle)
         for position in self._to_clear(segment, parent):
             self._writer.clear(segment * SEGMENT + position)
             self.count(new=self._plan.extent_range(segment * SEGMENT + position).length)
