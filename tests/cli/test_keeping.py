@@ -80,7 +80,15 @@ def test_more_than_half_of_a_vm_needs_to_be_said_twice(keeping: Keeping) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), (0, "--keep-last", 1), (99,), ("--keep-last", 1, "--vm", "nobody")]
+    "arguments",
+    [
+        (),
+        (0, "--keep-last", 1),
+        (99,),
+        ("--keep-last", 1, "--vm", "nobody"),
+        (0, "--vm", "nobody"),
+        (0, "--vm", "os"),
+    ],
 )
 def test_requests_that_make_no_sense_are_refused(keeping: Keeping, arguments: tuple[object, ...]) -> None:
     three_points(keeping)
@@ -135,6 +143,14 @@ def test_a_prune_says_what_it_would_do_and_then_does_it(keeping: Keeping) -> Non
     assert report["bytes_freed"] == plan["bytes"]
     assert command(keeping, "prune").out == "Nothing to prune.\n"
     keeping.require_sound()
+
+
+def test_a_prune_without_a_folder_to_work_in_is_no_good_request(keeping: Keeping, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("")
+    for scratch in (tmp_path / "absent", file):
+        ran = command(keeping, "prune", "--scratch", scratch)
+        assert ran.code == 2 and f"--scratch {scratch}: this is no folder that can be written to" in ran.err
+    assert command(keeping, "prune", "--scratch", tmp_path).code == 0
 
 
 def test_within_the_grace_nothing_is_given_up(keeping: Keeping) -> None:

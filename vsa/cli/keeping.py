@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def _pin(options: argparse.Namespace, err: TextIO) -> Answer:
 
 
 def _prune(options: argparse.Namespace, err: TextIO) -> Answer:
+    _require_folder(options.scratch)
     media = _open(options)
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="vsa-prune-") as scratch:
         plan = plan_prune(
@@ -90,11 +92,20 @@ def _request(options: argparse.Namespace, view: View, now: dt.datetime) -> Reque
     if bool(stated) == bool(options.points):
         raise BadRequest("name points to forget, or say what to keep: `vsa forget 3 4` or `--keep-daily 7`")
     if options.points:
+        if options.vm:
+            raise BadRequest("--vm says whose points a rule is for: leave it out where points are named")
         return named(options.points)
     clients = {made.client for made in reports.points_of(view, options.vm)}
     retention = Retention(**stated)
     believed = now + TOLERANCE if options.trust_clock else None
     return by_policy(lambda made: retention if made.client in clients else None, believed_until=believed)
+
+
+def _require_folder(scratch: str | None) -> None:
+    if scratch is not None and not (Path(scratch).is_dir() and os.access(scratch, os.W_OK | os.X_OK)):
+        raise BadRequest(
+            f"--scratch {scratch}: this is no folder that can be written to; make one, or name another"
+        )
 
 
 def _require_token(given: str, token: str) -> None:

@@ -102,7 +102,9 @@ def named(slots: Sequence[int]) -> Request:
         wanted = set(slots)
         return Decision(
             going=tuple(_judged(made, written, "asked for") for made in view.live if made.slot in wanted),
-            staying=tuple(_judged(made, written, "not named") for made in view.live if made.slot not in wanted),
+            staying=tuple(
+                _judged(made, written, "not named") for made in view.live if made.slot not in wanted
+            ),
             warnings=tuple(
                 f"point {slot} goes although it is {protected[slot]}"
                 for slot in sorted(wanted & protected.keys())
@@ -235,7 +237,7 @@ def _bad_disks(view: View, slot: int) -> frozenset[str]:
 
 
 def _written(view: View, believed_until: dt.datetime | None = None) -> Mapping[int, dt.datetime]:
-    """By slot, when each point was committed as far as its own time and those of the points before it tell."""
+    """By slot, when each point was committed, as far as its own time and those of points before it tell."""
     newest, found = _NEVER, dict[int, dt.datetime]()
     for made in view.points.values():
         if believed_until is None or made.time <= believed_until:
