@@ -36,6 +36,7 @@ from vsa.media.view import WHOLE, Damage, Latest, View
 from vsa.model import IndexRef, Method
 
 DISK = a_disk()
+GONE = ForgetEntry(points=(0,), reason="x")
 INDEX = IndexRef(name="runs/r/index/d.parquet", size=9, sha256="0" * 64, footer=8, footer_sha256="0" * 64)
 
 
@@ -118,6 +119,16 @@ def test_a_fence_after_the_commit_means_nothing():
     assert view_of(point("r0"), DoomEntry(runs=("r0",), reason="x")).fenced == frozenset()
 
 
+def test_a_doom_gives_up_no_point_that_is_wanted():
+    """Another writer called it back after the prune had looked: its data stays, so the point does."""
+    doomed = DoomEntry(points=(0, 1), reason="x")
+    view = view_of(point("r0", "a"), point("r1"), ForgetEntry(points=(1,), reason="x"), doomed)
+    assert (list(view.points), view.given_up, view.forgotten) == ([0], {1}, {})
+    assert view.base_of(DISK.key)[0] == 0
+    called_back = view_of(point("r0"), GONE, UnforgetEntry(points=(0,)), DoomEntry(points=(0,), reason="x"))
+    assert (list(called_back.points), called_back.given_up) == ([0], frozenset())
+
+
 def test_a_client_is_what_was_last_said_of_it():
     def seen(name: str, state: ClientState) -> ClientEntry:
         vm = a_vm("web").model_copy(update={"name": name})
@@ -186,7 +197,6 @@ def claimed(*said: tuple[dt.datetime, EntryBody | tuple[str, EntryBody]]) -> Ite
 
 WRONG = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
 FUTURE = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
-GONE = ForgetEntry(points=(0,), reason="x")
 
 
 @pytest.mark.parametrize("before", [job("a"), PinEntry(points=(7,)), RotateEntry(key=1), point("r1")])
