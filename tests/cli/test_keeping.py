@@ -145,6 +145,26 @@ def test_a_prune_says_what_it_would_do_and_then_does_it(keeping: Keeping) -> Non
     keeping.require_sound()
 
 
+def test_a_clock_that_is_right_is_said_to_be(keeping: Keeping) -> None:
+    """F48: the second of four days' points claims the year 2099, and takes no day from those after it."""
+    for day in range(4):
+        right, keeping.now = keeping.now, keeping.now.replace(year=2099) if day == 1 else keeping.now
+        keeping.back_up({0: day}, full=True)
+        keeping.now = right + dt.timedelta(days=1)
+    for name in ("forget", "prune"):
+        arguments = (name, *(("--keep-daily", 2, "--override-share") if name == "forget" else ()))
+        refused = command(keeping, *arguments)
+        said = refused.out + refused.err
+        assert (
+            refused.code == 2 and "log/000000000001 says that it was written at 2099-05-07T12:00:00" in said
+        )
+        assert command(keeping, *arguments, "--trust-clock").code == 0
+    plan = command(
+        keeping, "forget", "--keep-daily", 2, "--override-share", "--trust-clock", "--json"
+    ).document
+    assert [item["point"] for item in plan["forget"]] == [0, 1]
+
+
 def test_a_prune_without_a_folder_to_work_in_is_no_good_request(keeping: Keeping, tmp_path: Path) -> None:
     (file := tmp_path / "file").write_text("")
     for scratch in (tmp_path / "absent", file):
