@@ -13,6 +13,7 @@ from tests.media.test_documents import proven
 from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
 from vsa.errors import BadRequest, DeleteRefused, MediaDamaged, MediaUnusable, ObjectsDoomed, RunStopped
 from vsa.media import layout
+from vsa.media.checkpoint import encode
 from vsa.media.entries import DoomEntry, PinEntry
 from vsa.media.folder import FolderStore
 from vsa.media.signs import SILENT_AFTER, Sign, give
@@ -63,6 +64,19 @@ def test_a_writer_whose_clock_is_behind_takes_nothing_from_the_grace(keeping):
     keeping.require_sound()
     keeping.now += 2 * DAY
     assert keeping.prune(days=14).points == (old,)
+
+
+def test_what_an_older_checkpoint_says_of_times_gives_up_nothing(keeping):
+    """Older writers put the entry's own time into it."""
+    old = keeping.back_up({0: "a"})
+    keeping.back_up({0: "b"}, full=True)
+    forgotten_at(keeping, LONG_AGO, old)
+    view = replace(keeping.media.view(), forgotten={old: LONG_AGO}, latest=None)
+    keeping.media.store.create(layout.checkpoint(view.head - 1), [encode(view, keeping.media.id)])
+    keeping.media = keeping.opened()
+    assert keeping.media.view().forgotten == {old: LONG_AGO}
+    assert keeping.prune(days=14).points == ()
+    keeping.require_sound()
 
 
 def test_one_entry_of_the_future_stops_pruning_until_somebody_says_whose_clock_is_right(keeping):
