@@ -104,6 +104,22 @@ def test_init_is_never_done_over_something(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["precious"]
 
 
+@pytest.mark.parametrize("inside", ["x", "runs/run-1", "runs/run-1/deep/er"])
+def test_init_is_never_done_inside_media(tmp_path: Path, inside: str) -> None:
+    assert vsa("init", "--media", tmp_path / "media").code == 0
+    (tmp_path / "link").symlink_to(tmp_path / "media")
+    before = sorted(tmp_path.rglob("*"))
+    for around in ("media", "link"):
+        ran = vsa("init", "--media", tmp_path / around / inside)
+        assert ran.code == 2 and f"lies inside the media at {tmp_path / 'media'}" in ran.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_is_called_as_media_is_no_media_to_lie_in(tmp_path: Path) -> None:
+    (tmp_path / "media.json").write_text('{"format":"films"}')
+    assert vsa("init", "--media", tmp_path / "media").code == 0
+
+
 @pytest.mark.parametrize("size", ["3KiB", "lots", "0"])
 def test_init_refuses_an_extent_size_that_makes_no_sense(tmp_path: Path, size: str) -> None:
     assert vsa("init", "--media", tmp_path / "media", "--extent-size", size).code == 2

@@ -80,7 +80,15 @@ def test_more_than_half_of_a_vm_needs_to_be_said_twice(keeping: Keeping) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), (0, "--keep-last", 1), (99,), ("--keep-last", 1, "--vm", "nobody")]
+    "arguments",
+    [
+        (),
+        (0, "--keep-last", 1),
+        (99,),
+        ("--keep-last", 1, "--vm", "nobody"),
+        (0, "--vm", "nobody"),
+        (0, "--vm", "os"),
+    ],
 )
 def test_requests_that_make_no_sense_are_refused(keeping: Keeping, arguments: tuple[object, ...]) -> None:
     three_points(keeping)
@@ -98,10 +106,10 @@ def test_rules_can_be_for_one_vm(keeping: Keeping) -> None:
 def test_points_show_what_is_forgotten_pinned_and_given_up(keeping: Keeping) -> None:
     three_points(keeping)
     keeping.back_up({0: "newer"}, full=True)
-    assert command(keeping, "pin", 1, "--reason", "before the upgrade").out == "Point 1 pinned.\n"
     keeping.forget(0)
     keeping.prune()
     keeping.forget(2)
+    assert command(keeping, "pin", 1, "--reason", "before the upgrade").out == "Point 1 pinned.\n"
     ran = command(keeping, "points")
     assert [row[-1] for row in ran.rows()][1:3] == ["pinned", "forgotten 2024-05-06 12:00:00Z"]
     assert ran.out.endswith("Forgotten and given up to a prune: 0.\n")
@@ -135,6 +143,34 @@ def test_a_prune_says_what_it_would_do_and_then_does_it(keeping: Keeping) -> Non
     assert report["bytes_freed"] == plan["bytes"]
     assert command(keeping, "prune").out == "Nothing to prune.\n"
     keeping.require_sound()
+
+
+def test_a_clock_that_is_right_is_said_to_be(keeping: Keeping) -> None:
+    """F48: the second of four days' points claims the year 2099, and takes no day from those after it."""
+    for day in range(4):
+        right, keeping.now = keeping.now, keeping.now.replace(year=2099) if day == 1 else keeping.now
+        keeping.back_up({0: day}, full=True)
+        keeping.now = right + dt.timedelta(days=1)
+    for name in ("forget", "prune"):
+        arguments = (name, *(("--keep-daily", 2, "--override-share") if name == "forget" else ()))
+        refused = command(keeping, *arguments)
+        said = refused.out + refused.err
+        assert (
+            refused.code == 2 and "log/000000000001 says that it was written at 2099-05-07T12:00:00" in said
+        )
+        assert command(keeping, *arguments, "--trust-clock").code == 0
+    plan = command(
+        keeping, "forget", "--keep-daily", 2, "--override-share", "--trust-clock", "--json"
+    ).document
+    assert [item["point"] for item in plan["forget"]] == [0, 1]
+
+
+def test_a_prune_without_a_folder_to_work_in_is_no_good_request(keeping: Keeping, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("")
+    for scratch in (tmp_path / "absent", file):
+        ran = command(keeping, "prune", "--scratch", scratch)
+        assert ran.code == 2 and f"--scratch {scratch}: this is no folder that can be written to" in ran.err
+    assert command(keeping, "prune", "--scratch", tmp_path).code == 0
 
 
 def test_within_the_grace_nothing_is_given_up(keeping: Keeping) -> None:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import a_disk, a_point, a_snapshot, an_intent, flip_bit, new_media, objects
 from tests.media.test_log import seen, slot_path
-from tests.media.test_view import DISK, INDEX, SAID, job, numbered, view_of
+from tests.media.test_view import DISK, INDEX, SAID, job, numbered, point, view_of
 from tests.soak import only_in_soak
 from vsa.errors import MediaDamaged, TryAgainLater
 from vsa.media import checkpoint, layout, packed, recall
-from vsa.media.checkpoint import CheckpointDescription, Kind, assemble, decode, encode
+from vsa.media.checkpoint import CheckpointDescription, Kind, LatestTime, assemble, decode, encode
 from vsa.media.entries import (
     Damaged,
     DamageEntry,
@@ -104,6 +104,22 @@ def test_a_log_read_on_from_a_checkpoint_is_the_log_read_from_its_start(said, cu
     cut = min(cut, len(said))
     after = kept_and_read(view_of(*said[:cut])).extended(numbered(said[cut:], cut))
     assert same(after, view_of(*said))
+
+
+def test_an_older_checkpoint_tells_the_newest_time_of_points_and_jobs():
+    """One without `latest`: who judges by times reads the log, so that of other entries is not missed."""
+    view = dataclasses.replace(view_of(point("r0"), job("a"), point("r1"), seen("web")), head_hash=HASH)
+    assert view.latest.slot == 3
+    old = decode(encode(dataclasses.replace(view, latest=None), MEDIA), "x", slot=3, media_id=MEDIA)
+    assert old.latest == (2, view.points[2].time)
+    nothing = dataclasses.replace(view_of(seen("web")), head_hash=HASH, latest=None)
+    assert decode(encode(nothing, MEDIA), "x", slot=0, media_id=MEDIA).latest is None
+
+
+def test_a_latest_time_of_an_entry_that_comes_later_is_refused():
+    late = LatestTime(slot=6, time=dt.datetime(2031, 5, 6, tzinfo=dt.UTC))
+    with pytest.raises(MediaDamaged, match="an entry that comes later"):
+        read(forged(about=ABOUT.model_copy(update={"latest": late})))
 
 
 def test_times_come_back_to_the_microsecond():

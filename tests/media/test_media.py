@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.media.test_documents import proven
 from vsa.errors import BadRequest, MediaConflict, MediaDamaged, MediaUnusable, NoMedia
 from vsa.media import documents, layout
 from vsa.media.entries import DoubtEntry
+from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 
 
@@ -167,6 +169,21 @@ def test_reading_writes_nothing(folder, tmp_path):
     assert media.view().points[slot].run == "r1"
     assert list(media.runs()) == ["r1"]
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_media_whose_place_has_come_to_replace_objects_is_opened_for_reading_alone(folder, monkeypatch):
+    """It was moved, or is mounted otherwise now: two writers could both win a slot of the log."""
+
+    def replacing(store, temporary, name):
+        shutil.copyfile(store.root / temporary, store.root / name)
+
+    made = new_media(folder)
+    monkeypatch.setattr(FolderStore, "_link", replacing)
+    before = objects(folder)
+    with pytest.raises(MediaUnusable, match="exactly one must win"):
+        Media.open(str(folder), write=True)
+    assert objects(folder) == before
+    assert Media.open(str(folder)).id == made.id
 
 
 def test_media_opened_for_reading_refuses_every_write(folder, tmp_path):

@@ -20,18 +20,23 @@ from vsa.media.entries import (
     DoubtEntry,
     Entry,
     EntryBody,
+    ForgetEntry,
     Harm,
     JobEntry,
     MovedIndex,
+    PinEntry,
     ReleasedBase,
     RelocateEntry,
     Result,
+    RotateEntry,
     SeenName,
+    UnforgetEntry,
 )
-from vsa.media.view import WHOLE, Damage, View
+from vsa.media.view import WHOLE, Damage, Latest, View
 from vsa.model import IndexRef, Method
 
 DISK = a_disk()
+GONE = ForgetEntry(points=(0,), reason="x")
 INDEX = IndexRef(name="runs/r/index/d.parquet", size=9, sha256="0" * 64, footer=8, footer_sha256="0" * 64)
 
 
@@ -114,6 +119,16 @@ def test_a_fence_after_the_commit_means_nothing():
     assert view_of(point("r0"), DoomEntry(runs=("r0",), reason="x")).fenced == frozenset()
 
 
+def test_a_doom_gives_up_no_point_that_is_wanted():
+    """Another writer called it back after the prune had looked: its data stays, so the point does."""
+    doomed = DoomEntry(points=(0, 1), reason="x")
+    view = view_of(point("r0", "a"), point("r1"), ForgetEntry(points=(1,), reason="x"), doomed)
+    assert (list(view.points), view.given_up, view.forgotten) == ([0], {1}, {})
+    assert view.base_of(DISK.key)[0] == 0
+    called_back = view_of(point("r0"), GONE, UnforgetEntry(points=(0,)), DoomEntry(points=(0,), reason="x"))
+    assert (list(called_back.points), called_back.given_up) == ([0], frozenset())
+
+
 def test_a_client_is_what_was_last_said_of_it():
     def seen(name: str, state: ClientState) -> ClientEntry:
         vm = a_vm("web").model_copy(update={"name": name})
@@ -171,6 +186,67 @@ def test_folding_in_two_parts_is_folding_at_once(said, cut):
     frozen = repr(half)
     assert half.extended(numbered(said[cut:], cut)) == view_of(*said)
     assert repr(half) == frozen
+
+
+def claimed(*said: tuple[dt.datetime, EntryBody | tuple[str, EntryBody]]) -> Iterator[tuple[Entry, str]]:
+    """The entries in their order, each at the time that its writer claims."""
+    bodies = [body for _, body in said]
+    for (time, _), (entry, digest) in zip(said, numbered(bodies), strict=True):
+        yield entry.model_copy(update={"time": time}), digest
+
+
+WRONG = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
+FUTURE = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("before", [job("a"), PinEntry(points=(7,)), RotateEntry(key=1), point("r1")])
+def test_a_point_is_forgotten_no_earlier_than_what_the_log_said_before(before):
+    later = NOW + dt.timedelta(days=3)
+    view = View(0, "").extended(
+        claimed((NOW, point("r0")), (later, before), (WRONG, job("b")), (WRONG, GONE))
+    )
+    assert view.forgotten == {0: later}
+    assert view.latest == Latest(1, later)
+    assert view.points[0].time == NOW and view.jobs[2].time == WRONG, (
+        "what a writer said stays as it was said"
+    )
+
+
+def test_a_clock_that_is_ahead_counts_for_all_that_follows():
+    said = [(NOW, point("r0")), (FUTURE, job("a")), (NOW, GONE)]
+    assert View(0, "").extended(claimed(*said)).forgotten == {0: FUTURE}
+    believed = View(0, "").extended(claimed(*said), believed_until=NOW)
+    assert (believed.forgotten, believed.latest) == ({0: NOW}, Latest(0, NOW))
+    own = View(0, "").extended(claimed(*said[:2], (FUTURE, GONE)), believed_until=NOW)
+    assert own.forgotten == {0: FUTURE}, "nobody can tell when it was"
+
+
+def test_a_point_that_is_called_back_and_forgotten_again_is_so_from_then_on():
+    later = NOW + dt.timedelta(days=3)
+    said = [(NOW, point("r0")), (NOW, GONE), (later, UnforgetEntry(points=(0,))), (WRONG, GONE)]
+    assert View(0, "").extended(claimed(*said)).forgotten == {0: later}
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_time_that_has_none_in_utc_stops_nobody(text):
+    view = View(0, "").extended(claimed((dt.datetime.fromisoformat(text), point("r0")), (NOW, GONE)))
+    assert view.points[0].time.year == int(text[:4])
+    assert view.forgotten[0] == max(NOW, view.points[0].time)
+
+
+TIMES = st.datetimes(dt.datetime(1990, 1, 1), dt.datetime(2100, 1, 1), timezones=st.just(dt.UTC))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TIMES, st.one_of(SAID, st.just(GONE))), max_size=8), st.integers(0, 8))
+def test_however_the_clocks_go_no_grace_begins_before_an_entry_that_came_before(said, cut):
+    cut = min(cut, len(said))
+    entries = list(claimed(*said))
+    assert View(0, "").extended(entries[:cut]).extended(entries[cut:]) == View(0, "").extended(entries)
+    for at, (entry, _) in enumerate(entries, 1):
+        newest = max(earlier.time for earlier, _ in entries[:at])
+        if entry.body == GONE:
+            assert set(View(0, "").extended(entries[:at]).forgotten.values()) <= {newest}
 
 
 PACK, OTHER = "runs/r/packs/0.pack", "runs/r/packs/1.pack"

@@ -185,6 +185,44 @@ class TestNeverGoesByPolicy:
         assert going(plan(keeping, None)) == []
 
 
+class TestWrongClocks:
+    """F48: of writers; under the policies of whoever forgets, whose clock is right."""
+
+    def taken(self, keeping, at, *, clock=None, disk="os"):
+        """A point of snapshots that Azure took at a time, by a writer with a clock of its own."""
+        run = keeping.begin()
+        point = keeping.written(run, {0: run}, disk=disk, full=True)[0].point
+        snapshot = point.disks[0].snapshot.model_copy(update={"taken_at": at})
+        disks = (point.disks[0].model_copy(update={"snapshot": snapshot}),)
+        now, keeping.now = keeping.now, clock or at
+        slot = keeping.media.append(PointEntry(point=point.model_copy(update={"disks": disks})), run=run)
+        keeping.now = now
+        return slot
+
+    def test_days_are_told_apart_though_one_writer_is_years_behind(self, keeping):
+        days = [NOW + day * DAY for day in range(4)]
+        behind = []
+        for day in days:
+            self.taken(keeping, day, disk="data")
+            behind.append(self.taken(keeping, day, clock=NOW.replace(year=2001)))
+        keeping.now = days[-1]
+        found = plan(keeping, Retention(keep_last=1, daily=4))
+        assert going(found) == []
+        assert [item.taken_at for item in found.decision.staying if item.slot in behind] == days
+
+    def test_a_point_of_the_future_takes_no_days_from_those_after_it(self, keeping):
+        future = NOW.replace(year=2099)
+        self.taken(keeping, future, clock=future)
+        self.taken(keeping, NOW)
+        self.taken(keeping, future, clock=future)
+        later = [self.taken(keeping, NOW + day * DAY) for day in range(1, 4)]
+        keeping.now = NOW + 3 * DAY
+        limits = Limits(override_share=True, trust_clock=True)
+        request = by_policy(lambda _: Retention(daily=3), believed_until=keeping.now)
+        found = plan_forgetting(keeping.media, request, now=keeping.now, limits=limits)
+        assert [item.slot for item in found.decision.staying] == later
+
+
 class TestRefused:
     def test_a_plan_that_takes_more_than_the_share_of_a_vm(self, keeping):
         for seed in range(4):

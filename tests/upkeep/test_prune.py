@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from tests.media.faulty_store import FaultyStore, Moment
-from tests.media.making import flip_bit
+from tests.media.making import NOW, flip_bit
 from tests.media.test_documents import proven
 from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
 from vsa.errors import BadRequest, DeleteRefused, MediaDamaged, MediaUnusable, ObjectsDoomed, RunStopped
 from vsa.media import layout
-from vsa.media.entries import DoomEntry
+from vsa.media.checkpoint import encode
+from vsa.media.entries import DoomEntry, PinEntry
 from vsa.media.folder import FolderStore
 from vsa.media.signs import SILENT_AFTER, Sign, give
 from vsa.upkeep import doom
@@ -38,6 +39,83 @@ def test_what_only_a_forgotten_point_needs_goes_when_its_grace_is_over(keeping):
     # A pack, an index and their record, and the intents of both runs, which are over and old.
     assert (report.objects, report.deleted.objects) == (5, 5)
     assert set(keeping.media.view().points) == {new}
+    keeping.require_sound()
+
+
+def forgotten_at(keeping, clock, slot):
+    """Forget a point on a machine with another clock."""
+    now, keeping.now = keeping.now, clock
+    keeping.forget(slot)
+    keeping.now = now
+
+
+LONG_AGO, FUTURE = NOW.replace(year=2001), NOW.replace(year=2099)
+
+
+def test_a_writer_whose_clock_is_behind_takes_nothing_from_the_grace(keeping):
+    """F48: it needs no right to delete for that, so it must not decide what a prune deletes."""
+    old, new = keeping.back_up({0: "a"}), keeping.back_up({0: "b"}, full=True)
+    keeping.now += DAY
+    keeping.media.append(PinEntry(points=(new,)))
+    forgotten_at(keeping, LONG_AGO, old)
+    keeping.now += 13 * DAY
+    assert keeping.plan(days=14).points == () and keeping.prune(days=14).points == ()
+    assert keeping.plan(days=14).waiting == (old,)
+    keeping.require_sound()
+    keeping.now += 2 * DAY
+    assert keeping.prune(days=14).points == (old,)
+
+
+def test_what_an_older_checkpoint_says_of_times_gives_up_nothing(keeping):
+    """Older writers put the entry's own time into it."""
+    old = keeping.back_up({0: "a"})
+    keeping.back_up({0: "b"}, full=True)
+    forgotten_at(keeping, LONG_AGO, old)
+    view = replace(keeping.media.view(), forgotten={old: LONG_AGO}, latest=None)
+    keeping.media.store.create(layout.checkpoint(view.head - 1), [encode(view, keeping.media.id)])
+    keeping.media = keeping.opened()
+    assert keeping.media.view().forgotten == {old: LONG_AGO}
+    assert keeping.prune(days=14).points == ()
+    keeping.require_sound()
+
+
+def test_one_entry_of_the_future_stops_pruning_until_somebody_says_whose_clock_is_right(keeping):
+    """F48."""
+    old, new = keeping.back_up({0: "a"}), keeping.back_up({0: "b"}, full=True)
+    forgotten_at(keeping, FUTURE, new)
+    keeping.unforget(new)
+    keeping.forget(old)
+    keeping.now += 30 * DAY
+    with pytest.raises(BadRequest, match=r"log/000000000002 says .* 2099-.*--trust-clock"):
+        keeping.plan(days=14)
+    assert keeping.prune(days=31, trust_clock=True).points == ()
+    assert keeping.prune(days=29, trust_clock=True).points == (old,)
+    keeping.require_sound()
+
+
+def test_a_clock_that_is_trusted_takes_nothing_from_the_grace_either(keeping):
+    """What a writer of another year forgot then counts from what was written before it in the right one."""
+    old, new = keeping.back_up({0: "a"}), keeping.back_up({0: "b"}, full=True)
+    forgotten_at(keeping, FUTURE, new)
+    forgotten_at(keeping, LONG_AGO, old)
+    keeping.now += 13 * DAY
+    assert keeping.prune(days=14, trust_clock=True).points == ()
+    keeping.now += 2 * DAY
+    assert keeping.prune(days=14, trust_clock=True).points == (old,), "nobody can tell how old the other is"
+    keeping.require_sound()
+
+
+def test_a_point_called_back_and_forgotten_anew_after_the_plan_has_its_grace_anew(keeping):
+    slot = keeping.back_up({0: "a"})
+    keeping.back_up({0: "b"}, full=True)
+    keeping.forget(slot)
+    keeping.now += 15 * DAY
+    plan = keeping.plan(days=14)
+    assert plan.points == (slot,)
+    keeping.unforget(slot)
+    keeping.forget(slot)
+    assert carry_out(plan, process=SELF).points == ()
+    assert slot in keeping.media.view().forgotten
     keeping.require_sound()
 
 
@@ -425,7 +503,7 @@ def test_which_points_go_is_not_looked_up_among_all_that_go(keeping, monkeypatch
         points = {Compared(slot): made for slot, made in view.points.items()}
         seen = replace(view, forgotten=forgotten, points=points)
         media = keeping.opened()
-        monkeypatch.setattr(media, "read_anew", lambda media=media: media)
+        monkeypatch.setattr(media, "read_anew", lambda media=media, **_: media)
         monkeypatch.setattr(media, "view", lambda seen=seen: seen)
         Compared.times = 0
         (scratch := keeping.scratch / str(more)).mkdir()

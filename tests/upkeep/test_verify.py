@@ -227,6 +227,21 @@ def test_damage_that_has_spread_is_recorded_as_well(estate: Estate) -> None:
     assert harm_in_log(media, late) == estate.holding(frames)[late]
 
 
+def test_damage_of_what_is_doomed_since_is_not_recorded(estate: Estate) -> None:
+    """It goes anyway: nothing refers to it, and nobody is to heal it."""
+    media = Media.open(str(estate.location), write=True)
+    alone = estate.back_up(DATA, fresh("alone", 1))
+    made = media.view().points[alone]
+    pack = made.point.disks[0].packs[0]
+    flip(estate, pack, 0)
+    report = estate.verify(Depth.BYTES)
+    assert [item.name for item in report.findings] == [pack]
+    media.append(ForgetEntry(points=(alone,), reason="retention"))
+    media.append(DoomEntry(objects=(pack,), points=(alone,), reason="prune"))
+    assert record_damage(media, report) == ()
+    assert pack not in media.view().damaged
+
+
 def test_a_verify_writes_nothing(estate: Estate) -> None:
     flip(estate, estate.packs_of(OS)[0], 7)
     before = objects(estate.location)

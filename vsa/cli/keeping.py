@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from vsa.media.view import View
 from vsa.progress import SILENT, Progress, watched_on
 from vsa.retention import Retention
 from vsa.transfer.liveness import has_ended, this_process
+from vsa.upkeep.clock import TOLERANCE
 from vsa.upkeep.forgetting import Limits, Request, by_policy, forget, named, pin, plan_forgetting, unforget
 from vsa.upkeep.prune import carry_out, plan_prune
 
@@ -28,7 +30,7 @@ def _forget(options: argparse.Namespace, err: TextIO) -> Answer:
     media = _open(options)
     now = dt.datetime.now(dt.UTC)
     limits = Limits(override_share=options.override_share, trust_clock=options.trust_clock)
-    request = _request(options, media.view())
+    request = _request(options, media.view(), now)
     plan = plan_forgetting(media, request, now=now, limits=limits, progress=_progress(options, err))
     slot = None
     if options.apply:
@@ -54,6 +56,7 @@ def _pin(options: argparse.Namespace, err: TextIO) -> Answer:
 
 
 def _prune(options: argparse.Namespace, err: TextIO) -> Answer:
+    _require_folder(options.scratch)
     media = _open(options)
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="vsa-prune-") as scratch:
         plan = plan_prune(
@@ -82,17 +85,27 @@ def _open(options: argparse.Namespace) -> Media:
     return open_media(options, write=not dry)
 
 
-def _request(options: argparse.Namespace, view: View) -> Request:
+def _request(options: argparse.Namespace, view: View, now: dt.datetime) -> Request:
     periods = ("daily", "weekly", "monthly", "yearly")
     rules = {name: getattr(options, f"keep_{name}") for name in periods}
     stated = {name: count for name, count in {**rules, "keep_last": options.keep_last}.items() if count}
     if bool(stated) == bool(options.points):
         raise BadRequest("name points to forget, or say what to keep: `vsa forget 3 4` or `--keep-daily 7`")
     if options.points:
+        if options.vm:
+            raise BadRequest("--vm says whose points a rule is for: leave it out where points are named")
         return named(options.points)
     clients = {made.client for made in reports.points_of(view, options.vm)}
     retention = Retention(**stated)
-    return by_policy(lambda made: retention if made.client in clients else None)
+    believed = now + TOLERANCE if options.trust_clock else None
+    return by_policy(lambda made: retention if made.client in clients else None, believed_until=believed)
+
+
+def _require_folder(scratch: str | None) -> None:
+    if scratch is not None and not (Path(scratch).is_dir() and os.access(scratch, os.W_OK | os.X_OK)):
+        raise BadRequest(
+            f"--scratch {scratch}: this is no folder that can be written to; make one, or name another"
+        )
 
 
 def _require_token(given: str, token: str) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 from blake3 import blake3
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from vsa.errors import MediaDamaged
 from vsa.media import parquet
@@ -23,7 +23,7 @@ from vsa.media.entries import ClientEntry, DamageEntry, RelocateEntry, Slot
 from vsa.media.layered import Layered, Members, OnDemand
 from vsa.media.packed import Packer, unpack
 from vsa.media.parquet import Rows
-from vsa.media.view import CommittedPoint, Damage, Doubt, Relocation, ReportedJob, View
+from vsa.media.view import CommittedPoint, Damage, Doubt, Latest, Relocation, ReportedJob, View
 from vsa.model import Noun, Sha256, SnapshotRef
 from vsa.ranges import GIB, MIB
 
@@ -86,9 +86,16 @@ _OFFSETS = TypeAdapter(frozenset[int])
 _DOUBTS = TypeAdapter(tuple[Doubt, ...])
 
 
+class LatestTime(Noun):
+    """As `Latest` in a view."""
+
+    slot: Slot
+    time: AwareDatetime
+
+
 class CheckpointDescription(Noun):
     """What a checkpoint says of itself. `entry` is the sha256 of the log's entry in `slot`; `blake3` that of
-    the whole object without these 64 digits; `key` as in `View`."""
+    the whole object without these 64 digits; `key` and `latest` as in `View`. Older ones have no `latest`."""
 
     blake3: Sha256
     format: Literal[1] = 1
@@ -96,6 +103,7 @@ class CheckpointDescription(Noun):
     slot: Slot
     entry: Sha256
     key: Annotated[int, Field(ge=0, lt=10**6)] = 0
+    latest: LatestTime | None = None
 
 
 class _Item(NamedTuple):
@@ -113,7 +121,12 @@ def encode(view: View, media_id: str) -> bytes:
     if view.witness is None:
         raise ValueError("there is no entry that a checkpoint of an empty log could end with")
     about = CheckpointDescription(
-        blake3=_NO_DIGEST, media=media_id, slot=view.witness.slot, entry=view.witness.sha256, key=view.key
+        blake3=_NO_DIGEST,
+        media=media_id,
+        slot=view.witness.slot,
+        entry=view.witness.sha256,
+        key=view.key,
+        latest=LatestTime(**view.latest._asdict()) if view.latest else None,
     )
     return assemble(about, *_placed(_items(view), first=len(_MAGIC)))
 
@@ -221,6 +234,8 @@ def _items(view: View) -> Iterator[_Item]:
 
 def _complaint(rows: Rows, about: CheckpointDescription, size: int) -> str:
     """What is wrong with the rows, or nothing."""
+    if about.latest is not None and about.latest.slot > about.slot:
+        return "the latest time is of an entry that comes later"
     kind, slot, time = rows["kind"].astype(np.int16), rows["slot"], rows["time"]
     if np.any(np.diff(kind) < 0) or np.any(kind > max(Kind)):
         return "kinds of rows are unknown or not in order"
@@ -249,6 +264,7 @@ class _Tables:
         return View(
             head=about.slot + 1,
             head_hash=about.entry,
+            latest=Latest(about.latest.slot, about.latest.time) if about.latest else self._latest(),
             clients=self._by_key(Kind.CLIENT, self._decoded(ClientEntry.model_validate_json)),
             points=self._by_slot(Kind.POINT, self._point),
             jobs=self._by_slot(Kind.JOB, self._job),
@@ -278,6 +294,15 @@ class _Tables:
             self._bytes.count(b" ", offset, offset + length) >= 2
             for offset, length in zip(offsets, lengths, strict=True)
         )
+
+    def _latest(self) -> Latest | None:
+        """The newest time that a point or a job claims, for a checkpoint that does not tell that of all
+        entries: whoever judges by times has read the log itself."""
+        rows = np.concatenate([self._range[Kind.POINT], self._range[Kind.JOB]]).astype(np.int64)
+        if not len(rows):
+            return None
+        newest = int(rows[np.argmax(self._time[rows])])
+        return Latest(int(self._slot[newest]), self._time_at(newest))
 
     def _by_slot(self, kind: Kind, make: Callable[[int], V]) -> Layered[int, V]:
         return Layered(OnDemand(lambda: self._slots(kind), make))

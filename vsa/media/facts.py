@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from vsa.media.entries import DamageEntry, JobEntry, RelocateEntry
 from vsa.media.packed import unpack
@@ -40,6 +41,13 @@ class ReportedJob:
     @property
     def job(self) -> JobEntry:
         return unpack(self._packed, JobEntry.model_validate_json)
+
+
+class Latest(NamedTuple):
+    """The newest time that an entry of the log claims for itself, and the slot of the first that does."""
+
+    slot: int
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)

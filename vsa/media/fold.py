@@ -21,7 +21,7 @@ from vsa.media.entries import (
     RotateEntry,
     UnforgetEntry,
 )
-from vsa.media.facts import WHOLE, CommittedPoint, Damage, Doubt, Relocation, ReportedJob
+from vsa.media.facts import WHOLE, CommittedPoint, Damage, Doubt, Latest, Relocation, ReportedJob
 from vsa.media.layered import Members, drop, layered, members, put
 from vsa.media.packed import Packer
 from vsa.model import Noun, Point
@@ -33,10 +33,15 @@ V = TypeVar("V", bound="View")
 
 
 class Fold:
-    """Drafts of a view's tables while entries are added to them."""
+    """Drafts of a view's tables while entries are added to them.
 
-    def __init__(self, view: View) -> None:
+    Times after `believed_until` are known to be wrong: they make no later entry's effective time.
+    """
+
+    def __init__(self, view: View, believed_until: datetime | None = None) -> None:
         self.head, self.head_hash = view.head, view.head_hash
+        self.latest = view.latest
+        self._believed_until = believed_until
         self.clients = layered(view.clients).draft()
         self.points = layered(view.points).draft()
         self.jobs = layered(view.jobs).draft()
@@ -60,6 +65,7 @@ class Fold:
         return kind(
             self.head,
             self.head_hash,
+            latest=self.latest,
             clients=self.clients.frozen(),
             points=self.points.frozen(),
             jobs=self.jobs.frozen(),
@@ -84,13 +90,14 @@ class Fold:
         return Packer()
 
     def add(self, entry: Entry, digest: str) -> None:
-        slot = entry.seq
+        slot, time = entry.seq, _utc(entry.time)
         self.head, self.head_hash = slot + 1, digest
+        self._note(Latest(slot, time))
         match entry.body:
             case ClientEntry() as client:
                 self.clients[client.vm.key] = client
             case JobEntry() as job:
-                self.jobs[slot] = ReportedJob(slot, _utc(entry.time), self._pack(job))
+                self.jobs[slot] = ReportedJob(slot, time, self._pack(job))
                 self._release_bases(job)
             case PointEntry(point=point):
                 self._add_point(entry, point)
@@ -100,7 +107,7 @@ class Fold:
                 self._add_damage(slot, damage)
             case ForgetEntry(points=points):
                 gone = [slot for slot in points if slot in self.points]
-                self.forgotten.update(dict.fromkeys(gone, _utc(entry.time)))
+                self.forgotten.update(dict.fromkeys(gone, self._effective(time)))
             case UnforgetEntry(points=points):
                 for wanted in points:
                     self.forgotten.pop(wanted, None)
@@ -112,6 +119,16 @@ class Fold:
                 self._add_relocation(slot, entry.run, relocate)
             case RotateEntry(key=key):
                 self.key = max(self.key, key)
+
+    def _note(self, claimed: Latest) -> None:
+        believed = self._believed_until is None or claimed.time <= self._believed_until
+        if believed and (self.latest is None or claimed.time > self.latest.time):
+            self.latest = claimed
+
+    def _effective(self, time: datetime) -> datetime:
+        """When an entry was written at the earliest, whatever its writer's clock said: not before the entries
+        that it follows."""
+        return time if self.latest is None else max(time, self.latest.time)
 
     def _add_point(self, entry: Entry, point: Point) -> None:
         """No correct writer commits twice for a run or after its fence; such an entry means nothing."""
@@ -167,7 +184,11 @@ class Fold:
 
 def _utc(time: datetime) -> datetime:
     """The same moment, told in one way, wherever the view was read from."""
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        # Within hours of the first or the last year that can be told, in a zone that lies on this side of it.
+        return (datetime.max if time.year > 1 else datetime.min).replace(tzinfo=UTC)
 
 
 def _joined(known: frozenset[int] | None, item: Damaged) -> frozenset[int]:

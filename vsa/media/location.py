@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -72,6 +73,16 @@ def are_nested(one: str, other: str) -> bool:
     first, second = _parts(place_of(one)), _parts(place_of(other))
     shorter = min(len(first), len(second))
     return first[:shorter] == second[:shorter]
+
+
+def around(place: Place) -> Iterator[Place]:
+    """The places that a place lies in, from the innermost outwards; links in paths are followed."""
+    if isinstance(place, Path):
+        yield from place.resolve().parents
+        return
+    parts = place.prefix.split("/") if place.prefix else []
+    for count in reversed(range(len(parts))):
+        yield replace(place, prefix="/".join(parts[:count]))
 
 
 def _parts(place: Place) -> tuple[str, ...]:

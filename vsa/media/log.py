@@ -41,16 +41,19 @@ class Log:
         clock: Callable[[], datetime],
         random: Callable[[int], bytes],
         recall: Callable[[], View | None] | None = None,
+        believed_until: datetime | None = None,
     ) -> None:
         """`origin` is the sha256 of media.json's bytes, which slot 0 continues.
 
         `recall` gives a view that stands for the slots before its head, if there is one: it is asked once.
+        `believed_until` is as in `View.extended`.
         """
         self._store = store
         self._clock = clock
         self._random = random
         self._view = View(head=0, head_hash=origin)
         self._recall = recall
+        self._believed_until = believed_until
         self._lock = threading.RLock()
         self._looked_for_holes = False
 
@@ -62,7 +65,8 @@ class Log:
         with self._lock:
             if self._recall is not None:
                 self._view, self._recall = self._recall() or self._view, None
-            self._view = self._view.extended(self._following(self._view.head, self._view.head_hash))
+            following = self._following(self._view.head, self._view.head_hash)
+            self._view = self._view.extended(following, believed_until=self._believed_until)
             if not self._looked_for_holes:
                 self._look_for_holes()
             return self._view

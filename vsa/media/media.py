@@ -66,13 +66,14 @@ class Media:
         *,
         write: bool,
         from_log: bool = False,
+        believed_until: datetime | None = None,
         unlocked: Unlocked | None = None,
         clock: Clock = system_clock,
         random: Random = os.urandom,
     ) -> None:
         """The media in a store that is known to keep a store's promises; errors as in `open`.
 
-        `unlocked` is what `key_ring.unlock` gives for sealed media.
+        `unlocked` is what `key_ring.unlock` gives for sealed media; `believed_until` as in `read_anew`.
         """
         self._below = store
         self._unlocked = unlocked
@@ -90,6 +91,7 @@ class Media:
             clock=clock,
             random=random,
             recall=None if from_log else partial(recall.newest, self._store, self._about.id),
+            believed_until=believed_until,
         )
         self._key_is_current = unlocked is None
 
@@ -229,13 +231,17 @@ class Media:
         self._require_writable()
         return recall.write_if_due(self._store, self.view(), self.id, every=every)
 
-    def read_anew(self) -> Self:
+    def read_anew(self, *, believed_until: datetime | None = None) -> Self:
         """The same media with nothing remembered of it: its log is read from slot 0, entry by entry, whatever
-        else may stand for it. For those who delete or judge."""
+        else may stand for it. For those who delete or judge.
+
+        Times after `believed_until`, if somebody knows that they are wrong, count for no entry but their own.
+        """
         return type(self)(
             self._below,
             write=self._writable,
             from_log=True,
+            believed_until=believed_until,
             unlocked=self._unlocked,
             clock=self._clock,
             random=self._random,

@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import Self
 
 from vsa.media.entries import ClientEntry, Damaged, DamageEntry, Entry, Harm
-from vsa.media.facts import WHOLE, CommittedPoint, Damage, Doubt, Relocation, ReportedJob
+from vsa.media.facts import WHOLE, CommittedPoint, Damage, Doubt, Latest, Relocation, ReportedJob
 from vsa.media.fold import Fold
 from vsa.media.witness import Witness
 from vsa.model import DiskBackup, IndexRef, SnapshotRef
 
-__all__ = ["WHOLE", "CommittedPoint", "Damage", "Doubt", "Relocation", "ReportedJob", "View"]
+__all__ = ["WHOLE", "CommittedPoint", "Damage", "Doubt", "Latest", "Relocation", "ReportedJob", "View"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class View:
 
     head: int
     head_hash: str
+    latest: Latest | None = None
+    """The newest time that any entry claims: what is written after it counts as written no earlier."""
     clients: Mapping[str, ClientEntry] = field(default_factory=dict)
     points: Mapping[int, CommittedPoint] = field(default_factory=dict)
     """Every point that has not been given up, forgotten ones included."""
@@ -43,7 +45,7 @@ class View:
     given_up: Set[int] = frozenset()
     """Forgotten points whose data is doomed: they cannot be called back."""
     forgotten: Mapping[int, datetime] = field(default_factory=dict)
-    """When each point was forgotten that could still be called back, as the log's writer had the time."""
+    """Since when each point is forgotten that could still be called back: the effective time of the entry."""
     pinned: Set[int] = frozenset()
     doubtful: Mapping[int, tuple[Doubt, ...]] = field(default_factory=dict)
     relocations: tuple[Relocation, ...] = ()
@@ -152,10 +154,15 @@ class View:
     def _is_kept(self, slot: int) -> bool:
         return slot in self.points and slot not in self.forgotten
 
-    def extended(self, entries: Iterable[tuple[Entry, str]]) -> Self:
-        """This view and the entries that follow it, in log order, each with the sha256 of its bytes."""
+    def extended(
+        self, entries: Iterable[tuple[Entry, str]], *, believed_until: datetime | None = None
+    ) -> Self:
+        """This view and the entries that follow it, in log order, each with the sha256 of its bytes.
+
+        Times after `believed_until` are known to be wrong: they count for no entry but their own.
+        """
         fold: Fold | None = None
         for entry, digest in entries:
-            fold = fold or Fold(self)
+            fold = fold or Fold(self, believed_until)
             fold.add(entry, digest)
         return self if fold is None else fold.frozen(type(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from vsa.errors import BadRequest
+from vsa.media import layout
 from vsa.media.view import View
 
 TOLERANCE = dt.timedelta(minutes=5)
@@ -17,17 +18,14 @@ def require_clock(view: View, now: dt.datetime, *, trusted: bool) -> None:
 
 
 def clock_complaint(view: View, now: dt.datetime) -> str:
-    """Empty, unless the log was written later than now: then this clock is wrong, or a writer's was."""
-    latest = latest_time(view)
-    if latest is None or latest <= now + TOLERANCE:
+    """Empty, unless an entry says that it was written later than now: then this clock is wrong, or its
+    writer's was."""
+    latest = view.latest
+    if latest is None or latest.time <= now + TOLERANCE:
         return ""
+    said = latest.time.isoformat(timespec="seconds")
     return (
-        f"the log has an entry of {latest.isoformat(timespec='seconds')}, but it is "
-        f"{now.isoformat(timespec='seconds')} here: set the clock; or say that this one is to be trusted"
+        f"{layout.slot(latest.slot)} says that it was written at {said}, "
+        f"but it is {now.isoformat(timespec='seconds')} here: set the clock of this machine; or, if it is "
+        "right, say so with --trust-clock: then times in the log that lie after it count for nothing"
     )
-
-
-def latest_time(view: View) -> dt.datetime | None:
-    """The latest time that a point, a job or a forgetting was written at, by its writer's clock."""
-    times = [*(made.time for made in view.points.values()), *(item.time for item in view.jobs.values())]
-    return max([*times, *view.forgotten.values()], default=None)

@@ -32,6 +32,8 @@ from vsa.upkeep.objects import Objects
 SHARE = 0.5
 """Of a client's points, the part that may be forgotten at a time without saying so twice."""
 
+_NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+
 Policy = Callable[[CommittedPoint], Retention | None]
 """The retention of a point; None keeps it."""
 
@@ -96,11 +98,13 @@ def named(slots: Sequence[int]) -> Request:
         admission.admit(
             view, ForgetEntry(points=tuple(slots), reason="asked"), run=None, require=lambda _: None
         )
-        protected = _protected(view)
+        protected, written = _protected(view), _written(view)
         wanted = set(slots)
         return Decision(
-            going=tuple(_judged(made, "asked for") for made in view.live if made.slot in wanted),
-            staying=tuple(_judged(made, "not named") for made in view.live if made.slot not in wanted),
+            going=tuple(_judged(made, written, "asked for") for made in view.live if made.slot in wanted),
+            staying=tuple(
+                _judged(made, written, "not named") for made in view.live if made.slot not in wanted
+            ),
             warnings=tuple(
                 f"point {slot} goes although it is {protected[slot]}"
                 for slot in sorted(wanted & protected.keys())
@@ -110,14 +114,18 @@ def named(slots: Sequence[int]) -> Request:
     return decide
 
 
-def by_policy(policy: Policy) -> Request:
+def by_policy(policy: Policy, *, believed_until: dt.datetime | None = None) -> Request:
     """Forget what the retention of each point's subclient does not keep. The points of one client that have
-    the same retention are judged together."""
+    the same retention are judged together.
+
+    Times after `believed_until` are known to be wrong: points that claim one open no period, and close none.
+    """
 
     def decide(view: View) -> Decision:
         groups: dict[tuple[str, Retention | None], list[Judged]] = {}
+        written = _written(view, believed_until)
         for made in view.live:
-            groups.setdefault((made.client, policy(made)), []).append(_judged(made, ""))
+            groups.setdefault((made.client, policy(made)), []).append(_judged(made, written, ""))
         kept = _protected(view)
         for (_, retention), points in groups.items():
             for slot, reason in _kept(retention, points).items():
@@ -228,11 +236,21 @@ def _bad_disks(view: View, slot: int) -> frozenset[str]:
     return frozenset((*doubts, *(harm.disk_key for harm in view.harm_of(slot))))
 
 
-def _judged(made: CommittedPoint, reason: str) -> Judged:
+def _written(view: View, believed_until: dt.datetime | None = None) -> Mapping[int, dt.datetime]:
+    """By slot, when each point was committed, as far as its own time and those of points before it tell."""
+    newest, found = _NEVER, dict[int, dt.datetime]()
+    for made in view.points.values():
+        if believed_until is None or made.time <= believed_until:
+            newest = max(newest, made.time)
+        found[made.slot] = newest
+    return found
+
+
+def _judged(made: CommittedPoint, written: Mapping[int, dt.datetime], reason: str) -> Judged:
     point = made.point
     taken_at = min(backup.snapshot.taken_at for backup in point.disks)
     # A snapshot cannot be younger than the entry that names it: a time in the future opens no period.
-    return Judged(made.slot, made.client, point.vm.name, min(taken_at, made.time), reason)
+    return Judged(made.slot, made.client, point.vm.name, min(taken_at, written[made.slot]), reason)
 
 
 def _limited(decision: Decision, view: View, limits: Limits, now: dt.datetime) -> Decision:

@@ -28,7 +28,7 @@ from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
 from vsa.progress import SILENT, Progress
-from vsa.upkeep.clock import require_clock
+from vsa.upkeep.clock import TOLERANCE, require_clock
 from vsa.upkeep.deleting import Deleted, delete, doomed_now
 from vsa.upkeep.doom import Dooming, HasEnded, Runs, judge_runs, listed_objects, named_objects
 from vsa.upkeep.frame_spool import FrameSpool
@@ -143,11 +143,12 @@ def plan_prune(
 
     `scratch` is an empty folder that its owner removes when the plan is done with: it takes some 60 bytes for
     each stored extent. Packs of which less than `threshold` is needed are repacked, none at 0. `has_ended`
-    judges the processes of open runs. Raises BadRequest, MediaDamaged or MediaUnusable.
+    judges the processes of open runs. `trust_clock`: `now` is right, and later times in the log are wrong.
+    Raises BadRequest, MediaDamaged or MediaUnusable.
     """
     if grace < dt.timedelta(0) or not 0 <= threshold <= 1:
         raise BadRequest(f"grace {grace} and threshold {threshold}: expected at least 0, and from 0 to 1")
-    media = media.read_anew()
+    media = media.read_anew(believed_until=now + TOLERANCE if trust_clock else None)
     view = media.view()
     require_clock(view, now, trusted=trust_clock)
     objects, before = Objects(), now - grace

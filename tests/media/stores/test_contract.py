@@ -195,6 +195,14 @@ def test_places_below_each_other_do_not_see_each_other(site):
     assert (list(one.names("")), list(other.names("log/"))) == ([SLOT], [SLOT])
 
 
+def test_media_is_never_made_inside_other_media(site):
+    Media.create(site.at("one").location, extent_size=EXTENT, now=NOW, access=site.access)
+    for inside in ("one/runs", "one/runs/run-1"):
+        with pytest.raises(BadRequest, match=r"lies inside the media at .*one: new media"):
+            site.at(inside).make()
+    assert site.at("on").make() and site.at("one-more").make()
+
+
 def test_a_backup_on_any_store_restores_from_it(site, tmp_path):
     media = Media.create(site.location, extent_size=EXTENT, now=NOW, access=site.access)
     first = back_up(media, {0: noise(0), 5: text(5)}, run="r1", scratch=tmp_path)
