@@ -173,6 +173,21 @@ def test_a_prune_without_a_folder_to_work_in_is_no_good_request(keeping: Keeping
     assert command(keeping, "prune", "--scratch", tmp_path).code == 0
 
 
+def test_old_checkpoints_alone_are_worth_a_prune(keeping: Keeping) -> None:
+    keeping.now = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    for seed in range(4):
+        keeping.back_up({0: seed}, full=True)
+        keeping.media.checkpoint_if_due(every=1)
+    ran = command(keeping, "prune")
+    assert "Old checkpoints  2" in ran.out and "--apply" in ran.out
+    plan = command(keeping, "prune", "--json").document["plan"]
+    old = [f"checkpoints/{slot:012}.parquet" for slot in (0, 1)]
+    assert plan["old_checkpoints"] == old
+    done = command(keeping, "prune", "--apply", plan["token"])
+    assert done.code == 0 and "Deleted          2 objects" in done.out
+    assert command(keeping, "prune").out == "Nothing to prune.\n"
+
+
 def test_within_the_grace_nothing_is_given_up(keeping: Keeping) -> None:
     keeping.now = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
     three_points(keeping)

@@ -196,3 +196,18 @@ def test_whoever_sits_at_a_terminal_is_asked_and_not_echoed(tmp_path: Path) -> N
     code, listed = at_a_terminal([WORDS], "points", "--media", place)
     assert code == 0 and "No recovery points." in listed
     assert WORDS not in shown + listed
+
+
+def test_retired_keys_are_said_and_deleted_by_a_prune(media: Path, key: Path, tmp_path: Path) -> None:
+    other = a_file(tmp_path / "other.key")
+    given = ("--media", media, "--key-file")
+    rotated = vsa("key", "rotate", *given, key, "--new-key-file", other)
+    assert rotated.code == 0, rotated.err
+    ran = vsa("prune", *given, other)
+    assert "Retired keys     keys/0" in ran.out and "--apply" in ran.out
+    plan = vsa("prune", *given, other, "--json").document["plan"]
+    assert plan["retired_keys"] == ["keys/0"]
+    assert vsa("prune", *given, other, "--apply", plan["token"]).code == 0
+    assert not (media / "keys/0").exists() and (media / "keys/1").exists()
+    assert not vsa("prune", *given, other, "--json").document["plan"]["retired_keys"]
+    assert vsa("points", *given, other).code == 0

@@ -69,6 +69,9 @@ def prune_document(plan: PrunePlan) -> Document:
         "objects": plan.objects,
         "bytes": plan.size,
         "doomed_before": plan.doomed,
+        "retired_keys": list(plan.superseded.keys),
+        "old_checkpoints": list(plan.superseded.checkpoints),
+        "old_signs_of_life": len(plan.superseded.signs),
         "runs_ended": list(plan.dead),
         "runs_left_alone": list(plan.unknown),
         "repack": {
@@ -89,6 +92,9 @@ def prune_text(plan: PrunePlan) -> str:
             ("Points given up", ", ".join(map(str, plan.points)) or "none"),
             ("Objects", f"{plan.objects}, {size_text(plan.size)}"),
             ("Doomed before", plan.doomed or ""),
+            ("Retired keys", ", ".join(plan.superseded.keys)),
+            ("Old checkpoints", len(plan.superseded.checkpoints) or ""),
+            ("Old signs of life", len(plan.superseded.signs) or ""),
             ("Runs that ended", ", ".join(plan.dead)),
             ("Packs rewritten", _repack_text(plan) if repack.packs else ""),
         ]

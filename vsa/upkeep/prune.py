@@ -21,9 +21,8 @@ from pathlib import Path
 
 from vsa.errors import BadRequest
 from vsa.fault_points import FaultPoint, reached
-from vsa.media import layout, recall, signs
 from vsa.media.entries import DoomEntry
-from vsa.media.layout import CHECKPOINTS, KEYS, PACK_TARGET, RUNS
+from vsa.media.layout import PACK_TARGET, RUNS
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
@@ -36,6 +35,7 @@ from vsa.upkeep.needs import Needs
 from vsa.upkeep.objects import Objects, numbers_of, set_of
 from vsa.upkeep.repack import Repacked, Repacking, repack
 from vsa.upkeep.repack_plan import RepackPlan, plan_repack
+from vsa.upkeep.superseded import Superseded, superseded
 
 GRACE = dt.timedelta(days=14)
 """How long a forgotten point can be called back, and how old a run of unknown fate must be to be over."""
@@ -49,7 +49,8 @@ class PrunePlan:
     """What a prune would do; nothing is decided for good before it is carried out.
 
     `points` are given up, `waiting` are forgotten but within their grace. `objects` of `size` bytes would be
-    doomed; `doomed` were before and are still there. `unknown` runs may be at work.
+    doomed; `doomed` were before and are still there; what is `superseded` needs no entry. `unknown` runs may
+    be at work.
     """
 
     media_id: str
@@ -63,6 +64,7 @@ class PrunePlan:
     dead: tuple[str, ...]
     unknown: tuple[str, ...]
     repack: RepackPlan
+    superseded: Superseded
     _survey: Survey = field(repr=False, compare=False)
 
     @property
@@ -77,7 +79,8 @@ class PrunePlan:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.points or self.objects or self.doomed or self.repack.packs)
+        deleted = self.points or self.objects or self.doomed or self.superseded.names
+        return not (deleted or self.repack.packs)
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def _plan(
         dead=tuple(sorted(survey.runs.dead)),
         unknown=tuple(sorted(survey.runs.unknown)),
         repack=repack,
+        superseded=superseded(survey.media.store, view, survey.beside),
         _survey=survey,
     )
 
@@ -266,13 +270,8 @@ def _end(run: str, view: View) -> DoomEntry | None:
 
 
 def _delete_superseded(survey: Survey) -> Deleted:
-    """What needs no doom entry: checkpoints that newer ones stand for, keys that a rotation has retired, and
-    signs of life of runs that are over."""
-    store, view = survey.media.store, survey.media.view()
-    numbers = {name: layout.key_number(name) for name in store.names(KEYS)}
-    retired = [name for name, number in numbers.items() if number is not None and number < view.key]
-    checkpoints = recall.superseded(store.names(CHECKPOINTS), head=view.head)
-    return delete(store, [*checkpoints, *retired, *signs.superseded(survey.beside, view)], survey.progress)
+    store = survey.media.store
+    return delete(store, superseded(store, survey.media.view(), survey.beside).names, survey.progress)
 
 
 @dataclass(frozen=True)

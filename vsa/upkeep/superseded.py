@@ -1,0 +1,36 @@
+"""What a prune deletes without a doom entry, since nothing refers to it any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vsa.media import layout, recall, signs
+from vsa.media.layout import CHECKPOINTS, KEYS
+from vsa.media.store import Store
+from vsa.media.view import View
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """Key documents that a rotation has retired, checkpoints that newer ones stand for, and signs of life of
+    runs that are over, by name."""
+
+    keys: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.checkpoints, *self.keys, *self.signs)
+
+
+def superseded(store: Store, view: View, beside: Iterable[str]) -> Superseded:
+    """What is there of it, as listings show it; `beside` are the names below `runs/` that no entry dooms."""
+    numbers = {name: layout.key_number(name) for name in store.names(KEYS)}
+    retired = (name for name, number in numbers.items() if number is not None and number < view.key)
+    return Superseded(
+        keys=tuple(sorted(retired)),
+        checkpoints=tuple(recall.superseded(store.names(CHECKPOINTS), head=view.head)),
+        signs=tuple(signs.superseded(beside, view)),
+    )
