@@ -173,6 +173,39 @@ def test_a_prune_without_a_folder_to_work_in_is_no_good_request(keeping: Keeping
     assert command(keeping, "prune", "--scratch", tmp_path).code == 0
 
 
+def test_a_prune_says_which_lost_indexes_it_puts_back(keeping: Keeping) -> None:
+    three_points(keeping)
+    (index,) = (keeping.folder / "runs/run-2/index").iterdir()
+    index.unlink()
+    name = f"runs/run-2/index/{index.name}"
+    ran = command(keeping, "prune", "--threshold", 0)
+    assert f"Lost indexes put back  {name}" in ran.out and "Nothing was changed." in ran.out
+    plan = command(keeping, "prune", "--threshold", 0, "--json").document["plan"]
+    assert plan["indexes_put_back"] == [name]
+    done = command(keeping, "prune", "--threshold", 0, "--apply", plan["token"])
+    assert done.code == 0 and f"Lost indexes put back  {name}" in done.out
+    keeping.require_sound()
+
+
+def test_what_no_record_has_can_be_forgotten_and_pruned_as_the_refusal_says(keeping: Keeping) -> None:
+    three_points(keeping)
+    (index,) = (keeping.folder / "runs/run-2/index").iterdir()
+    index.unlink()
+    for ref in keeping.media.view().points[1].point.records:
+        (keeping.folder / ref.name).unlink()
+    refused = command(keeping, "prune")
+    assert refused.code == 20 and "`vsa forget 1`, then `vsa prune`" in refused.err
+    plan = command(keeping, "forget", 1, "--json").document
+    assert plan["freed_unknown_of"] == [1]
+    done = command(keeping, "forget", 1, "--apply", plan["token"])
+    assert done.code == 0 and "Of 1 points it is not known what they need (1): " in done.out
+    assert command(keeping, "prune").code == 20, "it can still be called back"
+    plan = command(keeping, "prune", "--grace-days", 0, "--json").document["plan"]
+    done = command(keeping, "prune", "--grace-days", 0, "--apply", plan["token"])
+    assert done.code == 0 and "Points given up  1" in done.out
+    keeping.require_sound()
+
+
 def test_old_checkpoints_alone_are_worth_a_prune(keeping: Keeping) -> None:
     keeping.now = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
     for seed in range(4):

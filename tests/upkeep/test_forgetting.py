@@ -69,6 +69,41 @@ def test_what_it_says_is_freed_is_what_a_prune_frees(keeping):
     assert report.deleted.size == found.freed > 14 * 4096
 
 
+def test_what_a_pinned_point_needs_is_not_freed_though_it_was_forgotten(keeping):
+    old, new = keeping.back_up({at: ("a", at) for at in range(9)}), keeping.back_up({0: "b"})
+    keeping.back_up({0: "other"}, full=True)
+    keeping.forget(old)
+    keeping.pin(old)
+    found = plan(keeping, slots=(new,))
+    assert 0 < found.freed < 4 * 4096
+    forget(keeping.media, found, now=keeping.now)
+    assert keeping.prune(threshold=0.0).deleted.size == found.freed
+
+
+def test_records_of_indexes_that_stay_are_not_freed(keeping):
+    """Of a run whose index is needed the record stays, also when its own point is gone."""
+    keeping.back_up({at: ("a", at) for at in range(60)})
+    keeping.back_up({at: ("b", at) for at in range(2)})
+    found = plan(keeping, LAST)
+    forget(keeping.media, found, now=keeping.now)
+    assert keeping.prune(threshold=0.0).deleted.size == found.freed
+
+
+def test_what_it_says_is_freed_is_the_least_of_what_a_prune_says(keeping):
+    """Which also says what rewriting packs gives, about."""
+    keeping.back_up({at: ("a", at) for at in range(60)})
+    keeping.back_up({at: ("b", at) for at in range(50)})
+    found = plan(keeping, LAST)
+    forget(keeping.media, found, now=keeping.now)
+    planned = keeping.plan()
+    assert planned.repack.packs
+    assert found.freed <= planned.size < planned.freed
+    before = sum(path.stat().st_size for path in keeping.folder.rglob("runs/**/*") if path.is_file())
+    keeping.prune()
+    after = sum(path.stat().st_size for path in keeping.folder.rglob("runs/**/*") if path.is_file())
+    assert found.freed <= planned.freed * 0.8 <= before - after <= planned.freed
+
+
 def test_extents_that_a_point_shares_with_others_are_not_freed(keeping):
     keeping.back_up({at: ("a", at) for at in range(9)})
     keeping.back_up({0: "b"})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vsa.ranges import MIB
 from vsa.upkeep.frame_spool import FrameSpool, group_keys
-from vsa.upkeep.needs import FRAME
+from vsa.upkeep.scan import FRAME
 
 digests = st.sampled_from([bytes([a, b]) * 16 for a in (0, 7) for b in (0, 255)])
 places = st.tuples(digests, st.integers(0, 3), st.integers(64, 70))

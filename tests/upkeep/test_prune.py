@@ -337,13 +337,20 @@ class TestNothingIsDeleted:
             keeping.prune(**how)
         assert keeping.objects() == before
 
+    def lose_record(self, keeping):
+        """What the index could be made anew from."""
+        for ref in keeping.media.view().points[2].point.records:
+            (keeping.folder / ref.name).unlink()
+
     def test_if_an_index_that_is_needed_is_damaged(self, media_with_garbage):
         keeping = media_with_garbage
+        self.lose_record(keeping)
         flip_bit(next((keeping.folder / "runs/run-2/index").iterdir()), 999)
         self.require_refused(keeping, MediaDamaged, "digest")
 
     def test_if_an_index_that_is_needed_is_missing(self, media_with_garbage):
         keeping = media_with_garbage
+        self.lose_record(keeping)
         next((keeping.folder / "runs/run-2/index").iterdir()).unlink()
         self.require_refused(keeping, MediaDamaged, "missing")
 

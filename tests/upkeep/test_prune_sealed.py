@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.small_media import LATER, Contents, forget_points, grow, prune, require_all_points
-from tests.media.making import EXTENT, NOW, a_disk, noise, objects
+from tests.media.making import EXTENT, NOW, a_disk, flip_bit, noise, objects
 from vsa.errors import BadRequest
 from vsa.media.media import Media
 from vsa.media.wrapping import KeyFile
@@ -75,4 +75,20 @@ def test_old_checkpoints_are_deleted_and_the_log_is_read_without_them(media, fol
     prune(Media.open(str(folder), write=True, wrapping=KEY))
     after = {name for name in objects(folder) if name.startswith("checkpoints/")}
     assert (len(before), after) == (3, set(sorted(before)[-2:]))
+    require_all_points(Media.open(str(folder), wrapping=KEY), held)
+
+
+def test_what_is_damaged_and_needed_by_nobody_is_deleted_though_it_does_not_say_its_size(
+    media, folder, tmp_path
+):
+    """Nothing of a sealed object can be told whose last chunk does not open."""
+    held = with_history(media, tmp_path)
+    grow(media, "r2", a_disk("other"), {0: noise("other")}, scratch=tmp_path)
+    (index,) = (folder / "runs/r2/index").iterdir()
+    (orphan := folder / f"runs/r2/streams/{a_disk().key}-{'0' * 32}.json").parent.mkdir(exist_ok=True)
+    orphan.write_bytes(index.read_bytes())
+    flip_bit(index, 999)
+    forget_points(media, 2)
+    assert prune(media).points == (2,)
+    assert not index.exists() and not orphan.exists()
     require_all_points(Media.open(str(folder), wrapping=KEY), held)

@@ -18,6 +18,7 @@ def forget_document(plan: ForgetPlan) -> Document:
         "forget": [_judged(item) for item in decision.going],
         "keep": [_judged(item) for item in decision.staying],
         "freed": plan.freed,
+        "freed_unknown_of": list(plan.untold),
         "refusals": list(decision.refusals),
         "warnings": list(decision.warnings),
     }
@@ -54,9 +55,12 @@ def _forget_remarks(plan: ForgetPlan, done: bool) -> Iterator[str]:
     elif not count:
         yield "Nothing to forget."
     elif done:
-        yield f"{count} forgotten. A prune frees {size_text(plan.freed)} once the grace is over."
+        yield f"{count} forgotten. A prune frees at least {size_text(plan.freed)} once the grace is over."
     else:
-        yield f"{count} would be forgotten; {size_text(plan.freed)} could be freed."
+        yield f"{count} would be forgotten; at least {size_text(plan.freed)} could be freed."
+    if plan.untold:
+        points, why = ", ".join(map(str, plan.untold)), printable(plan.obstacles)
+        yield f"Of {len(plan.untold)} points it is not known what they need ({points}): {why}."
 
 
 def prune_document(plan: PrunePlan) -> Document:
@@ -69,9 +73,11 @@ def prune_document(plan: PrunePlan) -> Document:
         "objects": plan.objects,
         "bytes": plan.size,
         "doomed_before": plan.doomed,
+        "freed": plan.freed,
         "retired_keys": list(plan.superseded.keys),
         "old_checkpoints": list(plan.superseded.checkpoints),
         "old_signs_of_life": len(plan.superseded.signs),
+        "indexes_put_back": list(plan.regained),
         "runs_ended": list(plan.dead),
         "runs_left_alone": list(plan.unknown),
         "repack": {
@@ -89,6 +95,7 @@ def prune_text(plan: PrunePlan) -> str:
     repack = plan.repack
     facts = fields(
         [
+            ("Lost indexes put back", ", ".join(plan.regained)),
             ("Points given up", ", ".join(map(str, plan.points)) or "none"),
             ("Objects", f"{plan.objects}, {size_text(plan.size)}"),
             ("Doomed before", plan.doomed or ""),
@@ -97,6 +104,7 @@ def prune_text(plan: PrunePlan) -> str:
             ("Old signs of life", len(plan.superseded.signs) or ""),
             ("Runs that ended", ", ".join(plan.dead)),
             ("Packs rewritten", _repack_text(plan) if repack.packs else ""),
+            ("Freed in all", f"about {size_text(plan.freed)}" if repack.packs else ""),
         ]
     )
     return "\n".join([facts, *_waiting(plan)])
@@ -124,6 +132,7 @@ def _waiting(plan: PrunePlan) -> Iterator[str]:
 
 def report_document(report: PruneReport) -> Document:
     return {
+        "indexes_put_back": list(report.regained),
         "given_up": list(report.points),
         "entries": report.entries,
         "objects_doomed": report.objects,
@@ -142,6 +151,7 @@ def report_text(report: PruneReport) -> str:
     repacked = report.repacked
     facts = fields(
         [
+            ("Lost indexes put back", ", ".join(report.regained)),
             ("Points given up", ", ".join(map(str, report.points)) or "none"),
             ("Doomed", f"{report.objects} objects"),
             ("Deleted", f"{report.deleted.objects} objects, {size_text(report.deleted.size)}"),

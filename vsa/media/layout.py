@@ -95,6 +95,14 @@ def index(run: str, disk_key: str, random: bytes) -> str:
     return f"{RUNS}{require_identifier(run)}/index/{require_identifier(disk_key)}-{random.hex()}.parquet"
 
 
+def disk_key_of(index: str) -> str:
+    """The key of the disk that an index is of, by its name; BadRequest if it is none."""
+    match = _INDEX.fullmatch(index)
+    if match is None:
+        raise BadRequest(f"{index!r} is no name of an index")
+    return match[2]
+
+
 def moves(run: str, random: bytes) -> str:
     return f"{RUNS}{require_identifier(run)}/moves/{random.hex()}.parquet"
 

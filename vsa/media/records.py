@@ -55,6 +55,16 @@ class RecordWriter:
         """Copy the point and the indexes that the run wrote; the packs."""
         named = dict.fromkeys(ref for disk in point.disks for ref in disk.indexes)
         indexes = tuple(ref for ref in named if layout.run_of(ref.name) == run)
+        return self._store_set(run, run, indexes, point)
+
+    def store_copies(self, run: str, of: RecordHead, copies: Sequence[IndexRef]) -> tuple[ObjectRef, ...]:
+        """Copy copies of indexes that `run` has stored, as of the run that wrote the indexes."""
+        return self._store_set(run, of.run, tuple(copies), of.point)
+
+    def _store_set(
+        self, below: str, run: str, indexes: tuple[IndexRef, ...], point: Point
+    ) -> tuple[ObjectRef, ...]:
+        """All packs of one copy, among the objects of the run `below`."""
         places = [(ref.name, at) for ref in indexes for at in _pieces(ref.size)]
         groups = [places[at : at + FRAMES] for at in range(0, len(places), FRAMES)] or [[]]
         set_id = self._random(16).hex()
@@ -64,10 +74,10 @@ class RecordWriter:
                 run=run, set=set_id, piece=piece, pieces=len(groups), indexes=indexes, point=point
             )
             frames = [memoryview(self._store.read(name, at)) for name, at in group]
-            refs.append(self._store_pack(head, frames))
+            refs.append(self._store_pack(below, head, frames))
         return tuple(refs)
 
-    def _store_pack(self, head: RecordHead, frames: Sequence[memoryview]) -> ObjectRef:
+    def _store_pack(self, below: str, head: RecordHead, frames: Sequence[memoryview]) -> ObjectRef:
         contents = [memoryview(head.model_dump_json().encode()), *frames]
         pack_id = self._random(16)
         codec = self._codec
@@ -75,7 +85,7 @@ class RecordWriter:
         builder = PackBuilder(codec, pack_id, target=room + 1, flags=pack.RECORDS)
         for data in contents:
             builder.add(codec.compress(data), len(data), codec.fingerprint(data))
-        name = layout.pack(head.run, pack_id)
+        name = layout.pack(below, pack_id)
         closed = builder.close()
         self._store.create(name, [closed.data])
         return ObjectRef(name=name, size=len(closed.data), sha256=closed.sha256)

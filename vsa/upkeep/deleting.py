@@ -58,7 +58,7 @@ def delete(store: Store, names: Iterable[str], progress: Progress) -> Deleted:
 
 def _delete(store: Store, name: str, progress: Progress) -> Deleted:
     try:
-        size = store.size(name)
+        size = _size(store, name)
         store.delete(name)
         reached(FaultPoint.OBJECT_DELETED)
     except ObjectMissing:
@@ -67,3 +67,13 @@ def _delete(store: Store, name: str, progress: Progress) -> Deleted:
         return Deleted(refused=1, reason=str(error))
     progress.advanced(size)
     return Deleted(objects=1, size=size)
+
+
+def _size(store: Store, name: str) -> int:
+    """Bytes of an object; 0 of a sealed one that does not say it any more, which may go all the same."""
+    try:
+        return store.size(name)
+    except ObjectMissing:
+        raise
+    except MediaDamaged:
+        return 0

@@ -19,15 +19,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vsa.errors import BadRequest, MediaConflict
-from vsa.media import admission
+from vsa.media import admission, layout
 from vsa.media.entries import ForgetEntry, PinEntry, UnforgetEntry
 from vsa.media.media import Media
 from vsa.media.view import CommittedPoint, View
 from vsa.progress import SILENT, Progress
 from vsa.retention import MadePoint, Retention, select
 from vsa.upkeep.clock import clock_complaint
-from vsa.upkeep.needs import Needs
-from vsa.upkeep.objects import Objects
+from vsa.upkeep.doom import named_objects
+from vsa.upkeep.needs import Known, Needs
+from vsa.upkeep.objects import Objects, set_of
 
 SHARE = 0.5
 """Of a client's points, the part that may be forgotten at a time without saying so twice."""
@@ -76,11 +77,17 @@ Request = Callable[[View], Decision]
 
 @dataclass(frozen=True)
 class ForgetPlan:
-    """A decision, and the bytes of objects that no wanted point needs any more after it."""
+    """A decision, and the bytes of objects that no wanted point needs any more after it, at least: what a
+    prune frees by rewriting packs is not among them.
+
+    `untold` are the points of which it cannot be read what they need, `obstacles` says why.
+    """
 
     media_id: str
     decision: Decision
     freed: int
+    untold: tuple[int, ...]
+    obstacles: str
     limits: Limits
     request: Request = field(repr=False, compare=False)
 
@@ -149,13 +156,29 @@ def plan_forgetting(
 ) -> ForgetPlan:
     """Decide, and find out what a prune would free. Reads the log from slot 0 and all indexes; no writes.
 
-    BadRequest if a point that is named cannot be forgotten, MediaDamaged if an index cannot be read.
+    BadRequest if a point that is named cannot be forgotten. An index that cannot be read keeps nothing from
+    being forgotten: it may be the points over it that have to go.
     """
     media = media.read_anew()
     view = media.view()
     decision = _limited(request(view), view, limits, now)
-    freed = _freed(media, view, {item.slot for item in decision.going}, progress)
-    return ForgetPlan(media.id, decision, freed, limits, request)
+    objects = Objects()
+    needs = Needs(media, objects)
+    going = {item.slot for item in decision.going}
+    # What was forgotten before goes as well, unless it is pinned.
+    wanted = [slot for slot in view.points if slot not in view.forgotten or slot in view.pinned]
+    stays = needs.known(view, [slot for slot in wanted if slot not in going], progress=progress)
+    goes = needs.known(view, going)
+    untold = Known(0, (*stays.untold, *goes.untold))
+    return ForgetPlan(
+        media.id,
+        decision,
+        freed=objects.size_of(_freed(view, objects, going, goes, stays), media.store),
+        untold=untold.harmed,
+        obstacles=untold.reasons,
+        limits=limits,
+        request=request,
+    )
 
 
 def forget(media: Media, plan: ForgetPlan, *, now: dt.datetime) -> int | None:
@@ -275,10 +298,19 @@ def _shares(decision: Decision, share: float) -> Iterable[str]:
             )
 
 
-def _freed(media: Media, view: View, going: set[int], progress: Progress) -> int:
-    """Bytes of what the points that go need and no other wanted one does."""
-    objects = Objects()
-    needs = Needs(media, objects)
-    wanted = [made.slot for made in view.live if made.slot not in going]
-    stays = needs.of_points(view, wanted, progress=progress)
-    return objects.size_of(needs.of_points(view, going) & ~stays, media.store)
+def _freed(view: View, objects: Objects, going: Iterable[int], goes: Known, stays: Known) -> int:
+    """The set of what goes for sure, also if not all can be read of what goes and what stays."""
+    kept = stays.needed | named_objects(view, stays.harmed, objects)
+    # An index that cannot be read may not be there at all.
+    lost = set_of(objects.number_of(ref) for item in goes.untold for ref in item.indexes)
+    freed = (goes.needed | named_objects(view, goes.harmed, objects)) & ~kept & ~lost
+    runs = {layout.run_of(name) for name in objects.named(kept) if layout.is_index(name)}
+    records = {ref.name for slot in going for ref in view.points[slot].point.records}
+    copies = {ref.name for ref in view.sound_indexes().values()}
+    stay = (
+        objects.number(name)
+        for name in objects.named(freed)
+        if (name in records and layout.run_of(name) in runs)
+        or (stays.untold and (name in copies or layout.is_pack(name) or layout.is_moves(name)))
+    )
+    return freed & ~set_of(stay)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vsa.media.parquet import Rows
 from vsa.media.scratch import scratch_errors
 from vsa.ranges import MIB
-from vsa.upkeep.needs import FRAME
+from vsa.upkeep.scan import FRAME
 
 BUCKET_BYTES = 12 * MIB
 """Frames that are sorted in memory at a time; sorting takes about four times as much."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from vsa.errors import ObjectMissing
+from vsa.errors import MediaDamaged
 from vsa.media.store import Store
 from vsa.model import ObjectRef
 
@@ -51,14 +51,15 @@ class Objects:
         return (self.names[number] for number in numbers_of(members))
 
     def size_of(self, members: int, store: Store) -> int:
-        """Bytes of all members; the store is asked where no reference says it. What is gone has none."""
+        """Bytes of all members; the store is asked where no reference says it. What is gone has none, nor has
+        what is sealed and does not say it any more."""
         return sum(self._size(number, store) for number in numbers_of(members))
 
     def _size(self, number: int, store: Store) -> int:
         known = self.sizes[number]
         try:
             return store.size(self.names[number]) if known is None else known
-        except ObjectMissing:
+        except MediaDamaged:
             return 0
 
 

@@ -3,9 +3,10 @@
     plan = plan_prune(media, now=now, scratch=folder)      # reads the log and all indexes, writes nothing
     report = carry_out(plan, process=this_process())
 
-The order of acting: doom entries, each decided on the log before its very slot; deletions, of what entries
-that were read back doom; then mostly empty packs are moved, and what that leaves behind goes the same way.
-Killed anywhere, the next prune finishes it. Anything unreadable stops it before anything is deleted.
+The order of acting: indexes that could not be read and were recorded are put back; doom entries, each decided
+on the log before its very slot; deletions, of what entries that were read back doom; then mostly empty packs
+are moved, and what that leaves behind goes the same way. Killed anywhere, the next prune finishes it.
+Anything else unreadable stops it before anything is deleted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from vsa.upkeep.clock import TOLERANCE, require_clock
 from vsa.upkeep.deleting import Deleted, delete, doomed_now
 from vsa.upkeep.doom import Dooming, HasEnded, Runs, judge_runs, listed_objects, named_objects
 from vsa.upkeep.frame_spool import FrameSpool
+from vsa.upkeep.lost_indexes import Regained, Regaining, learn_needs, put_back
 from vsa.upkeep.needs import Needs
 from vsa.upkeep.objects import Objects, numbers_of, set_of
 from vsa.upkeep.repack import Repacked, Repacking, repack
@@ -49,8 +51,9 @@ class PrunePlan:
     """What a prune would do; nothing is decided for good before it is carried out.
 
     `points` are given up, `waiting` are forgotten but within their grace. `objects` of `size` bytes would be
-    doomed; `doomed` were before and are still there; what is `superseded` needs no entry. `unknown` runs may
-    be at work.
+    doomed; `doomed` were before and are still there; what is `superseded` needs no entry. Indexes in
+    `regained` cannot be read, and would be put back as their runs recorded them. `unknown` runs may be at
+    work.
     """
 
     media_id: str
@@ -65,6 +68,7 @@ class PrunePlan:
     unknown: tuple[str, ...]
     repack: RepackPlan
     superseded: Superseded
+    regained: tuple[str, ...]
     _survey: Survey = field(repr=False, compare=False)
 
     @property
@@ -80,12 +84,18 @@ class PrunePlan:
     @property
     def is_empty(self) -> bool:
         deleted = self.points or self.objects or self.doomed or self.superseded.names
-        return not (deleted or self.repack.packs)
+        return not (deleted or self.repack.packs or self.regained)
+
+    @property
+    def freed(self) -> int:
+        """Bytes that the media takes less when it is done, about: what is doomed now, and by repacking."""
+        return self.size + self.repack.freed
 
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What a prune did: points given up, objects doomed by how many entries, deleted and moved."""
+    """What a prune did: points given up, objects doomed by how many entries, deleted and moved, and lost
+    indexes put back."""
 
     points: tuple[int, ...]
     entries: int
@@ -93,6 +103,7 @@ class PruneReport:
     deleted: Deleted
     repacked: Repacked
     packs: int
+    regained: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -107,6 +118,7 @@ class Survey:
     media: Media
     objects: Objects
     needs: Needs
+    regained: tuple[Regained, ...]
     runs: Runs
     listed: int
     candidates: int
@@ -161,7 +173,8 @@ def plan_prune(
     going = frozenset(points)
     needs, spool = Needs(media, objects), FrameSpool(scratch / "frames")
     staying = [slot for slot in view.points if slot not in going]
-    needs.of_points(view, staying, sink=spool if threshold else None, progress=progress)
+    regaining = Regaining(media, view, scratch / "indexes")
+    learn_needs(needs, view, staying, regaining, sink=spool if threshold else None, progress=progress)
     repacking = RepackPlan()
     if threshold:
         repacking = plan_repack(
@@ -173,7 +186,19 @@ def plan_prune(
     names = [objects.names[number] for number in numbers_of(candidates)]
     runs = judge_runs(media, view, names, before=now - max(grace, RUN_GRACE), has_ended=has_ended, now=now)
     survey = Survey(
-        media, objects, needs, runs, listed, candidates, beside, before, now, pack_target, progress, view
+        media,
+        objects,
+        needs,
+        tuple(regaining.found.values()),
+        runs,
+        listed,
+        candidates,
+        beside,
+        before,
+        now,
+        pack_target,
+        progress,
+        view,
     )
     return _plan(survey, points, repacking, grace, threshold)
 
@@ -203,6 +228,7 @@ def _plan(
         unknown=tuple(sorted(survey.runs.unknown)),
         repack=repack,
         superseded=superseded(survey.media.store, view, survey.beside),
+        regained=tuple(item.ref.name for item in survey.regained),
         _survey=survey,
     )
 
@@ -213,11 +239,14 @@ def carry_out(
     """Do what the plan says, as far as the log still allows it: what points need by then stays.
 
     `process` is ours, for others to see whether it lives. Raises MediaUnusable, MediaDamaged or
-    TryAgainLater; then the next prune goes on.
+    TryAgainLater, or MediaConflict if frames moved since indexes were found that are to be put back; then the
+    next prune goes on.
     """
     survey = plan._survey
     before = set(survey.media.view().given_up)
     reached(FaultPoint.PRUNE_STARTED)
+    if survey.regained:
+        survey.view = _put_back(survey, random(8).hex(), process, random)
     swept, repacked = _sweep(survey, plan.points, "no recovery point needs it"), Repacked()
     if plan.repack.packs:
         run = random(8).hex()
@@ -237,7 +266,17 @@ def carry_out(
         deleted=swept.deleted,
         repacked=repacked,
         packs=len(plan.repack.packs),
+        regained=plan.regained,
     )
+
+
+def _put_back(survey: Survey, run: str, process: ProcessName, random: Callable[[int], bytes]) -> View:
+    """Before anything is doomed: what points over these indexes need is read from the media again."""
+    media = survey.media
+    media.begin_run(_intent(run, survey.now, process))
+    view = put_back(media, survey.regained, run=run, planned_on=survey.view, random=random)
+    media.append_planned(partial(_end, run))
+    return view
 
 
 def _repack(
@@ -265,7 +304,7 @@ def _add_candidates(survey: Survey, run: str, plan: RepackPlan) -> None:
 
 
 def _end(run: str, view: View) -> DoomEntry | None:
-    """Say that a repacking run is over: what it moved stays moved, and nobody need ask whether it lives."""
+    """Say that a run of a prune is over: what it moved stays moved, and nobody need ask whether it lives."""
     return None if run in view.fenced else DoomEntry(runs=(run,), reason="the prune that it was of has ended")
 
 

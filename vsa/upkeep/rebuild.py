@@ -242,11 +242,13 @@ class _Rebuilding:
         ]
 
     def _copy_records(self, points: Sequence[Copy]) -> None:
-        """Keep also what records the indexes that points need of runs whose own point is not among them."""
-        runs = {copy.head.run for copy in points}
+        """Keep also what records other indexes that points need: those of runs whose own point is not among
+        them, and copies that a prune has made of lost ones."""
         needed = {ref for copy in points for disk in copy.head.point.disks for ref in disk.indexes}
-        for copy in recorded.points_of(copy for copy in self.found.copies if copy.head.run not in runs):
+        needed -= {ref for copy in points for ref in copy.head.indexes}
+        for copy in self.found.copies:
             if not needed.isdisjoint(copy.head.indexes):
+                needed -= set(copy.head.indexes)
                 for name in copy.packs:
                     self._copy_record(name)
 

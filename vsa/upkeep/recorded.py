@@ -16,13 +16,14 @@ from typing import NamedTuple, TypeVar
 from vsa.errors import KeyNeeded, MediaDamaged, MediaUnusable, NoMedia, VsaError, WrongKey
 from vsa.media import layout
 from vsa.media.coding import PackCodec
-from vsa.media.pack import PackHeader, proven_header
+from vsa.media.pack import HEADER_SIZE, PackHeader, proven_header
 from vsa.media.records import Record, RecordHead, read_record
 from vsa.media.scratch import scratch_errors
 from vsa.media.sealing import Sealer
 from vsa.media.store import Store
 from vsa.model import IndexRef
 from vsa.progress import SILENT, Progress
+from vsa.ranges import ByteRange
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +116,20 @@ def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Fo
         spoilt=tuple(spoilt),
         unread=frozenset(sizes.keys() - headers.keys()),
     )
+
+
+def copies_of(store: Store, names: Iterable[str], codec: PackCodec) -> list[Copy]:
+    """The whole records among these packs; packs that cannot be read are passed over and logged."""
+    pieces: dict[str, dict[int, tuple[str, RecordHead]]] = {}
+    for name in names:
+        try:
+            header = store.read(name, ByteRange(0, HEADER_SIZE))
+            if _known(partial(PackHeader.decode, header, name)).holds_records:
+                head = _record(store, name, codec).head
+                pieces.setdefault(head.set, {})[head.piece] = name, head
+        except (MediaDamaged, WrongKey) as error:
+            _log.warning("%s", error)
+    return list(_whole(pieces))
 
 
 def indexes_of(

@@ -18,8 +18,8 @@ from vsa.media.parquet import Rows
 from vsa.media.scratch import scratch_errors
 from vsa.media.view import View
 from vsa.upkeep.frame_spool import FrameSpool, group_keys
-from vsa.upkeep.needs import FRAME
 from vsa.upkeep.objects import Objects
+from vsa.upkeep.scan import FRAME
 
 BATCH_FRAMES = 100_000
 """Frames that are moved by one moves table, about: some 100 MiB in memory while they are."""

@@ -1,0 +1,292 @@
+"""An index or a table of moves that can no longer be read: what can be had again, and the way out (F65)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults import small_media
+from tests.media import second_reader
+from tests.media.making import EXTENT, KEYS, back_up, flip_bit, named_key, new_media, noise, read_point
+from tests.upkeep.keeping import SELF, Keeping
+from vsa.errors import MediaConflict, MediaDamaged
+from vsa.media import layout, pinned
+from vsa.media.entries import RelocateEntry
+from vsa.media.folder import FolderStore
+from vsa.media.media import Media
+from vsa.media.records import RecordWriter
+from vsa.upkeep import forgetting, lost_indexes, needs, recorded
+from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
+from vsa.upkeep.prune import carry_out
+from vsa.upkeep.rebuild import rebuild
+from vsa.upkeep.record import record_damage
+from vsa.upkeep.report import Depth
+from vsa.upkeep.verify import verify
+
+Loss = Callable[[Path], None]
+LOSSES: list[Loss] = [lambda path: flip_bit(path, 999), Path.unlink]
+
+
+@pytest.fixture
+def keeping(tmp_path) -> Keeping:
+    """A base and two deltas of one disk, and a point of another."""
+    keeping = Keeping(tmp_path)
+    keeping.back_up({at: ("a", at) for at in range(40)})
+    keeping.back_up({at: ("b", at) for at in range(4)})
+    keeping.back_up({at: ("c", at) for at in range(2)})
+    keeping.back_up({0: "other"}, disk="data")
+    return keeping
+
+
+def index_of(keeping: Keeping, slot: int, number: int = 0) -> str:
+    """The name of an index that a point names, the base if nothing is said."""
+    return keeping.media.view().points[slot].point.disks[0].indexes[number].name
+
+
+def led_to(keeping: Keeping, name: str) -> str:
+    """The index that stands in for another."""
+    return keeping.media.view().sound_indexes()[name].name
+
+
+def spoil_records(keeping: Keeping, run: str) -> None:
+    for made in keeping.media.view().points.values():
+        if made.run == run:
+            for ref in made.point.records:
+                flip_bit(keeping.folder / ref.name, 8 * 100)
+
+
+def verified(keeping: Keeping):
+    return verify(keeping.media, Depth.BYTES, scratch=keeping.scratch, date=keeping.now.date())
+
+
+class TestPutBack:
+    @pytest.mark.parametrize("lose", LOSSES, ids=["flipped", "missing"])
+    def test_a_prune_heals_every_point_over_an_index_that_was_recorded(self, keeping, lose):
+        lost = index_of(keeping, 0)
+        lose(keeping.folder / lost)
+        record_damage(keeping.media, verified(keeping))
+        assert all(keeping.media.view().harm_of(slot) for slot in range(3))
+        report = keeping.prune()
+        assert report.regained == (lost,)
+        keeping.require_sound()
+        view = keeping.media.view()
+        assert not any(view.harm_of(slot) for slot in range(4))
+        assert verified(keeping).findings == ()
+        assert keeping.prune().objects == 0
+        assert keeping.plan().is_empty and not keeping.plan().unknown
+
+    def test_another_reader_follows_what_stands_in(self, keeping, tmp_path):
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        keeping.prune(threshold=0.0)
+        for slot, holds in keeping.held.items():
+            target = tmp_path / f"{slot}.img"
+            name = keeping.media.view().points[slot].point.disks[0].disk.name
+            second_reader.restore(keeping.folder, slot, name, target)
+            image = target.read_bytes()
+            found = {at: image[at * EXTENT :][:EXTENT] for at in range(len(image) // EXTENT)}
+            assert {at: data for at, data in found.items() if any(data)} == holds
+
+    def test_a_plan_says_so_and_changes_nothing(self, keeping):
+        flip_bit(keeping.folder / index_of(keeping, 0), 999)
+        before, head = keeping.objects(), keeping.media.view().head
+        plan = keeping.plan(store=FolderStore(keeping.folder))
+        assert plan.regained == (index_of(keeping, 0),) and not plan.is_empty
+        assert (keeping.objects(), keeping.media.view().head) == (before, head)
+
+    def test_all_that_are_lost_come_back_at_once(self, keeping):
+        lost = {name for slot in range(4) for name in names_of(keeping, slot)}
+        for name in lost:
+            (keeping.folder / name).unlink()
+        head = keeping.media.view().head
+        assert set(keeping.prune(threshold=0.0).regained) == lost
+        keeping.require_sound()
+        assert [item.slot for item in keeping.media.view().relocations] == [head]
+
+    def test_more_than_one_entry_can_name_come_back_and_packs_are_rewritten_all_the_same(
+        self, keeping, monkeypatch
+    ):
+        monkeypatch.setattr(lost_indexes, "AT_A_TIME", 1)
+        keeping.forget(0, 1)
+        lost = {name for slot in (2, 3) for name in names_of(keeping, slot)}
+        for name in lost:
+            (keeping.folder / name).unlink()
+        report = keeping.prune(threshold=1.0)
+        moved = keeping.media.view().relocations
+        assert len([item for item in moved if item.entry.indexes]) == len(report.regained) == len(lost) > 1
+        assert report.packs and not report.repacked.stopped
+        keeping.require_sound()
+
+    def test_what_a_forgotten_point_alone_needed_goes_in_the_same_prune(self, keeping):
+        keeping.forget(1)
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        report = keeping.prune()
+        assert (report.points, len(report.regained)) == ((1,), 1)
+        assert report.deleted.objects > 0
+        keeping.require_sound()
+
+    def test_an_index_whose_own_point_is_gone_comes_back_and_so_does_its_copy(self, keeping):
+        """By the records of a run that stay as long as its index is needed, and by those of the copy."""
+        name = index_of(keeping, 0)
+        keeping.forget(0)
+        keeping.prune()
+        (keeping.folder / name).unlink()
+        keeping.prune()
+        copy = led_to(keeping, name)
+        keeping.prune()
+        assert layout.run_of(copy) != layout.run_of(name)
+        flip_bit(keeping.folder / copy, 999)
+        assert keeping.prune().regained == (copy,)
+        assert led_to(keeping, name) not in (name, copy)
+        assert led_to(keeping, copy) == led_to(keeping, name)
+        keeping.require_sound()
+        assert keeping.plan().is_empty
+
+    def test_points_that_are_made_later_name_the_copy_and_a_rebuild_has_them(self, keeping, tmp_path):
+        name = index_of(keeping, 0)
+        (keeping.folder / name).unlink()
+        keeping.prune(threshold=0.0)
+        late = keeping.back_up({7: "late"})
+        assert led_to(keeping, name) in {index_of(keeping, late, at) for at in range(2)}
+        keeping.forget(0, 1, 2)
+        keeping.prune(threshold=0.0)
+        source = keeping.folder
+        for folder in ("once", "twice"):
+            made = rebuild(
+                FolderStore(source),
+                FolderStore.make(tmp_path / folder),
+                scratch=keeping.scratch,
+                now=keeping.now,
+                random=os.urandom,
+            )
+            held = [read_point(made.media, slot) for slot in made.points]
+            assert keeping.held[late] in held, made.lost
+            source = tmp_path / folder
+
+    def test_one_part_of_a_large_index_is_enough(self, keeping, monkeypatch):
+        """Indexes above a size are fetched in parts, and what is wrong shows when rows are read."""
+        for module in (pinned, needs):
+            monkeypatch.setattr(module, "FETCHED_WHOLE", 100)
+        flip_bit(keeping.folder / index_of(keeping, 0), 999)
+        assert keeping.prune().regained == (index_of(keeping, 0),)
+        keeping.require_sound()
+
+    def test_if_others_have_moved_frames_meanwhile_nothing_is_done(self, keeping):
+        keeping.forget(1)
+        lost = index_of(keeping, 0)
+        (keeping.folder / lost).unlink()
+        plan, before = keeping.plan(folder="first"), keeping.packs()
+        keeping.media.append(RelocateEntry(reason="somebody else"), run="elsewhere")
+        with pytest.raises(MediaConflict, match="plan it again"):
+            carry_out(plan, process=SELF)
+        assert before.keys() <= keeping.packs().keys()
+        assert keeping.prune().regained == (lost,)
+        keeping.require_sound()
+
+    def test_a_record_that_holds_something_else_is_not_believed(self, keeping):
+        """The log says what an index is; of what a record says of itself nothing counts."""
+        media = keeping.media
+        own, other = (media.view().points[slot].point for slot in (0, 3))
+        codec, store = media.codec, media.store
+        (copy,) = recorded.copies_of(store, [ref.name for ref in own.records], codec)
+        RecordWriter(store, codec, random=os.urandom).store_copies("run-1", copy.head, other.disks[0].indexes)
+        spoil_records(keeping, "run-1")
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        with pytest.raises(MediaDamaged, match="no record has it"):
+            keeping.plan()
+
+
+@pytest.mark.parametrize("key", KEYS, ids=named_key)
+def test_sealed_media_gets_them_back_as_well(tmp_path, key):
+    media = new_media(tmp_path / "media", key=key)
+    contents = {at: noise(at) for at in range(9)}
+    slot = back_up(media, contents, run="r1", scratch=tmp_path)
+    (index,) = (tmp_path / "media/runs/r1/index").iterdir()
+    flip_bit(index, 999)
+    assert small_media.prune(media).regained == (f"runs/r1/index/{index.name}",)
+    assert read_point(Media.open(str(tmp_path / "media"), wrapping=key), slot) == contents
+
+
+class TestWayOut:
+    def test_points_over_a_lost_index_can_be_forgotten_and_pruned(self, keeping):
+        (keeping.folder / index_of(keeping, 1, -1)).unlink()
+        spoil_records(keeping, "run-2")
+        harmed = [slot for slot in range(4) if index_of(keeping, 1, -1) in names_of(keeping, slot)]
+        before = keeping.objects()
+        with pytest.raises(MediaDamaged) as refused:
+            keeping.prune()
+        assert f"`vsa forget {' '.join(map(str, harmed))}`" in str(refused.value)
+        assert "--grace-days 0" in str(refused.value)
+        assert keeping.objects() == before
+        self.give_up(keeping, harmed)
+
+    def test_points_over_lost_moves_too(self, keeping):
+        keeping.forget(1)
+        keeping.prune(threshold=1.0)
+        (table,) = {item.entry.table.name for item in keeping.media.view().relocations if item.entry.table}
+        (keeping.folder / table).unlink()
+        with pytest.raises(MediaDamaged, match="vsa forget") as refused:
+            keeping.prune()
+        assert table in str(refused.value)
+        said = str(refused.value).partition("`vsa forget ")[2].partition("`")[0]
+        self.give_up(keeping, [int(slot) for slot in said.split()])
+        assert table not in keeping.objects()
+
+    def test_forgotten_and_pinned_points_are_told_what_keeps_them(self, keeping):
+        (keeping.folder / index_of(keeping, 3)).unlink()
+        spoil_records(keeping, "run-4")
+        keeping.forget(3)
+        keeping.pin(3)
+        with pytest.raises(MediaDamaged, match=r"give the points up: `vsa pin --unpin 3`, then `vsa prune`"):
+            keeping.prune()
+        keeping.pin(3, pinned=False)
+        assert keeping.prune().points == (3,)
+
+    def give_up(self, keeping: Keeping, harmed: list[int]) -> None:
+        """As the refusal says; what others need stays, and the next backup of the disk is whole."""
+        assert harmed
+        limits = Limits(override_share=True)
+        plan = plan_forgetting(keeping.media, named(harmed), now=keeping.now, limits=limits)
+        assert plan.untold == tuple(harmed) and plan.obstacles
+        forget(keeping.media, plan, now=keeping.now)
+        report = keeping.prune()
+        assert report.points == tuple(harmed)
+        assert plan.freed <= report.deleted.size
+        keeping.require_sound()
+        keeping.back_up({0: "anew"}, full=True)
+        keeping.require_sound()
+        assert verified(keeping).findings == ()
+
+
+def names_of(keeping: Keeping, slot: int) -> set[str]:
+    return {ref.name for item in keeping.media.view().points[slot].point.disks for ref in item.indexes}
+
+
+class TestForgetting:
+    def plan(self, keeping: Keeping, *slots: int, **given):
+        return plan_forgetting(keeping.media, named(slots), now=keeping.now, limits=Limits(**given))
+
+    def test_what_it_says_is_freed_goes_for_sure_whatever_cannot_be_read(self, keeping):
+        """A point that stays may need any pack."""
+        sure = self.plan(keeping, 3).freed
+        (keeping.folder / index_of(keeping, 1, -1)).unlink()
+        plan = self.plan(keeping, 3, override_share=True)
+        assert set(plan.untold) <= {1, 2} and plan.untold
+        assert 0 < plan.freed < sure
+        forget(keeping.media, plan, now=keeping.now)
+        assert keeping.prune(threshold=0.0).deleted.size >= plan.freed
+
+    def test_the_other_rules_hold(self, keeping):
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        assert "more than 50%" in self.plan(keeping, 0, 1).decision.refusals[0]
+        keeping.pin(1)
+        with pytest.raises(MediaConflict, match="pinned"):
+            self.plan(keeping, 1)
+        policy = forgetting.by_policy(lambda _: forgetting.Retention(keep_last=1))
+        found = plan_forgetting(keeping.media, policy, now=keeping.now, limits=Limits(override_share=True))
+        assert [item.slot for item in found.decision.going] == [0]
+        assert {item.slot: item.reason for item in found.decision.staying}[2].startswith(
+            "the newest sound point"
+        )
