@@ -215,6 +215,24 @@ HEALED: dict[str, Casting] = {
     },
 }
 
+LOST: dict[str, Casting] = {
+    "two prunes that put an index back": lambda held, writer: {
+        "prune": pruner(0, 1),
+        "other prune": pruner(2),
+    },
+    "a prune that puts an index back, and writers": lambda held, writer: {
+        "prune": pruner(0, 1),
+        "a": writer("a", "os"),
+        "b": writer("b", "data"),
+    },
+    "the same, a repacking and a restore": lambda held, writer: {
+        "prune": pruner(0, 1),
+        "repack": repacker,
+        "a": writer("a", "os", absorbs=True),
+        "restore": reader(held),
+    },
+}
+
 
 @pytest.fixture(scope="module")
 def healed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
@@ -226,6 +244,16 @@ def healed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Co
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
     folder = tmp_path_factory.mktemp("grown")
     return folder / "media", grown_media(folder / "media", folder)
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
+    """The index that all points of a disk are over is gone; its record is not."""
+    folder = tmp_path_factory.mktemp("lost")
+    held = grown_media(folder / "media", folder)
+    (index,) = (folder / "media/runs/r0/index").iterdir()
+    index.unlink()
+    return folder / "media", held
 
 
 @more_in_ci
@@ -246,7 +274,21 @@ def test_no_order_of_calls_loses_what_was_healed(scene: str, healed, tmp_path: P
     play_scene(scene, HEALED[scene], healed, tmp_path)
 
 
-def play_scene(scene: str, casting: Casting, grown: tuple[Path, dict[str, Contents]], tmp_path: Path) -> None:
+@more_in_ci
+@pytest.mark.parametrize("scene", LOST)
+def test_no_order_of_calls_keeps_a_lost_index_from_coming_back(scene: str, lost, tmp_path: Path) -> None:
+    play_scene(scene, LOST[scene], lost, tmp_path, harmed=True)
+
+
+def play_scene(
+    scene: str,
+    casting: Casting,
+    grown: tuple[Path, dict[str, Contents]],
+    tmp_path: Path,
+    *,
+    harmed: bool = False,
+) -> None:
+    """`harmed`: no point need restore before one more prune."""
     choose, coverage = seeded(scene), Coverage()
     for play in range(rounds(4, 20, 300)):
         folder = tmp_path / "media"
@@ -258,11 +300,14 @@ def play_scene(scene: str, casting: Casting, grown: tuple[Path, dict[str, Conten
         slow = play % 3 == 2
         cast = casting(held, partial(a_writer, held=held, scratch=tmp_path, slow=slow))
         coverage.add(schedule.play(cast))
+        if harmed:
+            prune(Media(FolderStore(folder), write=True))
         require_whole(folder, held, tmp_path, play)
     sys.stdout.write(f"{scene}: {coverage}\n")
     # Draws that were always the same would prove little, and so would actors that never get anywhere.
     assert len(coverage.shapes) > coverage.plays * 0.9
-    wanted = [who for who in cast if who != "restore" and (coverage.plays > 30 or "prune" in who)]
+    soon = () if harmed else tuple(who for who in cast if "prune" in who)
+    wanted = [who for who in cast if who != "restore" and (coverage.plays > 30 or who in soon)]
     assert all(coverage.endings[f"{who}: done"] for who in wanted)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults import small_media
 from tests.media import second_reader
+from tests.media.faulty_store import FaultyStore
 from tests.media.making import EXTENT, KEYS, back_up, flip_bit, named_key, new_media, noise, read_point
 from tests.upkeep.keeping import SELF, Keeping
 from vsa.errors import MediaConflict, MediaDamaged
@@ -183,6 +184,23 @@ class TestPutBack:
             carry_out(plan, process=SELF)
         assert before.keys() <= keeping.packs().keys()
         assert keeping.prune().regained == (lost,)
+        keeping.require_sound()
+
+    def test_a_plan_that_another_prune_has_overtaken_says_so(self, keeping):
+        """Which has put the index back and let its first record go."""
+        lost = index_of(keeping, 0)
+        (keeping.folder / lost).unlink()
+        keeping.forget(0)
+        told = []
+
+        def prune_first(_number, _method, name):
+            if name == lost and not told:
+                told.append(True)
+                keeping.prune(folder="other")
+
+        with pytest.raises(MediaConflict, match="plan it again"):
+            keeping.plan(store=FaultyStore(FolderStore(keeping.folder), prune_first))
+        assert told and keeping.plan().regained == ()
         keeping.require_sound()
 
     def test_a_record_that_holds_something_else_is_not_believed(self, keeping):

@@ -101,7 +101,7 @@ def prune_text(plan: PrunePlan) -> str:
             ("Doomed before", plan.doomed or ""),
             ("Retired keys", ", ".join(plan.superseded.keys)),
             ("Old checkpoints", len(plan.superseded.checkpoints) or ""),
-            ("Old signs of life", len(plan.superseded.signs) or ""),
+            ("Signs of life", len(plan.superseded.signs) or ""),
             ("Runs that ended", ", ".join(plan.dead)),
             ("Packs rewritten", _repack_text(plan) if repack.packs else ""),
             ("Freed in all", f"about {size_text(plan.freed)}" if repack.packs else ""),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vsa.errors import MediaDamaged
+from vsa.errors import MediaConflict, MediaDamaged
 from vsa.media import layout
 from vsa.media.entries import Damaged, MovedIndex, RelocateEntry
 from vsa.media.folder import FolderStore
@@ -61,6 +61,13 @@ class Regaining:
         self._media = media
         self._view = view
         self._scratch = scratch
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether something was moved or doomed since: another prune may have put back what is lost, and let
+        the record go that it had it from, or have given up the points over it."""
+        now, then = self._media.view(), self._view
+        return (len(now.relocations), len(now.doomed)) != (len(then.relocations), len(then.doomed))
 
     def look_for(self, lost: Iterable[IndexRef]) -> list[str]:
         """The names of those that were found now. What cannot be read of the records is passed over."""
@@ -113,12 +120,15 @@ def learn_needs(
     """Let `needs` read all that these points need, from regained indexes where others cannot be read; `sink`
     gets every frame of it.
 
-    MediaDamaged, naming the points and what can be done, if something of it cannot be had in any way.
+    MediaDamaged, naming the points and what can be done, if something of it cannot be had in any way;
+    MediaConflict if that may be because the log has gone on.
     """
     known = needs.known(view, slots, sink=sink, progress=progress)
     while known.untold:
         lost = (ref for item in known.untold for ref in item.indexes)
         if not (names := regaining.look_for(lost)):
+            if regaining.is_outdated:
+                raise MediaConflict("another prune was at work since this plan was begun: plan it again")
             raise MediaDamaged(_way_out(view, known))
         needs.regain(names, regaining.store)
         known = needs.known(view, known.harmed, sink=sink, progress=progress)

@@ -159,7 +159,7 @@ def plan_prune(
     `scratch` is an empty folder that its owner removes when the plan is done with: it takes some 60 bytes for
     each stored extent. Packs of which less than `threshold` is needed are repacked, none at 0. `has_ended`
     judges the processes of open runs. `trust_clock`: `now` is right, and later times in the log are wrong.
-    Raises BadRequest, MediaDamaged or MediaUnusable.
+    Raises BadRequest, MediaDamaged, MediaUnusable, or MediaConflict if another prune has overtaken it.
     """
     if grace < dt.timedelta(0) or not 0 <= threshold <= 1:
         raise BadRequest(f"grace {grace} and threshold {threshold}: expected at least 0, and from 0 to 1")
