@@ -13,6 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.faults.small_media import prune
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import a_disk, a_point, a_snapshot, an_intent, flip_bit, new_media, objects
 from tests.media.test_log import seen, slot_path
@@ -442,3 +443,42 @@ def test_a_checkpoint_is_a_table_that_any_reader_of_parquet_reads(media, folder)
     table = pq.read_table(folder / layout.checkpoint(5))
     assert table.column_names == list(checkpoint.ROW.names)
     assert table.num_rows == 6
+
+
+class TestABadCheckpoint:
+    """It is passed over for as long as it is there; it must not stay the newest, nor keep a good one out."""
+
+    def test_another_one_takes_its_place(self, media, folder):
+        assert not media.checkpoint_if_due(every=3)
+        flip_bit(folder / layout.checkpoint(5), 999)
+        for from_log in (False, True):
+            with_bad = Media.open(str(folder), write=True, from_log=from_log)
+            assert not with_bad.checkpoint_if_due(every=5), "the older one is good, and not that old"
+        assert Media.open(str(folder), write=True).checkpoint_if_due(every=3)
+        assert log_slots_read(folder) == [6, 7]
+
+    def test_one_that_was_believed_is_not_read_once_more(self, media, folder):
+        store = FaultyStore(FolderStore(folder), lambda *_: None)
+        opened = Media(store, write=True)
+        opened.view()
+        del store.calls[:]
+        assert not opened.checkpoint_if_due(every=3)
+        assert not [name for method, name in store.calls if method == "read" and "checkpoints/" in name]
+
+    def test_pruning_keeps_two_good_ones_whatever_lies_between(self, media, folder):
+        names = [layout.checkpoint(slot) for slot in (2, 5, 6)]
+        assert media.checkpoint_if_due(every=1)
+        flip_bit(folder / layout.checkpoint(5), 999)
+        prune(media)
+        assert [name for name in names if (folder / name).exists()] == [names[0], names[2]]
+
+
+def test_what_is_wrong_with_a_checkpoint_is_nothing_once_it_is_gone(media, folder):
+    store = FolderStore(folder)
+    assert recall.misfit(store, 5, media.id) == ""
+    flip_bit(folder / layout.checkpoint(5), 999)
+    assert layout.checkpoint(5) in recall.misfit(store, 5, media.id)
+    (folder / layout.checkpoint(5)).unlink()
+    assert recall.misfit(store, 5, media.id) == ""
+    slot_path(folder, 2).unlink()
+    assert layout.slot(2) in recall.misfit(store, 2, media.id)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -90,9 +90,10 @@ class Media:
             origin=self._origin,
             clock=clock,
             random=random,
-            recall=None if from_log else partial(recall.newest, self._store, self._about.id),
+            recall=None if from_log else self._recall,
             believed_until=believed_until,
         )
+        self._recalled: int | None = None
         self._key_is_current = unlocked is None
 
     @classmethod
@@ -226,10 +227,16 @@ class Media:
         self._log.require(witness)
 
     def checkpoint_if_due(self, *, every: int = recall.EVERY) -> bool:
-        """Store a checkpoint if the newest one is `every` entries old; whether it did. Never an error: it
-        is a cache, and whoever asks has done what matters."""
+        """Store a checkpoint if the newest good one is `every` entries old; whether it did. Never an error:
+        it is a cache, and whoever asks has done what matters."""
         self._require_writable()
-        return recall.write_if_due(self._store, self.view(), self.id, every=every)
+        view = self.view()
+        return recall.write_if_due(self._store, view, self.id, every=every, believed=self._recalled)
+
+    def _recall(self) -> View | None:
+        view = recall.newest(self._store, self.id)
+        self._recalled = None if view is None else view.head - 1
+        return view
 
     def read_anew(self, *, believed_until: datetime | None = None) -> Self:
         """The same media with nothing remembered of it: its log is read from slot 0, entry by entry, whatever

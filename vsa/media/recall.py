@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
-from vsa.errors import MediaConflict, MediaDamaged, VsaError
+from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, VsaError
 from vsa.media import layout
 from vsa.media.store import Store
 from vsa.media.view import View
@@ -37,25 +38,45 @@ def newest(store: Store, media_id: str) -> View | None:
     return None
 
 
-def write_if_due(store: Store, view: View, media_id: str, *, every: int) -> bool:
-    """Store a checkpoint of `view` if the newest one is `every` entries older; whether one is there now.
+def write_if_due(store: Store, view: View, media_id: str, *, every: int, believed: int | None = None) -> bool:
+    """Store a checkpoint of `view` if the newest good one is `every` entries older; whether one is there now.
 
-    Never an error: it is a cache, and whoever asks has done what matters.
+    One that nobody can believe counts for nothing: another one is to take its place. `believed` is the slot
+    of one that need not be read for that. Never an error: it is a cache, and whoever asks has done what
+    matters.
     """
-    slots = _slots(_listed(store), head=view.head)
-    if view.head - 1 - (slots[-1] if slots else -1) < every:
+    recent = view.head - every
+    if recent < 0:
         return False
     try:
+        slots = [slot for slot in _slots(_listed(store), head=view.head) if slot >= recent]
+        if believed in slots or any(not misfit(store, slot, media_id) for slot in reversed(slots)):
+            return False
         return _write(store, view, media_id)
     except VsaError as error:
         _log.warning("no checkpoint was written: %s", error)
         return False
 
 
-def superseded(names: Iterable[str], *, head: int) -> list[str]:
-    """The checkpoints that pruning may delete: all but the newest. That needs no doom entry, since nothing
-    refers to them. `head` is the log's next free slot."""
-    return [layout.checkpoint(slot) for slot in _slots(names, head=head)[:-KEPT]]
+def superseded(
+    names: Iterable[str], *, head: int, is_bad: Callable[[int], bool] = lambda _: False
+) -> list[str]:
+    """The checkpoints that pruning may delete: all but the newest that are not bad. That needs no doom entry,
+    since nothing refers to them. `head` is the log's next free slot."""
+    slots = _slots(names, head=head)
+    kept = list(islice((slot for slot in reversed(slots) if not is_bad(slot)), KEPT))
+    return [layout.checkpoint(slot) for slot in slots if slot not in kept]
+
+
+def misfit(store: Store, slot: int, media_id: str) -> str:
+    """Why nobody can believe the checkpoint of a slot; empty if it can be believed, or is not there."""
+    try:
+        _believed(store, slot, media_id)
+    except ObjectMissing as error:
+        return "" if _is_gone(store, slot) else str(error)
+    except MediaDamaged as error:
+        return str(error)
+    return ""
 
 
 def _write(store: Store, view: View, media_id: str) -> bool:
@@ -70,6 +91,15 @@ def _write(store: Store, view: View, media_id: str) -> bool:
     except MediaConflict:
         _log.info("%s is there already, which serves as well", name)
     return True
+
+
+def _is_gone(store: Store, slot: int) -> bool:
+    """Whether a prune has deleted it since it was listed."""
+    try:
+        store.size(layout.checkpoint(slot))
+    except ObjectMissing:
+        return True
+    return False
 
 
 def _believed(store: Store, slot: int, media_id: str) -> View:

@@ -227,7 +227,7 @@ def _plan(
         dead=tuple(sorted(survey.runs.dead)),
         unknown=tuple(sorted(survey.runs.unknown)),
         repack=repack,
-        superseded=superseded(survey.media.store, view, survey.beside),
+        superseded=superseded(survey.media, view, survey.beside),
         regained=tuple(item.ref.name for item in survey.regained),
         _survey=survey,
     )
@@ -309,8 +309,8 @@ def _end(run: str, view: View) -> DoomEntry | None:
 
 
 def _delete_superseded(survey: Survey) -> Deleted:
-    store = survey.media.store
-    return delete(store, superseded(store, survey.media.view(), survey.beside).names, survey.progress)
+    store, view = survey.media.store, survey.media.view()
+    return delete(store, superseded(survey.media, view, survey.beside).names, survey.progress)
 
 
 @dataclass(frozen=True)
