@@ -75,7 +75,7 @@ def markdown(report: VerifyReport) -> str:
 
 
 def _lines(finding: Finding, report: VerifyReport) -> list[str]:
-    lines = [f"{finding.name}: {finding.reason}{'' if finding.harm else '; it harms no point'}"]
+    lines = ["; ".join(filter(None, (finding.name + ": " + finding.reason, finding.consequence)))]
     for harm in finding.harm:
         points = ", ".join(map(str, harm.points))
         disk = report.names.get(harm.disk_key, harm.disk_key)

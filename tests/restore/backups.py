@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-from crc32c import crc32c
-
 from tests.subclient.builders import a_source_disk, a_vm
 from vsa.media.entries import PointEntry
 from vsa.media.layout import SEGMENT, IndexKind
 from vsa.media.media import Media
+from vsa.media.wrapping import WrappingKey
 from vsa.model import (
     DiskBackup,
     DiskFigures,
@@ -50,11 +48,11 @@ NOTHING = Stored(())
 class Backups:
     """Backs up disks given as extents, by way of the media's own writer."""
 
-    def __init__(self, folder: Path, *, extent_size: int = EXTENT) -> None:
+    def __init__(self, folder: Path, *, extent_size: int = EXTENT, key: WrappingKey | None = None) -> None:
         self._scratch = folder / "scratch"
         self._scratch.mkdir()
         self.location = folder / "media"
-        self.media = Media.create(str(self.location), extent_size=extent_size, now=NOW)
+        self.media = Media.create(str(self.location), extent_size=extent_size, now=NOW, wrapping=key)
         self._runs = 0
 
     def run(self, vm: Vm) -> str:
@@ -86,7 +84,7 @@ class Backups:
             if data is None:
                 writer.clear(extent)
             else:
-                writer.put(extent, memoryview(data), crc32c(data), blake3(data).digest())
+                writer.put(extent, memoryview(data), *writer.fingerprint(data))
         for segment in sorted({extent // SEGMENT for extent in extents}):
             writer.end_segment(segment)
         written = writer.finish()

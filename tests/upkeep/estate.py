@@ -9,16 +9,19 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from blake3 import blake3
+from uuid import UUID
 
 from tests.media.making import noise
-from tests.restore.backups import EXTENT, Backups, Extents, Stored, image_of
+from tests.restore.backups import EXTENT, NOW, Backups, Extents, Stored, image_of
 from tests.subclient.builders import a_source_disk, a_vm
 from vsa.errors import VsaError
+from vsa.media import signs
 from vsa.media.entries import Damaged, DamageEntry, Harm
 from vsa.media.media import Media
+from vsa.media.outcomes import StreamOutcome, keep_outcome
 from vsa.media.pack import read_frames
+from vsa.media.signs import Sign
+from vsa.media.wrapping import WrappingKey
 from vsa.model import ObjectRef, SourceDisk
 from vsa.ranges import ByteRange, merge
 from vsa.restore.disk import Format, restore_disk
@@ -46,19 +49,20 @@ class Estate:
     """Two VMs with a disk each; `images` has what every point's disk holds, by slot."""
 
     folder: Path
+    key: WrappingKey | None = None
     backups: Backups = field(init=False)
     images: dict[int, bytes] = field(default_factory=dict)
     disks: dict[int, SourceDisk] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.backups = Backups(self.folder)
+        self.backups = Backups(self.folder, key=self.key)
         self._layers: dict[str, list[Extents]] = {}
         self._stored: dict[str, Stored] = {}
 
     @property
     def media(self) -> Media:
         """The media as somebody opens it who remembers nothing of it."""
-        return Media.open(str(self.location))
+        return Media.open(str(self.location), wrapping=self.key)
 
     @property
     def location(self) -> Path:
@@ -103,6 +107,14 @@ class Estate:
         table = index.segment(0)
         assert table is not None
         return index.packs[table.pack[extent]], int(table.offset[extent])
+
+    def say(self, run: str) -> None:
+        """That the run lives, twice, and what one of its streams came to."""
+        media = self.backups.media
+        for number in range(2):
+            signs.give(media, Sign(run=run, number=number, at=NOW, every_seconds=60))
+        came_to = StreamOutcome(error="the disk went away")
+        keep_outcome(media, came_to, run=run, disk_key=OS.key, attempt=UUID(int=7))
 
     # What is done to it
 
@@ -152,9 +164,10 @@ class Estate:
         """The bytes of each point's disk that have one of these digests: by what was written, not by any
         index."""
         found: dict[int, list[ByteRange]] = {}
+        fingerprint = self.backups.media.codec.fingerprint
         for slot, image in self.images.items():
             pieces = (ByteRange(at, min(at + EXTENT, SIZE)) for at in range(0, SIZE, EXTENT))
-            lost = [at for at in pieces if blake3(image[at.offset : at.end]).digest() in digests]
+            lost = [at for at in pieces if fingerprint(image[at.offset : at.end]).digest in digests]
             if lost:
                 found[slot] = list(merge(lost))
         return found
@@ -200,14 +213,19 @@ class Estate:
         return ObjectRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def a_full_estate(folder: Path) -> Estate:
-    """Three points of a disk with moves between them, two of another VM's."""
-    estate = Estate(folder)
+def a_full_estate(folder: Path, key: WrappingKey | None = None) -> Estate:
+    """Three points of a disk with moves between them, two of another VM's; checkpoints on the way, and what
+    runs that are over and one that is open say of themselves."""
+    estate = Estate(folder, key)
     estate.back_up(OS, fresh("a", *range(12), 39), digests=True)
     estate.back_up(DATA, fresh("b", *range(5, 15)))
     estate.back_up(OS, fresh("c", 0, 1, 20) | {3: None})
     estate.move(OS, 5, fresh("a", 5)[5])
+    estate.backups.media.checkpoint_if_due(every=1)
     estate.back_up(DATA, fresh("d", 5, 30))
+    estate.backups.media.checkpoint_if_due(every=1)
+    for run in ("run-1", estate.backups.run(DB)):
+        estate.say(run)
     return estate
 
 
@@ -228,7 +246,7 @@ def harm_in_log(media: Media, slot: int) -> list[ByteRange]:
 def refusal_of(estate: Estate) -> str:
     """Why the media cannot even be opened or its log read; empty if it can."""
     try:
-        estate.media.view()
+        estate.media.read_anew().view()
     except VsaError as error:
         return str(error)
     return ""

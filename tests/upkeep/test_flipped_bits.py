@@ -6,28 +6,38 @@ import random
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 
+from tests.media.making import a_key, noise
 from tests.soak import SEED, rounds, seeded
-from tests.upkeep.estate import OS, Estate, a_full_estate, fresh, lost_of, refusal_of
-from vsa.upkeep.report import Depth
+from tests.upkeep.estate import NOW, OS, Estate, a_full_estate, fresh, lost_of, refusal_of
+from vsa.media.wrapping import KeyFile
+from vsa.upkeep.report import Cost, Depth, VerifyReport
+from vsa.upkeep.rotation import add_key
 
 TRIALS = rounds(80, 800, 10_000)
-MOVED = blake3(fresh("a", 5)[5]).digest()
-KINDS = (
-    "media.json",
-    "log/*",
-    "runs/*/intent.json",
-    "runs/*/index/*",
-    "runs/*/moves/*",
-    "runs/*/digests/*",
-    "runs/*/packs/*",
-)
+KEY = KeyFile(noise("the key of the flipped bits", 32))
+OTHERS_KEY = "keys/1"
+"""The document that somebody else's passphrase opens."""
+WEIGHTS = {
+    "media.json": 1,
+    "log/*": 2,
+    "checkpoints/*": 2,
+    "keys/*": 2,
+    "runs/*/intent.json": 1,
+    "runs/*/index/*": 3,
+    "runs/*/moves/*": 1,
+    "runs/*/digests/*": 1,
+    "runs/*/streams/*": 1,
+    "runs/*/alive/*": 1,
+    "runs/*/packs/*": 6,
+}
+"""Every kind of object there is. Packs more often than the rest: they have the most parts."""
+HARMLESS = ("/digests/", "/streams/", "/alive/", "checkpoints/")
+"""Caches and messages: nothing is lost with them, and a remark says that they are bad."""
 
 
 def some_kind(rng: random.Random) -> str:
-    """Packs more often than the rest: they have the most parts."""
-    return rng.choices(KINDS, weights=(1, 2, 1, 3, 1, 1, 6))[0]
+    return rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))[0]
 
 
 def flipped(data: bytes, rng: random.Random) -> tuple[bytes, int]:
@@ -38,17 +48,32 @@ def flipped(data: bytes, rng: random.Random) -> tuple[bytes, int]:
     return bytes(changed), at // 8
 
 
+def estates(folder: Path) -> list[Estate]:
+    """One that is not sealed, and one that is, with a key of somebody else's."""
+    for name in ("plain", "sealed"):
+        (folder / name).mkdir()
+    sealed = a_full_estate(folder / "sealed", KEY)
+    assert add_key(sealed.backups.media, KEY, a_key(), now=NOW, random=random.Random(1).randbytes) == 1
+    return [a_full_estate(folder / "plain"), sealed]
+
+
 @pytest.mark.timeout(3600)
 def test_every_flipped_bit_is_found_and_none_is_restored(tmp_path: Path) -> None:
     rng = seeded("flipped bits")
-    estate = a_full_estate(tmp_path)
-    assert estate.verify(Depth.RESTORE).is_sound and not estate.verify(Depth.RESTORE).remarks
+    both = estates(tmp_path)
+    for estate in both:
+        sound = estate.verify(Depth.RESTORE)
+        assert sound.is_sound and not sound.remarks
+    kinds = {kind for kind in WEIGHTS for estate in both if estate.named(kind)}
+    assert kinds == WEIGHTS.keys()
     for trial in range(TRIALS):
-        name = rng.choice(estate.named(some_kind(rng)))
+        kind = some_kind(rng)
+        estate = rng.choice([estate for estate in both if estate.named(kind)])
+        name = rng.choice(estate.named(kind))
         data, at = flipped(estate.path(name).read_bytes(), rng)
         expected, records = damaged_by(estate, name, at), estate.records
         with estate.changed(name, data):
-            where = f"seed {SEED}, trial {trial}: byte {at} of {name}"
+            where = f"seed {SEED}, trial {trial}: byte {at} of {name} in {estate.location}"
             require_found(estate, name, expected, rng.choice(list(estate.images)), records, where=where)
 
 
@@ -62,22 +87,45 @@ def damaged_by(estate: Estate, name: str, at: int) -> set[bytes]:
 def require_found(
     estate: Estate, name: str, frames: set[bytes], bystander: int, records: list[str], *, where: str
 ) -> None:
-    if name == "media.json":
+    if name == "media.json" or (name.startswith("keys/") and name != OTHERS_KEY):
         assert refusal_of(estate), where
         return
     report = estate.verify(Depth.BYTES)
     if name.startswith("log/"):
         assert report.error and not report.is_sound and refusal_of(estate), where
         return
-    harmed, damaged_before = lost_of(report), estate.packs_of(OS)[0]
-    if name.endswith("intent.json") or "/digests/" in name or name in records:
+    harmed = lost_of(report)
+    if cost := cost_of(estate, name, records):
+        assert [(finding.name, finding.cost) for finding in report.findings] == [(name, cost)], where
+        assert report.all_restores and not report.is_sound, where
+    elif name.endswith("intent.json") or any(part in name for part in HARMLESS):
         assert report.is_sound and any(name in remark for remark in report.remarks), where
+    else:
+        require_damage(estate, report, name, frames, where=where)
+    assert estate.require_nothing_wrong(harmed, slots={bystander, *harmed}) == len(harmed), where
+
+
+def cost_of(estate: Estate, name: str, records: list[str]) -> Cost | None:
+    """What is lost with an object that no restore needs; None if nothing is, or a restore may need it."""
+    if name == OTHERS_KEY:
+        return Cost.KEY
+    if name in records:
+        return Cost.REBUILD
+    is_open = name.split("/")[1] not in estate.backups.media.view().committed
+    return Cost.CLEANUP if name.endswith("intent.json") and is_open else None
+
+
+def require_damage(
+    estate: Estate, report: VerifyReport, name: str, frames: set[bytes], *, where: str
+) -> None:
+    harmed, damaged_before = lost_of(report), estate.packs_of(OS)[0]
     # Of a pack that was damaged before it is no news that it has changed where nobody needs it.
-    elif harmed or name != damaged_before:
-        assert [finding.name for finding in report.findings] == [name], where
+    if harmed or name != damaged_before:
+        assert [(finding.name, finding.cost) for finding in report.findings] == [(name, Cost.RESTORE)], where
+        assert not report.all_restores
     else:
         assert report.is_sound and any(name in remark for remark in report.remarks), where
-    if "/packs/" in name and name not in records:
-        moved_away = name == damaged_before and frames == {MOVED}
+    if "/packs/" in name:
+        moved = estate.backups.media.codec.fingerprint(fresh("a", 5)[5]).digest
+        moved_away = name == damaged_before and frames == {moved}
         assert harmed == ({} if moved_away else estate.holding(frames)), where
-    assert estate.require_nothing_wrong(harmed, slots={bystander, *harmed}) == len(harmed), where

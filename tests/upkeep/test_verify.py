@@ -95,21 +95,6 @@ def test_what_is_lost_of_a_pack_are_the_extents_behind_the_cut(estate: Estate) -
             assert lost_of(estate.verify(depth)) == estate.holding(behind)
 
 
-def test_a_record_that_is_lost_is_a_remark_and_harms_nobody(estate: Estate) -> None:
-    for harming in (gone, half, nothing):
-        name = estate.records[0]
-        with estate.changed(name, harming(estate.path(name).read_bytes())):
-            report = estate.verify(Depth.BYTES)
-            assert report.is_sound and f"a rebuild would have to do without {name}" in report.remarks[0]
-
-
-def test_a_missing_intent_is_a_remark_and_harms_nobody(estate: Estate) -> None:
-    name = estate.named("runs/*/intent.json")[0]
-    with estate.changed(name, None):
-        report = estate.verify(Depth.LOG)
-    assert report.is_sound and "is missing" in report.remarks[0]
-
-
 SWAPS = {
     "two packs of a disk": ("runs/run-1/packs/*", "runs/run-3/packs/*"),
     "packs of two clients": ("runs/run-1/packs/*", "runs/run-2/packs/*"),

@@ -22,7 +22,8 @@ _MEANINGS = {
     Exit.DONE: "done",
     Exit.FAILED: "failed; the message says why",
     Exit.BAD_REQUEST: "bad request: repeating it cannot help",
-    Exit.INCOMPLETE: "done but incomplete: some of what was asked for, not all; or leftovers are there",
+    Exit.INCOMPLETE: "done but incomplete: some of what was asked for, not all; or leftovers are there; or "
+    "what is damaged is nothing that a restore needs",
     Exit.NO_MEDIA: "no backup media at that place",
     Exit.CONFLICT: "conflict: something is there that would have to be overwritten",
     Exit.DAMAGED: "media damaged: stored data fails its check",

@@ -30,7 +30,8 @@ def verify(options: argparse.Namespace, err: TextIO) -> Answer:
             threads=options.threads,
             progress=SILENT if options.json else watched_on(err),
         )
-    slots = () if options.no_record or not report.findings else _record(options, report, err)
+    news = any(finding.belongs_in_log for finding in report.findings)
+    slots = _record(options, report, err) if news and not options.no_record else ()
     document = {
         **report.model_dump(mode="json", exclude={"media", "location"}),
         "media": {"id": report.media, "location": report.location},
@@ -38,7 +39,13 @@ def verify(options: argparse.Namespace, err: TextIO) -> Answer:
         "recorded": list(slots),
     }
     text = report.text() + "".join(f"\nRecorded in log slot {slot}." for slot in slots)
-    return Answer(document, text, Exit.DONE if report.is_sound else Exit.DAMAGED)
+    return Answer(document, text, _exit(report))
+
+
+def _exit(report: VerifyReport) -> Exit:
+    if report.is_sound:
+        return Exit.DONE
+    return Exit.INCOMPLETE if report.all_restores else Exit.DAMAGED
 
 
 def _record(options: argparse.Namespace, report: VerifyReport, err: TextIO) -> tuple[int, ...]:

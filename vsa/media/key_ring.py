@@ -68,6 +68,18 @@ class KeyRing:
                 damaged.append(error)
         return sound, damaged
 
+    def unreadable(self, *, first: int) -> dict[int, MediaDamaged]:
+        """What is wrong with documents, by number; from `first` on, which those before were retired for, also
+        that one is missing before others. A sound one may still be wrapped for a key that nobody has."""
+        listed = self._numbers()
+        found: dict[int, MediaDamaged] = {}
+        for number in sorted({*listed, *range(first, max(listed, default=0))}):
+            try:
+                self.document(number)
+            except MediaDamaged as error:
+                found[number] = error
+        return found
+
     def document(self, number: int) -> KeyDocument:
         """One of them; ObjectMissing if there is none, MediaDamaged if it was altered."""
         data = self._store.read(layout.key(number), limit=layout.MAX_DOCUMENT_SIZE)

@@ -150,6 +150,14 @@ def is_digests(name: str) -> bool:
     return _DIGESTS.fullmatch(name) is not None
 
 
+def is_intent(name: str) -> bool:
+    return _INTENT.fullmatch(name) is not None
+
+
+def is_outcome(name: str) -> bool:
+    return _OUTCOME.fullmatch(name) is not None
+
+
 def is_run(name: str) -> bool:
     return _IDENTIFIER.fullmatch(name) is not None
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from typing import TypeVar
 
 from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, TryAgainLater
@@ -70,6 +71,10 @@ class Log:
             if not self._looked_for_holes:
                 self._look_for_holes()
             return self._view
+
+    def extended(self, view: View, head: int) -> View:
+        """The view with the entries that follow it up to `head`, as they are stored now."""
+        return view.extended(islice(self._following(view.head, view.head_hash), head - view.head))
 
     def digest_of(self, slot: int) -> str | None:
         """The sha256 of the entry in a slot, as it is stored now; None if there is none."""

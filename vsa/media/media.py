@@ -231,12 +231,17 @@ class Media:
         it is a cache, and whoever asks has done what matters."""
         self._require_writable()
         view = self.view()
-        return recall.write_if_due(self._store, view, self.id, every=every, believed=self._recalled)
+        return recall.write_if_due(self._store, view, self.id, every=every, known=self._recalled)
 
     def _recall(self) -> View | None:
         view = recall.newest(self._store, self.id)
         self._recalled = None if view is None else view.head - 1
         return view
+
+    def read_on(self, slot: int, head: int) -> View:
+        """What the log means up to its slot `head`, if the checkpoint of a slot before stands for its
+        beginning. MediaDamaged if that cannot be believed, or an entry does not fit."""
+        return self._log.extended(recall.believed(self._store, slot, self.id), head)
 
     def read_anew(self, *, believed_until: datetime | None = None) -> Self:
         """The same media with nothing remembered of it: its log is read from slot 0, entry by entry, whatever

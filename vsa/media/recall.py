@@ -32,17 +32,17 @@ def newest(store: Store, media_id: str) -> View | None:
     """
     for slot in reversed(_slots(_listed(store))):
         try:
-            return _believed(store, slot, media_id)
+            return believed(store, slot, media_id)
         except VsaError as error:
             _log.warning("a checkpoint is passed over: %s", error)
     return None
 
 
-def write_if_due(store: Store, view: View, media_id: str, *, every: int, believed: int | None = None) -> bool:
+def write_if_due(store: Store, view: View, media_id: str, *, every: int, known: int | None = None) -> bool:
     """Store a checkpoint of `view` if the newest good one is `every` entries older; whether one is there now.
 
-    One that nobody can believe counts for nothing: another one is to take its place. `believed` is the slot
-    of one that need not be read for that. Never an error: it is a cache, and whoever asks has done what
+    One that nobody can believe counts for nothing: another one is to take its place. `known` is the slot of
+    one that need not be read for that. Never an error: it is a cache, and whoever asks has done what
     matters.
     """
     recent = view.head - every
@@ -50,7 +50,7 @@ def write_if_due(store: Store, view: View, media_id: str, *, every: int, believe
         return False
     try:
         slots = [slot for slot in _slots(_listed(store), head=view.head) if slot >= recent]
-        if believed in slots or any(not misfit(store, slot, media_id) for slot in reversed(slots)):
+        if known in slots or any(not misfit(store, slot, media_id) for slot in reversed(slots)):
             return False
         return _write(store, view, media_id)
     except VsaError as error:
@@ -71,7 +71,7 @@ def superseded(
 def misfit(store: Store, slot: int, media_id: str) -> str:
     """Why nobody can believe the checkpoint of a slot; empty if it can be believed, or is not there."""
     try:
-        _believed(store, slot, media_id)
+        believed(store, slot, media_id)
     except ObjectMissing as error:
         return "" if _is_gone(store, slot) else str(error)
     except MediaDamaged as error:
@@ -102,8 +102,8 @@ def _is_gone(store: Store, slot: int) -> bool:
     return False
 
 
-def _believed(store: Store, slot: int, media_id: str) -> View:
-    """What a checkpoint says, if it fits the log."""
+def believed(store: Store, slot: int, media_id: str) -> View:
+    """What a checkpoint says; MediaDamaged if it is not as it was written, or is of another log."""
     from vsa.media.checkpoint import MAX_SIZE, decode
 
     name = layout.checkpoint(slot)

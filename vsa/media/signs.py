@@ -64,16 +64,21 @@ def heard(media: Media, run: str) -> Heard | None:
 
 
 def _read(media: Media, run: str, number: int) -> Sign | None:
-    name = layout.sign(run, number)
     try:
-        sign = documents.decode(media.store.read(name, limit=layout.MAX_DOCUMENT_SIZE), Sign, name)
-        if (sign.run, sign.number) != (run, number):
-            raise MediaDamaged(f"{name} says that it is sign {sign.number} of run {sign.run}")
+        return read(media, run, number)
     except TryAgainLater:
         raise
     except VsaError as error:
         _log.warning("a sign of life is passed over: %s", error)
         return None
+
+
+def read(media: Media, run: str, number: int) -> Sign:
+    """One of them; MediaDamaged if it was altered, is another one or is not there."""
+    name = layout.sign(run, number)
+    sign = documents.decode(media.store.read(name, limit=layout.MAX_DOCUMENT_SIZE), Sign, name)
+    if (sign.run, sign.number) != (run, number):
+        raise MediaDamaged(f"{name} says that it is sign {sign.number} of run {sign.run}")
     return sign
 
 

@@ -21,13 +21,15 @@ _RANGES = 50_000
 
 
 def record_damage(media: Media, report: VerifyReport) -> tuple[int, ...]:
-    """Commit a damage entry for each object that is damaged; the slots of those that were news.
+    """Commit a damage entry for each object that is damaged and belongs in the log; the slots of what was
+    news.
 
     `media` is open for writing.
     """
     slots = [
         media.append_planned(partial(_news, entry))
         for finding in report.findings
+        if finding.belongs_in_log
         for entry in damage_entries(finding)
     ]
     return tuple(slot for slot in slots if slot is not None)

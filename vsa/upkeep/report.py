@@ -25,6 +25,23 @@ class Depth(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+class Cost(StrEnum):
+    """What an object that is damaged may cost."""
+
+    RESTORE = "restore"
+    REBUILD = "rebuild"
+    KEY = "key"
+    CLEANUP = "cleanup"
+
+
+_COSTS = {
+    Cost.RESTORE: "harms no point",
+    Cost.REBUILD: "no restore needs it; a rebuild would have to do without it",
+    Cost.KEY: "no restore with another key needs it; whoever has only its key is shut out",
+    Cost.CLEANUP: "no restore needs it; what its run has left is not cleaned up by itself",
+}
+
+
 class Finding(Noun):
     """One object that is not what was stored.
 
@@ -36,6 +53,18 @@ class Finding(Noun):
     reason: str
     offsets: tuple[Offset, ...] = ()
     harm: tuple[Harm, ...] = ()
+    cost: Cost = Cost.RESTORE
+
+    @property
+    def consequence(self) -> str:
+        """What it means where it harms no point."""
+        return "" if self.harm else _COSTS[self.cost]
+
+    @property
+    def belongs_in_log(self) -> bool:
+        """Whether writers must know of it. A key document is no part of what the log tells of; an intent is
+        not referred to by anything."""
+        return self.cost in (Cost.RESTORE, Cost.REBUILD)
 
 
 class DiskDigest(Noun):
@@ -79,6 +108,12 @@ class VerifyReport(Noun):
         return not (self.findings or self.failures or self.error)
 
     @property
+    def all_restores(self) -> bool:
+        """Whether nothing is damaged but what no restore needs."""
+        restores = all(finding.cost != Cost.RESTORE for finding in self.findings)
+        return restores and not (self.failures or self.error)
+
+    @property
     def harmed(self) -> tuple[int, ...]:
         """The points that have lost something, ascending."""
         return tuple(sorted({slot for item in self.findings for harm in item.harm for slot in harm.points}))
@@ -105,8 +140,8 @@ class VerifyReport(Noun):
     def _finding_lines(self, finding: Finding) -> Iterator[str]:
         """The object, then each disk of each group of points with its lost ranges."""
         yield printable(f"DAMAGED: {finding.name}: {finding.reason}")
-        if not finding.harm:
-            yield "  harms no point"
+        if finding.consequence:
+            yield f"  {finding.consequence}"
         for harm in finding.harm:
             points = ", ".join(map(str, harm.points))
             name = self.names.get(harm.disk_key, harm.disk_key)
@@ -115,6 +150,8 @@ class VerifyReport(Noun):
     def _verdict(self) -> str:
         if self.is_sound:
             return "sound"
+        if self.all_restores:
+            return "DAMAGED, but for what restores need"
         return f"DAMAGED, {len(self.harmed)} of its points harmed" if not self.error else "DAMAGED"
 
     def _extent_of_work(self) -> str:

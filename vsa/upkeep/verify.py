@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from vsa.errors import BadRequest, MediaDamaged, VsaError
+from vsa.errors import BadRequest, MediaDamaged
 from vsa.media import layout
 from vsa.media.index import PackRef
 from vsa.media.media import Media
@@ -24,6 +24,7 @@ from vsa.media.view import WHOLE, View
 from vsa.model import ObjectRef
 from vsa.progress import SILENT, Progress
 from vsa.threads import Threads
+from vsa.upkeep.beside import Beside
 from vsa.upkeep.contents import DiskVersion, disks, segments
 from vsa.upkeep.drill import Drill
 from vsa.upkeep.frames import FrameSpool
@@ -91,18 +92,23 @@ class _Verification:
         self._counts = {"packs": 0, "packs_read": 0, "frames": 0, "bytes_read": 0}
 
     def run(self, points: Collection[int] | None) -> VerifyReport:
+        beside = Beside(self._media, self._depth, self._sample, self._pool)
         try:
-            view = self._media.read_anew().view()
+            read = self._media.read_anew()
+            view = read.view()
         except MediaDamaged as error:
             return self._report(error=str(error))
         slots = _chosen(view, points)
-        self._look_at_intents(view, slots)
         if self._depth.includes(Depth.RESTORE):
             self._restore(view, slots)
         if self._depth.includes(Depth.OBJECTS):
             self._look_at_objects(view, slots)
-            self._look_at_records(view, slots)
-        findings = self._findings()
+        beside.look(view, slots)
+        # Others may have been at work, a prune among them: what is wrong is judged by the log as it is now.
+        now = read.view()
+        others, remarks = beside.judged(now)
+        findings = (*self._findings(now), *others)
+        self._remarks += remarks
         return self._report(head=view.head, points=slots, findings=findings, names=self._names)
 
     def _report(self, **known: object) -> VerifyReport:
@@ -120,36 +126,6 @@ class _Verification:
                 **known,
             }
         )
-
-    def _look_at_intents(self, view: View, slots: Sequence[int]) -> None:
-        """Intents serve the cleaning up in Azure; a committed point can do without."""
-        for slot in slots:
-            run = view.points[slot].run
-            if layout.intent(run) in view.doomed:
-                continue
-            try:
-                if self._media.intent(run) is None:
-                    self._remarks.append(f"the intent of run {run} is missing")
-            except MediaDamaged as error:
-                self._remarks.append(str(error))
-
-    def _look_at_records(self, view: View, slots: Sequence[int]) -> None:
-        """Record packs serve the rebuilding of lost logs; no restore needs them."""
-        refs = {ref for slot in slots for ref in view.points[slot].point.records}
-        wanted = sorted((ref for ref in refs if ref.name not in view.doomed), key=lambda ref: ref.name)
-        self._remarks += [said for said in self._pool.map(self._misrecorded, wanted) if said]
-
-    def _misrecorded(self, ref: ObjectRef) -> str:
-        """Why a record pack is of no use; empty if it is, or if it is not looked into."""
-        store = self._media.store
-        try:
-            if self._depth.includes(Depth.BYTES) and self._sample.has(ref.name):
-                require_stored(store, ref)
-            elif (size := store.size(ref.name)) != ref.size:
-                raise MediaDamaged(f"{ref.name} has {size} bytes, {ref.size} were stored")
-        except VsaError as error:
-            return f"a rebuild would have to do without {ref.name}: {error}"
-        return ""
 
     def _restore(self, view: View, slots: Sequence[int]) -> None:
         for slot in slots:
@@ -249,11 +225,10 @@ class _Verification:
         if whole:
             self._whole.add(name)
 
-    def _findings(self) -> tuple[Finding, ...]:
-        """Everything wrong, with the harm that it does as the log is now: a prune may have been at work."""
+    def _findings(self, view: View) -> tuple[Finding, ...]:
+        """Everything wrong, with the harm that it does under this view."""
         if not self._wrong:
             return ()
-        view = self._media.read_anew().view()
         losses = assess(self._media, view, self._lost, self._wrong.keys())
         self._names = losses.names
         for name in losses.harm.keys() - self._wrong.keys():
