@@ -6,10 +6,13 @@ import hashlib
 import hmac
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tests.media import second_reader
 
 
 def hkdf(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
@@ -58,22 +61,47 @@ def digest(data_key: bytes, media: bytes, extent: bytes) -> bytes:
 
 
 def open_key(document: bytes, secret: bytes) -> bytes:
-    """The data key from a key document, given a passphrase or the bytes of a key file."""
+    """The data key from a key document, given a passphrase, the bytes of a key file, or what a vault has
+    decrypted."""
     fields = json.loads(document)
     return open_message(*key_message(fields, secret))
+
+
+class SealedFolder(second_reader.Folder):
+    """The objects of sealed media, opened with one of its key documents."""
+
+    features = ("sealed",)
+    overhead = 28
+
+    def __init__(self, path: Path, number: int, secret: bytes) -> None:
+        super().__init__(path)
+        self._data_key = open_key((path / f"keys/{number}").read_bytes(), secret)
+        self._media = bytes.fromhex(json.loads((path / "media.json").read_bytes())["id"])
+
+    def read(self, name: str) -> bytes:
+        data = super().read(name)
+        return data if name == "media.json" else open_object(self._data_key, self._media, name, data)
+
+    def frame(self, pack: str, offset: int, length: int, raw: int) -> bytes:
+        sealed = super().frame(pack, offset, length, raw)
+        pack_id = bytes.fromhex(Path(pack).stem)
+        return open_frame(self._data_key, self._media, pack_id, sealed, offset=offset, raw_length=raw, kind=0)
 
 
 def key_message(fields: dict[str, Any], secret: bytes) -> tuple[bytes, bytes, bytes]:
     """Keys, message and context of a key document."""
     way = fields["way"]
-    salt = bytes.fromhex(way["salt"])
     if way["kind"] == "passphrase":
+        salt = bytes.fromhex(way["salt"])
         n, r, p = 1 << way["log2_n"], way["r"], way["p"]
         wrapping = hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=1 << 30, dklen=32)
         facts = ["passphrase", "scrypt", str(way["log2_n"]), str(r), str(p), way["salt"]]
-    else:
-        wrapping = hkdf(secret, salt, b"azure-vsa key file", 32)
+    elif way["kind"] == "file":
+        wrapping = hkdf(secret, bytes.fromhex(way["salt"]), b"azure-vsa key file", 32)
         facts = ["file", way["salt"]]
+    else:
+        wrapping = secret
+        facts = ["key-vault", way["key"], way["algorithm"], way["wrapped"]]
     owner = [fields["media"], fields["descriptor"], str(fields["number"])]
     context = "\n".join(["azure-vsa key 1", *owner, *facts]).encode()
     return hkdf(wrapping, b"", b"azure-vsa wrap", 64), bytes.fromhex(fields["wrapped"]), context

@@ -3,7 +3,8 @@
     python second_reader.py MEDIA SLOT DISK_NAME TARGET
 
 Shares no code with the engine. It needs pyarrow and zstandard, and checks everything that the document
-says a reader must, but for BLAKE3, which the standard library lacks.
+says a reader must, but for BLAKE3, which the standard library lacks. Sealed media is read through
+second_opener.SealedFolder.
 """
 
 from __future__ import annotations
@@ -43,16 +44,36 @@ def document(data: bytes) -> dict:
     return json.loads(rest)
 
 
-def read_log(media: Path, origin: bytes) -> list[dict]:
+class Folder:
+    """The objects of media that is not sealed."""
+
+    features: tuple[str, ...] = ()
+    overhead = 0
+    """Bytes by which sealing makes a frame longer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def frame(self, pack: str, offset: int, length: int, raw: int) -> bytes:
+        with (self.path / pack).open("rb") as file:
+            require(file.read(10) == b"AVSAPACK\x01\x00", f"{pack} is no pack of version 1")
+            file.seek(offset)
+            return file.read(length)
+
+
+def read_log(media: Folder, origin: bytes) -> list[dict]:
     entries: list[dict] = []
     previous = hashlib.sha256(origin).hexdigest()
-    while (path := media / f"log/{len(entries):012}").exists():
-        data = path.read_bytes()
+    while (media.path / (name := f"log/{len(entries):012}")).exists():
+        data = media.read(name)
         entry = document(data)
-        require(entry["seq"] == len(entries) and entry["prev"] == previous, f"{path} breaks the chain")
+        require(entry["seq"] == len(entries) and entry["prev"] == previous, f"{name} breaks the chain")
         previous = hashlib.sha256(data).hexdigest()
         entries.append(entry)
-    require(len(list((media / "log").glob("*"))) == len(entries), "the log has a hole")
+    require(len(list((media.path / "log").glob("*"))) == len(entries), "the log has a hole")
     return entries
 
 
@@ -83,13 +104,13 @@ class Log:
                 case "relocate" if run not in fenced:
                     self.moves += [(body["table"], set(body["packs"]))] if body["table"] else []
                     self.copies |= {moved["name"]: moved["ref"] for moved in body["indexes"]}
-                case "point" | "relocate" | "client" | "job" | "doubt" | "damage" | "pin":
+                case "point" | "relocate" | "client" | "job" | "doubt" | "damage" | "pin" | "rotate":
                     pass
                 case kind:
                     raise BadMedia(f"slot {slot} holds a {kind}, which a newer version wrote")
 
 
-def read_index(media: Path, ref: dict, about_media: dict) -> tuple[dict, list[dict]]:
+def read_index(media: Folder, ref: dict, about_media: dict) -> tuple[dict, list[dict]]:
     """Section "Reading an index": its description and all of its rows."""
     file = pq.ParquetFile(io.BytesIO(pinned(media, ref, INDEX_NAME)))
     about = json.loads(file.metadata.metadata[b"azure-vsa.index"])
@@ -105,21 +126,21 @@ def read_index(media: Path, ref: dict, about_media: dict) -> tuple[dict, list[di
         for row in file.read_row_group(group, use_threads=False).to_pylist():
             require(row["extent"] // SEGMENT == segment["number"], "a row is in another segment")
             require(not rows or rows[-1]["extent"] < row["extent"], "extents do not ascend")
-            check_place(row, about)
+            check_place(row, about, media.overhead)
             rows.append(row)
     return about, rows
 
 
-def pinned(media: Path, ref: dict, pattern: re.Pattern[str]) -> bytes:
+def pinned(media: Folder, ref: dict, pattern: re.Pattern[str]) -> bytes:
     """An object that the log names by size and digest."""
     require(pattern.fullmatch(ref["name"]), f"{ref} has a name that it should not have")
-    data = (media / ref["name"]).read_bytes()
+    data = media.read(ref["name"])
     altered = len(data) != ref["size"] or hashlib.sha256(data).hexdigest() != ref["sha256"]
     require(not altered, f"{ref} was altered")
     return data
 
 
-def read_moves(media: Path, ref: dict, about_media: dict) -> dict[tuple[str, int], tuple[str, int, int]]:
+def read_moves(media: Folder, ref: dict, about_media: dict) -> dict[tuple[str, int], tuple[str, int, int]]:
     """Section "Moves": from each old place to pack, offset and length of the new one."""
     file = pq.ParquetFile(io.BytesIO(pinned(media, ref, MOVES_NAME)))
     about = json.loads(file.metadata.metadata[b"azure-vsa.moves"])
@@ -135,21 +156,21 @@ def read_moves(media: Path, ref: dict, about_media: dict) -> dict[tuple[str, int
     return found
 
 
-def check_place(row: dict, about: dict) -> None:
+def check_place(row: dict, about: dict, overhead: int) -> None:
     raw = raw_length(row["extent"], about)
     require(raw > 0 and -1 <= row["pack"] < len(about["packs"]), f"{row} is outside the disk or the packs")
     require(row["pack"] >= 0 or about["kind"] == "delta", "a base has a row for zeros")
     if row["pack"] >= 0:
         end = about["packs"][row["pack"]]["size"] - 28
         require(row["offset"] >= 64 and row["offset"] + row["length"] <= end, f"{row} is outside its pack")
-        require(1 <= row["length"] <= raw, f"{row} is too long")
+        require(overhead < row["length"] <= raw + overhead, f"{row} is too long")
 
 
 def raw_length(extent: int, about: dict) -> int:
     return min(about["extent_size"], about["disk_size"] - extent * about["extent_size"])
 
 
-def contents(media: Path, disk: dict, about_media: dict, log: Log) -> dict[int, tuple[str, dict, int]]:
+def contents(media: Folder, disk: dict, about_media: dict, log: Log) -> dict[int, tuple[str, dict, int]]:
     """Section "The contents of a disk": pack name, row and raw length of each extent that is not zeros."""
     found: dict[int, tuple[str, dict, int]] = {}
     for number, ref in enumerate(disk["indexes"]):
@@ -175,12 +196,8 @@ def contents(media: Path, disk: dict, about_media: dict, log: Log) -> dict[int, 
     return found
 
 
-def read_frame(media: Path, pack: str, row: dict, raw: int) -> bytes:
-    with (media / pack).open("rb") as file:
-        require(file.read(10) == b"AVSAPACK\x01\x00", f"{pack} is no pack of version 1")
-        file.seek(row["offset"])
-        stored = file.read(row["length"])
-    data = stored
+def read_frame(media: Folder, pack: str, row: dict, raw: int) -> bytes:
+    data = stored = media.frame(pack, row["offset"], row["length"], raw)
     if len(stored) != raw:
         require(zstandard.get_frame_parameters(stored).content_size == raw, "a frame of another size")
         data = zstandard.ZstdDecompressor().decompress(stored, max_output_size=raw, allow_extra_data=False)
@@ -204,11 +221,11 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def restore(media: Path, slot: int, disk_name: str, target: Path) -> None:
-    description = (media / "media.json").read_bytes()
+def restore(media: Folder, slot: int, disk_name: str, target: Path) -> None:
+    description = media.read("media.json")
     about = document(description)
     require(about["format"] == "azure-vsa media" and about["version"] == 1, "not media of version 1")
-    require(about["required_features"] == [], "features that this reader does not know")
+    require(about["required_features"] == list(media.features), "features that this reader does not know")
     log = Log(read_log(media, description))
     require(slot in log.points and slot not in log.given_up, f"slot {slot} is no recovery point")
     point = log.points[slot]
@@ -221,4 +238,4 @@ def restore(media: Path, slot: int, disk_name: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    restore(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    restore(Folder(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.faults.small_media import forget_points, prune
@@ -41,6 +41,7 @@ from vsa.media.entries import (
     Result,
     SeenName,
 )
+from vsa.media.heal import Place
 from vsa.media.index import Offer
 from vsa.media.layout import IndexKind
 from vsa.media.media import Media
@@ -66,8 +67,11 @@ class Maker:
         self._newest: dict[str, int] = {}
         self._sharing = media.sharing(Offer.MEDIA)
 
-    def back_up(self, run: str, disk: SourceDisk, changes: Changes) -> int:
-        """A full, or a delta on the newest point of the disk; bases are kept."""
+    def back_up(
+        self, run: str, disk: SourceDisk, changes: Changes, *, heals: Mapping[int, Place] | None = None
+    ) -> int:
+        """A full, or a delta on the newest point of the disk; bases are kept. Whoever is led to the places
+        `heals`, by extent, is led to what this stores of them."""
         media, parent = self.media, self._newest.get(disk.key)
         view = media.view()
         older_disk = view.points[parent].point.disks[0] if parent is not None else None
@@ -81,8 +85,10 @@ class Maker:
             scratch=self.scratch,
             kind=IndexKind.DELTA if older else IndexKind.BASE,
             parent=media.disk_index(older, disk.size, view) if older else None,
-            sharing=self._sharing,
+            sharing=None if heals else self._sharing,
         )
+        if heals:
+            media.heal(written.indexes[-1], heals, run=run, planned_on=view)
         entry = a_point(
             disk,
             written.indexes,
