@@ -13,15 +13,16 @@ import zstandard
 from tests.cli.test_cli import vsa
 from tests.faults.small_media import prune
 from tests.media.faulty_store import FaultyStore
-from tests.media.making import a_key, flip_bit, noise
+from tests.media.making import a_key, an_intent, flip_bit, noise
 from tests.upkeep.estate import DB, NOW, OS, TODAY, Estate, a_full_estate
 from vsa.media import layout, recall
 from vsa.media.checkpoint import encode
 from vsa.media.descriptor import read_descriptor
-from vsa.media.entries import DoomEntry, ForgetEntry, RotateEntry
+from vsa.media.entries import DoomEntry, ForgetEntry, MovedIndex, RelocateEntry, RotateEntry
 from vsa.media.folder import FolderStore
 from vsa.media.key_ring import unlock
 from vsa.media.media import Media
+from vsa.media.records import RecordWriter
 from vsa.media.view import WHOLE
 from vsa.media.wrapping import KeyFile
 from vsa.upkeep.checkpoints import complaints
@@ -106,6 +107,15 @@ class TestRecords:
         assert estate.verify(Depth.BYTES).is_sound
         flip_bit(estate.path(name), 4321)
         assert costs(estate.verify(Depth.BYTES)) == [(name, Cost.REBUILD)]
+
+    def test_that_of_a_copy_of_an_index_is_looked_at_though_no_entry_names_it(self, estate: Estate) -> None:
+        media = Media.open(str(estate.location), write=True)
+        name = record_of_a_copy(media, slot=min(estate.images))
+        assert estate.verify(Depth.BYTES).is_sound
+        for bit in range(7, estate.path(name).stat().st_size * 8, 4001):
+            flip_bit(estate.path(name), bit)
+            assert costs(estate.verify(Depth.BYTES)) == [(name, Cost.REBUILD)]
+            flip_bit(estate.path(name), bit)
 
     def test_one_that_is_pruned_meanwhile_is_no_loss(self, estate: Estate) -> None:
         media = Media.open(str(estate.location), write=True)
@@ -275,6 +285,22 @@ def test_a_sign_of_another_run_is_named(estate: Estate) -> None:
     name, other = layout.sign("run-1", 0), layout.sign("run-1", 1)
     with estate.changed(name, estate.path(other).read_bytes()):
         assert name in estate.verify(Depth.BYTES).remarks[0]
+
+
+def record_of_a_copy(media: Media, slot: int) -> str:
+    """Let a copy stand in for the index of a point, and record it; the name of the record."""
+    point = media.view().points[slot].point
+    (backup,) = point.disks
+    ref = backup.indexes[0]
+    copy = ref.model_copy(update={"name": layout.index("mender", backup.disk.key, bytes(8))})
+    media.begin_run(an_intent("mender"))
+    media.store.create(copy.name, [media.store.read(ref.name)])
+    copied = point.model_copy(update={"disks": (backup.model_copy(update={"indexes": (copy,)}),)})
+    draw = random.Random(5).randbytes
+    (record,) = RecordWriter(media.store, media.codec, random=draw).store("mender", copied)
+    moved = (MovedIndex(name=ref.name, ref=copy),)
+    media.append(RelocateEntry(indexes=moved, reason="made anew"), run="mender")
+    return record.name
 
 
 def open_run(estate: Estate) -> str:

@@ -20,10 +20,12 @@ from vsa.media.layout import MAX_DOCUMENT_SIZE
 from vsa.media.media import Media
 from vsa.media.outcomes import StreamOutcome
 from vsa.media.pinned import require_stored
+from vsa.media.records import read_record
 from vsa.media.view import View
 from vsa.model import ObjectRef, Point
 from vsa.threads import Threads
 from vsa.upkeep.checkpoints import complaints
+from vsa.upkeep.recorded import MAX_RECORD_PACK
 from vsa.upkeep.report import Cost, Depth, Finding
 from vsa.upkeep.sampling import Sample
 
@@ -77,8 +79,11 @@ class Beside:
             messages = self._messages(view)
             runs |= {layout.run_of(name) or "" for name in messages if layout.is_intent(name)}
             self._caches += self._bad_ones(self._message, messages)
-            records = self._recorded(view, slots)
+            needed = _rests_on(view, slots).keys()
+            records = self._recorded(view, needed)
             self._records += self._bad_ones(self._record, sorted(records, key=lambda ref: ref.name))
+            if self._depth.includes(Depth.BYTES):
+                self._records += self._bad_ones(self._unpinned, self._packs_of_copies(view, needed))
         told = (run for run in sorted(runs) if layout.intent(run) not in view.doomed)
         self._intents += self._bad_ones(self._intent, told)
 
@@ -98,8 +103,9 @@ class Beside:
         return findings, remarks
 
     def _lost_records(self, view: View) -> Iterator[Finding]:
+        resting = _rests_on(view, view.points) if self._records else {}
         for bad in self._records:
-            points = [slot for slot in view.points if bad.run in _runs_of(view, slot)]
+            points = resting.get(bad.run)
             if points and bad.name not in view.doomed:
                 reason = f"{bad.reason}: it is of run {bad.run}, on which {_named(points)} rest"
                 yield Finding(name=bad.name, reason=reason, cost=Cost.REBUILD)
@@ -143,14 +149,32 @@ class Beside:
             return Bad(name, str(error), run)
         return Bad(name, f"{name} is missing", run) if missing else None
 
-    def _recorded(self, view: View, slots: Sequence[int]) -> set[ObjectRef]:
-        """The record packs of all runs on which the points rest, given up or not."""
+    def _recorded(self, view: View, runs: Iterable[str]) -> set[ObjectRef]:
+        """The record packs of runs that have committed, also if their point was given up."""
         refs: set[ObjectRef] = set()
-        for run in {run for slot in slots for run in _runs_of(view, slot)}:
+        for run in runs:
             slot = view.committed.get(run)
             if slot is not None:
                 refs.update(self._point(view, slot).records)
         return {ref for ref in refs if ref.name not in view.doomed}
+
+    def _packs_of_copies(self, view: View, runs: Iterable[str]) -> Iterator[str]:
+        """Those of runs that committed no point and wrote copies of indexes: no entry names their records."""
+        for run in sorted(runs):
+            if run not in view.committed:
+                names = self._store.names(f"{layout.RUNS}{run}/packs/")
+                found = (name for name in names if layout.is_pack(name) and name not in view.doomed)
+                yield from (name for name in found if self._sample.has(name))
+
+    def _unpinned(self, name: str) -> Bad | None:
+        """A record that no reference proves: what it says of itself must hold."""
+        try:
+            read_record(self._store.read(name, limit=MAX_RECORD_PACK), name, self._media.codec)
+        except ObjectMissing:
+            return None
+        except MediaDamaged as error:
+            return Bad(name, str(error), layout.run_of(name) or "")
+        return None
 
     def _point(self, view: View, slot: int) -> Point:
         """As the log has it; of one that was given up the view says no more."""
@@ -173,11 +197,18 @@ class Beside:
         return None
 
 
-def _runs_of(view: View, slot: int) -> set[str]:
-    """The run of a point, and those that wrote an index of it."""
-    made = view.points[slot]
-    indexes = (ref.name for backup in made.point.disks for ref in backup.indexes)
-    return {made.run, *(layout.run_of(name) or "" for name in indexes)}
+def _rests_on(view: View, slots: Iterable[int]) -> dict[str, list[int]]:
+    """Runs, and which of the points rest on each: their own, and those that wrote an index of them or the copy
+    that stands in for one."""
+    copies = {name: ref.name for name, ref in view.sound_indexes().items()}
+    found: dict[str, list[int]] = {}
+    for slot in slots:
+        made = view.points[slot]
+        indexes = [ref.name for backup in made.point.disks for ref in backup.indexes]
+        indexes += [copies[name] for name in indexes if name in copies]
+        for run in {made.run, *(layout.run_of(name) or "" for name in indexes)}:
+            found.setdefault(run, []).append(slot)
+    return found
 
 
 def _named(points: Sequence[int]) -> str:
