@@ -77,6 +77,19 @@ def test_every_flipped_bit_is_found_and_none_is_restored(tmp_path: Path) -> None
             require_found(estate, name, expected, rng.choice(list(estate.images)), records, where=where)
 
 
+@pytest.mark.parametrize("bit", [65, 86])
+def test_a_bit_in_the_version_or_the_flags_of_what_is_sealed_is_damage_as_any_other(
+    tmp_path: Path, bit: int
+) -> None:
+    _, sealed = estates(tmp_path)
+    for kind in WEIGHTS.keys() - {"media.json", "keys/*"}:
+        name, records = sealed.named(kind)[-1], sealed.records
+        data = bytearray(sealed.path(name).read_bytes())
+        data[bit // 8] ^= 1 << bit % 8
+        with sealed.changed(name, bytes(data)):
+            require_found(sealed, name, set(), min(sealed.images), records, where=name)
+
+
 def damaged_by(estate: Estate, name: str, at: int) -> set[bytes]:
     """The digests of the frames of a pack in which the byte is."""
     if "/packs/" not in name or name in estate.records:

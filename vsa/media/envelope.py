@@ -208,21 +208,47 @@ def open_object(
 ) -> SealedObject:
     """An object sealed under the key that `commitment` stands for; `cipher_for` takes the object's salt.
 
-    MediaDamaged if it was altered, WrongKey if it was sealed under another key. A commitment that differs may
-    be either: it is damage if everything else holds.
+    MediaDamaged if it was altered, WrongKey if it was sealed under another key, MediaUnusable if a newer
+    version sealed it. A commitment, version or flags that differ may be either: it is damage if everything
+    else holds.
     """
     if sealed_size < HEADER_SIZE + OVERHEAD:
         raise MediaDamaged(f"{name}: {sealed_size} bytes are too few for a sealed object: it was cut")
-    header = Header.decode(read(ByteRange(0, HEADER_SIZE)), name)
-    chunks = Chunks.of_sealed(sealed_size, header.chunk_size, name)
-    right = header._replace(commitment=commitment)
-    envelope = Envelope(right, cipher_for(header.salt), name)
-    if header == right:
-        return SealedObject(envelope, chunks, read)
+    start = read(ByteRange(0, HEADER_SIZE))
     try:
-        SealedObject(envelope, chunks, read)
+        header = Header.decode(start, name)
+    except MediaUnusable:
+        # The seal covers the header: what opens as this version's is no newer one's.
+        header = Header.decode(_as_known(start), name)
+        if _opens(header._replace(commitment=commitment), name, sealed_size, read, cipher_for):
+            raise _header_changed(name) from None
+        raise
+    right = header._replace(commitment=commitment)
+    if header == right:
+        chunks = Chunks.of_sealed(sealed_size, header.chunk_size, name)
+        return SealedObject(Envelope(right, cipher_for(header.salt), name), chunks, read)
+    if _opens(right, name, sealed_size, read, cipher_for):
+        raise _header_changed(name)
+    raise WrongKey(f"{name} was sealed under another key than this one: give the key of this media")
+
+
+def _as_known(start: Buffer) -> bytes:
+    """A header with the version and the flags that there are."""
+    magic, _, _, *rest = _HEADER.unpack(start)
+    return _HEADER.pack(magic, VERSION, 0, *rest)
+
+
+def _opens(
+    header: Header, name: str, sealed_size: int, read: Read, cipher_for: Callable[[bytes], Cipher]
+) -> bool:
+    """Whether the last chunk was sealed with this header."""
+    chunks = Chunks.of_sealed(sealed_size, header.chunk_size, name)
+    try:
+        SealedObject(Envelope(header, cipher_for(header.salt), name), chunks, read)
     except MediaDamaged:
-        raise WrongKey(
-            f"{name} was sealed under another key than this one: give the key of this media"
-        ) from None
-    raise MediaDamaged(f"{name}: its header has changed since it was sealed")
+        return False
+    return True
+
+
+def _header_changed(name: str) -> MediaDamaged:
+    return MediaDamaged(f"{name}: its header has changed since it was sealed")

@@ -172,7 +172,7 @@ class Beside:
             read_record(self._store.read(name, limit=MAX_RECORD_PACK), name, self._media.codec)
         except ObjectMissing:
             return None
-        except MediaDamaged as error:
+        except (MediaDamaged, MediaUnusable) as error:
             return Bad(name, str(error), layout.run_of(name) or "")
         return None
 
@@ -198,8 +198,8 @@ class Beside:
 
 
 def _rests_on(view: View, slots: Iterable[int]) -> dict[str, list[int]]:
-    """Runs, and which of the points rest on each: their own, and those that wrote an index of them or the copy
-    that stands in for one."""
+    """Runs, and which of the points rest on each: their own, and those that wrote an index of them or the
+    copy that stands in for one."""
     copies = {name: ref.name for name, ref in view.sound_indexes().items()}
     found: dict[str, list[int]] = {}
     for slot in slots:
