@@ -129,6 +129,15 @@ class TestRecords:
         report = while_verifying(estate, pruned, at="/index/")
         assert report.is_sound and not report.remarks, report.text()
 
+    def test_one_whose_index_has_a_copy_may_be_pruned_meanwhile(self, estate: Estate) -> None:
+        first, media = min(estate.images), Media.open(str(estate.location), write=True)
+        (name,) = [ref.name for ref in media.view().points[first].point.records]
+        kept = record_of_a_copy(media, first)
+        media.append(ForgetEntry(points=(first,), reason="old"))
+        report = while_verifying(estate, lambda: prune(media, threshold=0), at="/alive/")
+        assert estate.path(kept).exists() and not estate.path(name).exists()
+        assert report.is_sound and not report.remarks, report.text()
+
 
 class TestKeys:
     @pytest.mark.parametrize("depth", list(Depth))
@@ -208,7 +217,8 @@ class TestCheckpoints:
     def test_one_of_a_slot_that_the_log_does_not_have_is_named(self, estate: Estate) -> None:
         name = layout.checkpoint(estate.media.view().head)
         estate.path(name).write_bytes(b"of no log")
-        assert [name in remark for remark in estate.verify(Depth.LOG).remarks] == [True]
+        (remark,) = estate.verify(Depth.LOG).remarks
+        assert name in remark and "the log does not have its slot" in remark
 
     def test_those_that_come_and_go_meanwhile_are_no_news(self, estate: Estate) -> None:
         media = Media.open(str(estate.location), write=True)
@@ -287,6 +297,10 @@ def test_a_sign_of_another_run_is_named(estate: Estate) -> None:
         assert name in estate.verify(Depth.BYTES).remarks[0]
 
 
+def last_written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
 def record_of_a_copy(media: Media, slot: int) -> str:
     """Let a copy stand in for the index of a point, and record it; the name of the record."""
     point = media.view().points[slot].point
@@ -326,7 +340,8 @@ def test_the_command_writes_nothing_for_what_does_not_belong_in_the_log(sealed: 
     key = sealed.folder / "key"
     key.write_bytes(noise("a key", 32))
     key.chmod(0o600)
-    before = sealed.named("log/*")
+    before, changed = sealed.named("log/*"), last_written(sealed.location)
     ran = vsa("verify", "--media", sealed.location, "--key-file", key)
     assert ran.code == 3 and "DAMAGED: keys/1" in ran.out and "shut out" in ran.out
     assert sealed.named("log/*") == before
+    assert last_written(sealed.location) == changed, "nor is it tried whether it can be written"
