@@ -200,6 +200,16 @@ class TestCheckpoints:
                     (remark,) = estate.verify(Depth.LOG).remarks
                     assert layout.checkpoint(slot) in remark and next(iter(lie)) in remark
 
+    def test_one_of_an_older_version_that_had_other_times_is_good(self, estate: Estate) -> None:
+        media = Media.open(str(estate.location), write=True)
+        media.append(ForgetEntry(points=(0,), reason="old"))
+        assert media.checkpoint_if_due(every=1)
+        slot = media.view().head - 1
+        view = media.read_on(slot, slot + 1)
+        told = encode(dataclasses.replace(view, latest=None, forgotten={0: NOW}), media.id)
+        with estate.changed(layout.checkpoint(slot), told):
+            assert estate.verify(Depth.LOG).remarks == ()
+
     def test_one_that_packs_the_same_in_another_way_is_good(self, estate: Estate) -> None:
         media = estate.media
         slot = max(layout.checkpoint_slot(name) or 0 for name in estate.named("checkpoints/*"))

@@ -67,13 +67,8 @@ class Beside:
         """As far as the depth says; `slots` are the points that the verify is about."""
         if self._media.sealed:
             self._keys = self._media.key_ring.unreadable(first=view.key)
-        self._caches += [
-            Bad(
-                layout.checkpoint(slot),
-                f"{layout.checkpoint(slot)} is passed over, and replaced in time: {why}",
-            )
-            for slot, why in complaints(self._media, self._checkpoints, view).items()
-        ]
+        bad = complaints(self._media, self._checkpoints, view)
+        self._caches += [Bad(layout.checkpoint(slot), reason) for slot, reason in bad.items()]
         runs = {view.points[slot].run for slot in slots}
         if self._depth.includes(Depth.OBJECTS):
             messages = self._messages(view)
