@@ -221,7 +221,8 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def restore(media: Folder, slot: int, disk_name: str, target: Path) -> None:
+def restore(place: Path | Folder, slot: int, disk_name: str, target: Path) -> None:
+    media = Folder(place) if isinstance(place, Path) else place
     description = media.read("media.json")
     about = document(description)
     require(about["format"] == "azure-vsa media" and about["version"] == 1, "not media of version 1")
@@ -238,4 +239,4 @@ def restore(media: Folder, slot: int, disk_name: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    restore(Folder(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    restore(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

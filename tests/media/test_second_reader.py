@@ -101,10 +101,10 @@ def test_it_shares_no_code_with_the_engine():
 def test_a_point_that_was_given_up_is_none(folder, stored, tmp_path):
     media, first = Media.open(str(folder), write=True), min(stored)
     media.append(ForgetEntry(points=(first,), reason="x"))
-    second_reader.restore(second_reader.Folder(folder), first, "os", tmp_path / "forgotten")
+    second_reader.restore(folder, first, "os", tmp_path / "forgotten")
     media.append(DoomEntry(points=(first,), reason="x"))
     with pytest.raises(second_reader.BadMedia, match="no recovery point"):
-        second_reader.restore(second_reader.Folder(folder), first, "os", tmp_path / "given up")
+        second_reader.restore(folder, first, "os", tmp_path / "given up")
 
 
 @pytest.mark.parametrize("kind", ["media.json", "log/*", "runs/*/index/*", "runs/*/moves/*"])
@@ -115,9 +115,9 @@ def test_it_refuses_what_was_altered(folder, stored, tmp_path, kind):
         for bit in range(5, path.stat().st_size * 8, 997):
             flip_bit(path, bit)
             with pytest.raises(second_reader.BadMedia):
-                second_reader.restore(second_reader.Folder(folder), last, "os", tmp_path / "target")
+                second_reader.restore(folder, last, "os", tmp_path / "target")
             flip_bit(path, bit)
-    second_reader.restore(second_reader.Folder(folder), last, "os", tmp_path / "target")
+    second_reader.restore(folder, last, "os", tmp_path / "target")
     assert hashlib.sha256((tmp_path / "target").read_bytes()).hexdigest() == stored[last]
 
 
