@@ -151,7 +151,7 @@ class VerifyReport(Noun):
         if self.is_sound:
             return "sound"
         if self.all_restores:
-            return "DAMAGED, but for what restores need"
+            return "DAMAGED, but nothing that a restore needs"
         return f"DAMAGED, {len(self.harmed)} of its points harmed" if not self.error else "DAMAGED"
 
     def _extent_of_work(self) -> str:
