@@ -62,7 +62,7 @@ from vsa.media.media import Media
 from vsa.model import Exclusion, Method
 from vsa.stop import Stop
 from vsa.transfer.backup_job import BackupJob, Discovery, VmDisks
-from vsa.transfer.clones import Clones, new_images
+from vsa.transfer.clones import LONGEST, Clones, new_images
 from vsa.transfer.proxies import Proxy
 from vsa.transfer.report import vm_outcome
 
@@ -233,14 +233,24 @@ class _Story:
         self._runs = [VmRun(job, job.new_run(item), self._proxies, self._streams.carry) for item in ready]
         # As they come: a VM that waits ten minutes for a premium snapshot holds up nobody else, as long as
         # AT_ONCE of them do not wait together.
-        for vm_run, _ in some_at_a_time(VmRun.begin, self._runs, at_once=AT_ONCE):
-            vm_run.transfer_and_commit(clones)
+        snapped = some_at_a_time(
+            VmRun.begin,
+            self._runs,
+            at_once=AT_ONCE,
+            after=lambda vm_run: vm_run.after(clones),
+            longest=LONGEST,
+        )
+        for vm_run, _ in snapped:
+            if clones.goes_first(vm_run):
+                self._streams.keep_apart(vm_run.run.id)
+            vm_run.transfer_and_commit()
         wait([vm_run.released for vm_run in self._runs if vm_run.released is not None])
 
     def _clones(self, disks: Sequence[VmDisks]) -> Clones[VmRun]:
-        """Streams of one process find each other's data as it is; those of several, only where all may."""
-        apart = not self._in_process and Offer(self._job.subclient.deduplication) is Offer.MEDIA
-        return Clones(new_images(self._job.media.view(), disks) if apart else {})
+        """Streams of one process find each other's data as it is."""
+        offer = Offer.OFF if self._in_process else Offer(self._job.subclient.deduplication)
+        images = new_images(self._job.media.view(), disks, offer)
+        return Clones(images, lambda vm_run: vm_run.has_point)
 
     def _end(self) -> JobEntry:
         """Stage 8: streams first, then what they leave behind, then the report."""

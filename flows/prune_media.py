@@ -67,9 +67,11 @@ def prune_media(
         get_run_logger().info("Pruning media %s at %s", opened.id, opened.location)
         refused = _forget(opened, block, override_share, dry_run) if retention else ()
         with heard_at_once():
-            done = prune(opened, grace_days, threshold, dry_run=dry_run)
-        if not dry_run:
-            keep_witness(opened, return_state=True)
+            try:
+                done = prune(opened, grace_days, threshold, dry_run=dry_run)
+            finally:
+                if not dry_run:
+                    keep_witness(opened, return_state=True)
     except VsaError as error:
         return Failed(message=str(error))
     said = prune_text(done) if isinstance(done, PrunePlan) else report_text(done)

@@ -21,6 +21,7 @@ from tasks.signals import heard_at_once
 from tasks.verify import look_at_media, record_in_log, show_verify_report
 from tasks.witness import check_witness, keep_witness
 from vsa.errors import VsaError
+from vsa.media.media import Media
 from vsa.upkeep.report import Depth, VerifyReport
 
 
@@ -50,14 +51,24 @@ def verify_media(
     try:
         block = BackupMedia.named(media)
         opened = block.open()
-        check_witness(opened)
         with heard_at_once():
             report = look_at_media(opened, Depth(depth), points=points, sample=sample / 100, threads=threads)
     except VsaError as error:
         return Failed(message=str(error))
-    recorded = _record(block, report) if report.findings else ""
+    report = _believed(opened, report)
+    recorded = _record(block, report) if report.findings and not report.error else ""
     show_verify_report(report, media, return_state=True)
     return _final_state(report, recorded)
+
+
+def _believed(media: Media, report: VerifyReport) -> VerifyReport:
+    """The report, which says so if the log is not what is remembered of it: what was put back is sound."""
+    try:
+        if not report.error:
+            check_witness(media)
+    except VsaError as error:
+        return report.model_copy(update={"error": str(error)})
+    return report
 
 
 def _record(block: BackupMedia, report: VerifyReport) -> str:

@@ -71,6 +71,7 @@ class ProxyStreams:
         self._job = job.id
         self._stop = job.stop
         self._children: dict[str, UUID] = {}
+        self._apart: set[str] = set()
         self._moved = 0
         self._clock = clock
         self._lock = threading.Lock()
@@ -99,7 +100,7 @@ class ProxyStreams:
         attempts: list[Attempt] = []
         while True:
             # A disk that may be what killed its proxy's process must not take others along.
-            alone = any(attempt.failure is Failure.DIED for attempt in attempts)
+            alone = any(attempt.failure is Failure.DIED for attempt in attempts) or order.run in self._apart
             try:
                 outcome = self._lanes[order.proxy].carry(order, alone=alone)
             except ProxyLost as lost:
@@ -110,6 +111,10 @@ class ProxyStreams:
             if outcome.backup is None:
                 raise StreamFailed(outcome.error)
             return outcome.backup
+
+    def keep_apart(self, run: str) -> None:
+        """Others wait for the streams of this run: each gets a child run of its own."""
+        self._apart.add(run)
 
     def end(self) -> None:
         """Once all streams have come back: end the runs that were given up, and live."""

@@ -26,13 +26,11 @@ def transfer_disk(
     proxy: str,
     carry: Carry,
     staging: str | Exception | None = None,
-    after: int | Exception | None = None,
 ) -> DiskBackup:
     """One stream, by its proxy or the next that can.
 
     `staging` is the disk's staging blob, or the error that its copy ended with. `carry` has the order carried
-    out: through the proxies' work pools, or in this process. `after` is only waited for: the point of a VM
-    whose disk of the same image goes first, or why it has none.
+    out: through the proxies' work pools, or in this process.
     """
     if isinstance(staging, Exception):
         raise staging
@@ -49,6 +47,9 @@ class Streams(Protocol):
     def carry(self, order: StreamOrder) -> DiskBackup:
         """The disk's backup. For any number of threads, each of them in its task."""
 
+    def keep_apart(self, run: str) -> None:
+        """Others wait for the streams of this run: they share a process with none that may hold them up."""
+
     def end(self) -> None:
         """Nothing of the job's streams goes on after this."""
 
@@ -64,6 +65,9 @@ class InProcess:
         """Carry it out in this thread; its task reports how far it is."""
         with stream_progress(order.disk) as progress:
             return self.job.stream(order, progress)
+
+    def keep_apart(self, run: str) -> None:
+        """Here each has a thread of its own."""
 
     def end(self) -> None:
         """They have ended: each was in a thread that came back."""

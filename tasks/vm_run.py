@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class VmRun:
         self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
         self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
         self._committed: PrefectFuture[int] | None = None
+        self._is_decided = threading.Event()
         self.released: PrefectFuture[tuple[str, ...]] | None = None
 
     def begin(self) -> PrefectFuture[tuple[SnapshotRef, ...]]:
@@ -45,11 +47,33 @@ class VmRun:
         self.snapshots = create_snapshots.submit(self._job, self.run)
         return self.snapshots
 
-    def transfer_and_commit(self, clones: Clones[VmRun]) -> None:
+    def after(self, clones: Clones[VmRun]) -> PrefectFuture[int] | None:
+        """Another VM's commit, which this one waits for with its snapshots made; None: it goes on now."""
+        assert self.snapshots is not None
+        if not self.snapshots.state.is_completed():
+            return None
+        first = clones.waits_for(self.run.disks, self)
+        if first is None:
+            return None
+        _log.info(
+            "%s waits for the point of %s: both have disks made from one image",
+            self.run.vm.name,
+            first.run.vm.name,
+        )
+        return first._committed
+
+    @property
+    def has_point(self) -> bool | None:
+        """Whether its point is committed; None as long as that is not decided."""
+        if self._committed is None or not self._is_decided.is_set():
+            return None
+        self._committed.wait()
+        return self._committed.state.is_completed()
+
+    def transfer_and_commit(self) -> None:
         """Submit the VM's streams, its commit when they are done, and its release after that.
 
-        Its snapshots must have been waited for, as `some_at_a_time` does. Disks wait for the commits of the
-        VMs that `clones` has go first.
+        Its snapshots must have been waited for, as `some_at_a_time` does.
         """
         assert self.snapshots is not None
         if not self.snapshots.state.is_completed():
@@ -63,10 +87,6 @@ class VmRun:
             else None
             for disk, snapshot in zip(run.disks, snapshots, strict=True)
         ]
-        first = clones.before(run.disks, self)
-        for disk in (disk for disk in run.disks if disk.key in first):
-            other = first[disk.key].run.vm.name
-            _log.info("disk %s waits for the point of %s: both were made from one image", disk.name, other)
         self._transfers = transfer_disk.map(
             unmapped(job),
             unmapped(run),
@@ -75,16 +95,12 @@ class VmRun:
             proxy=[self._proxies[disk.key] for disk in run.disks],
             carry=unmapped(self._carry),
             staging=staged,
-            after=[first[disk.key].point if disk.key in first else None for disk in run.disks],
         )
         outcomes: Any = [allow_failure(future) for future in self._transfers]
         self._committed = commit_point.submit(job, run, outcomes, self._carry)
-        self.released = release_run.submit(job, run, wait_for=[self.point], return_state=False)
-
-    @property
-    def point(self) -> Any:
-        """For tasks that wait for this VM's point, or for why it has none: they are handed either."""
-        return None if self._committed is None else allow_failure(self._committed)
+        self._committed.add_done_callback(lambda _: self._is_decided.set())
+        committed: Any = allow_failure(self._committed)
+        self.released = release_run.submit(job, run, wait_for=[committed], return_state=False)
 
     def wait(self) -> None:
         """Return once nothing of the run is under way but its release."""

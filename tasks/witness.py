@@ -6,6 +6,7 @@ looks sound by itself. What Prefect remembers tells.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
 from prefect.exceptions import ObjectAlreadyExists
@@ -13,10 +14,11 @@ from prefect.variables import Variable
 
 from tasks.edge import task
 from tasks.policy import STAGE
-from vsa.errors import BadRequest, MediaDamaged
+from vsa.errors import BadRequest, MediaPutBack
 from vsa.media.media import Media
 from vsa.media.witness import Witness
 
+_log = logging.getLogger(__name__)
 _KEEPING = STAGE | {"retries": 2, "retry_delay_seconds": 2}
 
 
@@ -42,11 +44,16 @@ def check_witness(media: Media) -> None:
     """Refuse media whose log is not the one, or no longer the one, that earlier jobs have written."""
     witness = kept_witness(media)
     if witness is None:
+        if media.view().head:
+            _log.warning(
+                "nothing is remembered of the log of media %s: it may have been put back to an older state",
+                media.id,
+            )
         return
     try:
         media.require_witness(witness)
-    except MediaDamaged as error:
-        raise MediaDamaged(
+    except MediaPutBack as error:
+        raise MediaPutBack(
             f"{error}. Nothing was done. If it was put back on purpose, accept that with "
             f"`prefect variable unset {variable_of(media)}`; later points are lost, and snapshots that they "
             "named may be left in Azure"

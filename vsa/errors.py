@@ -131,5 +131,9 @@ class MediaDamaged(VsaError):
     """Stored bytes are not what was stored."""
 
 
+class MediaPutBack(MediaDamaged):
+    """The log lacks an entry that somebody has seen in it: the media is in an older state, or another one."""
+
+
 class ObjectMissing(MediaDamaged):
     """An object that the media refers to is not there."""

@@ -92,7 +92,12 @@ def test_a_disk_that_is_read_whole_again_is_not_stored_again(world: World) -> No
             {"createOption": "FromImage", "galleryImageReference": {"id": "/g/v1", "lun": 0}},
             "/g/v1 lun 0",
         ),
-        ({"createOption": "Copy", "sourceResourceId": "/Snapshots/Golden"}, "/snapshots/golden"),
+        (
+            {"createOption": "Copy", "sourceResourceId": "/Snapshots/Golden", "sourceUniqueId": "U-1"},
+            "/snapshots/golden u-1",
+        ),
+        ({"createOption": "Import", "sourceUri": "https://[oops"}, None),
+        ({"createOption": "FromImage", "imageReference": {"lun": 0}}, None),
         (
             {"createOption": "Import", "sourceUri": "https://a.blob.test/vhds/g.vhd?sig=SECRET"},
             "https://a.blob.test/vhds/g.vhd",

@@ -117,7 +117,7 @@ def test_an_error_that_nobody_thought_of_leaves_nothing_and_has_all_the_time_to_
     site.add_vm("web", [managed("web-os"), managed("web-data")])
     site.save_blocks()
 
-    def fail(_: VmRun, _clones: object) -> None:
+    def fail(_: VmRun) -> None:
         assert len(site.snapshots) == 2
         raise RuntimeError("no thread can be started")
 

@@ -13,9 +13,10 @@ from flows.prune_media import prune_media
 from flows.verify_media import verify_media
 from tasks.witness import check_witness, keep_witness, kept_witness, variable_of
 from tests.flows.site import Site, managed
-from tests.media.making import new_media
+from tests.media.making import flip_bit, new_media
 from tests.media.test_log import seen
-from vsa.errors import BadRequest, MediaDamaged
+from vsa.errors import BadRequest, MediaPutBack
+from vsa.media import layout
 from vsa.media.media import Media
 
 
@@ -47,6 +48,17 @@ def test_media_that_was_put_back_is_refused_before_anything_is_done(site: Site) 
     check_witness.fn(put_back)
 
 
+def test_a_damaged_log_is_reported_as_such_and_nobody_is_told_to_forget_what_was_seen(site: Site) -> None:
+    site.add_vm("web", [managed("web-os")])
+    site.save_blocks()
+    assert site.back_up().name == "Completed"
+    flip_bit(site.media_folder / layout.slot(1), 100)
+    state = verify_media(site.name, return_state=True)
+    assert state.is_failed()
+    assert "LOG DAMAGED" in str(state.message)
+    assert "prefect variable unset" not in str(state.message)
+
+
 def test_whoever_ends_last_the_highest_witness_is_kept(site: Site) -> None:
     def end_a_job(number: int) -> None:
         media = Media.open(str(site.media_folder), write=True)
@@ -73,7 +85,7 @@ def test_each_media_has_a_witness_of_its_own(site: Site) -> None:
     check_witness.fn(site.media)
     check_witness.fn(other)
     Variable.set(variable_of(site.media), str(kept_witness(other)))
-    with pytest.raises(MediaDamaged, match="has no such slot"):
+    with pytest.raises(MediaPutBack, match="has no such slot"):
         check_witness.fn(site.media)
 
 

@@ -6,6 +6,7 @@ https://learn.microsoft.com/rest/api/storageservices/get-blob-properties
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Any
@@ -98,10 +99,15 @@ def image_of(described: Any | None) -> str:
     if creation is None:
         return ""
     for image in filter(None, (creation.gallery_image_reference, creation.image_reference)):
-        name = image.id or image.shared_gallery_image_id or image.community_gallery_image_id
-        place = "os" if image.lun is None else f"lun {image.lun}"
-        return f"{name} {place}".lower()
-    return text(creation.source_resource_id or public_url(creation.source_uri or "")).lower()
+        if name := image.id or image.shared_gallery_image_id or image.community_gallery_image_id:
+            place = "os" if image.lun is None else f"lun {image.lun}"
+            return f"{name} {place}".lower()
+    if creation.source_resource_id:
+        # A name may be used again, its unique id is not.
+        return f"{creation.source_resource_id} {creation.source_unique_id or ''}".strip().lower()
+    with contextlib.suppress(ValueError):
+        return public_url(creation.source_uri or "").lower()
+    return ""
 
 
 def refusal(disk: SourceDisk) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
-from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, TryAgainLater
+from vsa.errors import MediaConflict, MediaDamaged, MediaPutBack, ObjectMissing, TryAgainLater
 from vsa.fault_points import FaultPoint, reached
 from vsa.media import documents, layout
 from vsa.media.descriptor import software
@@ -82,11 +82,11 @@ class Log:
         return None if data is None else documents.sha256(data)
 
     def require(self, witness: Witness) -> None:
-        """MediaDamaged, naming both, unless the log has the very entry that the witness names."""
+        """MediaPutBack, naming both, unless the log has the very entry that the witness names."""
         found = self.view().witness
         if (digest := self.digest_of(witness.slot)) != witness.sha256:
             here = f"has {digest} there" if digest else "has no such slot"
-            raise MediaDamaged(
+            raise MediaPutBack(
                 f"{self._store.location}: the log was seen with entry {witness}, but {here}; it ends with "
                 f"{found or 'nothing'}: the media was put back to an older state, or is another one"
             )

@@ -222,7 +222,7 @@ class Media:
         return view
 
     def require_witness(self, witness: Witness) -> None:
-        """MediaDamaged, naming both, unless the log has the very entry that the witness names."""
+        """MediaPutBack, naming both, unless the log has the very entry that the witness names."""
         self.view()
         self._log.require(witness)
 
