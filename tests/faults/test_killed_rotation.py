@@ -11,7 +11,7 @@ from tests.faults.dying_store import Death
 from tests.media.faulty_store import FaultyStore, Moment, no_fault
 from tests.media.making import NOW, a_key, back_up, media_in, new_media, noise, read_point
 from tests.processes import PROCESSES
-from tests.soak import chosen
+from tests.soak import chosen, more_in_ci
 from vsa.errors import WrongKey
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
@@ -38,6 +38,7 @@ def opens(folder: Path, words: str) -> bool:
     return True
 
 
+@more_in_ci
 def test_rotation_killed_in_any_call_leaves_a_key_that_opens(tmp_path: Path) -> None:
     slot = back_up(new_media(tmp_path / "made", key=a_key(OLD)), {0: noise(0)}, run="r1", scratch=tmp_path)
     shutil.copytree(tmp_path / "made", tmp_path / "counted")

@@ -29,7 +29,7 @@ from tests.media.making import (
     text,
     write_disk,
 )
-from tests.soak import chosen
+from tests.soak import chosen, more_in_ci
 from vsa.errors import MediaDamaged, MediaUnusable, TryAgainLater, VsaError
 from vsa.media import pinned
 from vsa.media.folder import FolderStore
@@ -55,6 +55,7 @@ def calls_of_two_backups(folder, scratch) -> list[tuple[str, str]]:
     return store.calls
 
 
+@more_in_ci
 @pytest.mark.parametrize("moment", Moment)
 @pytest.mark.parametrize("error", [TryAgainLater("lost"), MediaUnusable("full")], ids=["lost", "full"])
 def test_any_single_failure_leaves_only_whole_points(tmp_path, moment, error):
