@@ -100,8 +100,9 @@ def test_every_call_fails_from_one_on(worlds: Iterator[BusyWorld], caplog: pytes
     order, calls = seeded("fails from one on: what comes first"), calls_of_a_job(next(worlds))
     full = [(number, FULL, "create") for number, method in enumerate(calls) if method == "create"]
     away = [(number, error, "") for error in (AWAY, LOST) for number in range(len(calls))]
-    name, pending = "fails from one on", 0
+    name, pending, plays = "fails from one on", 0, 0
     for play, busy in zip(chosen(name, full + away, by_default=2, in_ci=5), worlds, strict=False):
+        plays += 1
         (number, error, method), held, world = play, busy.work(play), busy.world
         caplog.clear()
         store = FaultyStore(FolderStore(world.folder / "media"), fail_from(number, error, method=method))
@@ -116,7 +117,7 @@ def test_every_call_fails_from_one_on(worlds: Iterator[BusyWorld], caplog: pytes
             assert "cleanup pending" in caplog.text, play
             pending += 1
         busy.questions.ask(held, first=order.choice(list(First)), is_dead=False)
-    sys.stdout.write(f"in {pending} plays something was pending\n")
+    sys.stdout.write(f"{plays} plays; in {pending} something was pending\n")
 
 
 @more_in_ci

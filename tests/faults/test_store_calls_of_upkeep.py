@@ -147,7 +147,7 @@ def test_any_call_fails(grown, copied, whole, error, moment) -> None:
 @pytest.mark.parametrize("method", ["create", ""], ids=["a disk stays full", "media stays away"])
 def test_every_call_fails_from_one_on(grown, copied, whole, method) -> None:
     calls = range(calls_of_upkeep(copied()))
-    for number in chosen(f"upkeep from one on {method}", calls, by_default=3, in_ci=8):
+    for number in chosen(f"upkeep from one on {method}", calls, by_default=3, in_ci=6):
         folder = copied()
         store = FaultyStore(FolderStore(folder), fail_from(number, FULL, method=method))
         try:
