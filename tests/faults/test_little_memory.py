@@ -38,6 +38,8 @@ PATIENCE = 15
 """Seconds that a process is waited for which may stand still."""
 SAYS_SO = re.compile(r"MemoryError|[Cc]annot allocate memory|can't start new thread|malloc failure|bad_alloc")
 FAILED = 3
+ABORTED = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, 127)
+"""127: the C library, which found no memory for what a thread has of its own."""
 
 pytestmark = pytest.mark.skipif(not STATM.exists(), reason="asks Linux how much memory a process has")
 
@@ -77,7 +79,7 @@ def ended(busy: BusyWorld, mib: int) -> str:
         process.join()
         return "stood still"
     text = said.read_text()
-    if process.exitcode in (-signal.SIGABRT, -signal.SIGSEGV):
+    if process.exitcode in ABORTED:
         return "aborted"
     if process.exitcode == 0 and '"result":"completed"' in text:
         return "enough"
