@@ -65,12 +65,16 @@ ENGINE_ROUNDS := tests/engine/test_changes_in_mid_job.py tests/engine/test_acces
 ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep.py \
   tests/faults/test_store_calls_of_a_job.py tests/faults/test_store_requests_of_a_job.py \
   tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py \
-  tests/faults/test_virtual_days.py $(ENGINE_ROUNDS)
+  tests/faults/test_virtual_days.py tests/faults/test_years.py tests/faults/test_killed_rotation.py \
+  tests/faults/test_little_memory.py \
+  tests/upkeep/test_flipped_bits.py tests/upkeep/test_repack.py tests/protocol/test_protocol.py \
+  tests/media/test_faults.py tests/media/test_layers.py tests/media/test_moves.py tests/media/test_sealing.py \
+  tests/transfer/test_proxies.py $(ENGINE_ROUNDS)
 ALL_ROUNDS := tests/faults tests/protocol tests/upkeep tests/media tests/engine/test_random_history.py \
   $(ENGINE_ROUNDS) tests/transfer/test_proxies.py
 
 rounds: setup ## what CI adds to the tests: more rounds of faults, kills and schedules
-	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 $(MORE) $(ROUNDS)
+	AZURE_VSA_SOAK=ci $(BIN)/python -m pytest --numprocesses $(PROCESSES) --timeout 1800 --durations 20 -rA $(MORE) $(ROUNDS)
 
 # Tests that start servers, workers and jobs and end them in every way; those of a process share them (tests/conftest.py).
 # Groups begin in this order, the longest first. tests/installation starts a whole one, and looks at it with Chromium.

@@ -44,8 +44,10 @@ ONLY_IN_CI = pytest.mark.skip(reason="starts processes for long; AZURE_VSA_SOAK=
 only_in_soak = pytest.mark.skipif(DEPTH < SOAK, reason="takes minutes; AZURE_VSA_SOAK=1 plays it")
 
 
-def rounds(by_default: int, in_ci: int, in_soak: int) -> int:
-    return (by_default, in_ci, in_soak)[DEPTH]
+def rounds(by_default: int, in_ci: int | None, in_soak: int) -> int:
+    """`in_ci` is None where CI plays no more of it than `make test`: that would take longer than CI has. Of
+    another number `tests/test_ci.py` asks that CI plays it."""
+    return (by_default, by_default if in_ci is None else in_ci, in_soak)[DEPTH]
 
 
 def seeded(name: str) -> random.Random:
@@ -74,8 +76,9 @@ def chosen(name: str, items: Sequence[T], *, by_default: int, in_ci: int) -> lis
     return [items[min(len(items) - 1, int((place + choose.random()) * step))] for place in range(count)]
 
 
-def examples(by_default: int, in_ci: int, in_soak: int, **more: Any) -> Callable[[T], T]:
-    """So many examples of a property, which follow from the seed; `more` are other settings of Hypothesis."""
+def examples(by_default: int, in_ci: int | None, in_soak: int, **more: Any) -> Callable[[T], T]:
+    """So many examples of a property, counted as rounds are, which follow from the seed; `more` are other
+    settings of Hypothesis."""
     settings = hypothesis.settings(
         max_examples=rounds(by_default, in_ci, in_soak), deadline=None, print_blob=True, **more
     )

@@ -1,4 +1,4 @@
-"""Forgetting, pruning and repacking die, fail or hear nothing at any call to the store.
+"""Forgetting, pruning and repacking die, fail or hear nothing at any call to the store, or from one on.
 
 After each: every point that is wanted restores, and the next prune finishes what was begun. (F15, F28, F45.)
 """
@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.dying_store import Death
 from tests.faults.small_media import forget_points, grown_media, prune, require_all_points
-from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
+from tests.media.faulty_store import FaultyStore, Moment, fail_call, fail_from, no_fault
 from tests.media.making import objects
 from tests.processes import PROCESSES
 from tests.soak import chosen, more_in_ci
@@ -140,4 +140,18 @@ def test_any_call_fails(grown, copied, whole, error, moment) -> None:
             upkeep(store)
         except VsaError as failed:
             assert str(error) in str(failed)
+        require_that_nothing_was_lost(folder, grown[1], whole)
+
+
+@more_in_ci
+@pytest.mark.parametrize("method", ["create", ""], ids=["a disk stays full", "media stays away"])
+def test_every_call_fails_from_one_on(grown, copied, whole, method) -> None:
+    calls = range(calls_of_upkeep(copied()))
+    for number in chosen(f"upkeep from one on {method}", calls, by_default=3, in_ci=6):
+        folder = copied()
+        store = FaultyStore(FolderStore(folder), fail_from(number, FULL, method=method))
+        try:
+            upkeep(store)
+        except VsaError as failed:
+            assert str(FULL) in str(failed)
         require_that_nothing_was_lost(folder, grown[1], whole)

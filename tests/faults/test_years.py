@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.faults.small_media import Contents, grow
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import EXTENT, NOW, a_disk, new_media, noise, objects, read_point, text
-from tests.soak import rounds, seeded
+from tests.soak import more_in_ci, rounds, seeded
 from vsa.errors import MediaUnusable, TryAgainLater, VsaError
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
@@ -134,9 +134,10 @@ class Years:
         assert stored < logical + 64 * EXTENT, (stored, logical)
 
 
+@more_in_ci
 def test_years_of_days(tmp_path: Path) -> None:
     choose = seeded("years of days")
-    years, days = Years(tmp_path, choose), rounds(14, 250, 2000)
+    years, days = Years(tmp_path, choose), rounds(14, 100, 2000)
     for number in range(1, days + 1):
         years.day()
         if number % 7 == 0:

@@ -51,5 +51,14 @@ def fail_call(
     return lambda call, _method, _name: (moment, error) if call == number else None
 
 
+def fail_from(
+    number: int, error: Exception, *, method: str = ""
+) -> Callable[[int, str, str], tuple[Moment, Exception] | None]:
+    """Fail this call and all that follow, or those of this method alone: what is full or away stays so."""
+    return lambda call, called, _name: (
+        (Moment.BEFORE, error) if call >= number and method in (called, "") else None
+    )
+
+
 def no_fault(_number: int, _method: str, _name: str) -> None:
     """Only count."""

@@ -10,15 +10,31 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.media.faulty_store import FaultyStore, Moment, fail_call, no_fault
-from tests.media.making import back_up, new_media, noise, read_disk, read_point, temporaries, text
-from tests.soak import chosen
-from vsa.errors import MediaUnusable, TryAgainLater, VsaError
+from tests.media.making import (
+    a_disk,
+    a_point,
+    an_intent,
+    back_up,
+    flip_bit,
+    new_media,
+    noise,
+    read_disk,
+    read_point,
+    temporaries,
+    text,
+    write_disk,
+)
+from tests.soak import chosen, more_in_ci
+from vsa.errors import MediaDamaged, MediaUnusable, TryAgainLater, VsaError
+from vsa.media import pinned
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
+from vsa.ranges import MIB
 
 FIRST = {0: noise(0), 5: text(5), 9: noise(9)}
 CHANGES = {0: None, 5: noise("new"), 7: text(7)}
@@ -39,6 +55,7 @@ def calls_of_two_backups(folder, scratch) -> list[tuple[str, str]]:
     return store.calls
 
 
+@more_in_ci
 @pytest.mark.parametrize("moment", Moment)
 @pytest.mark.parametrize("error", [TryAgainLater("lost"), MediaUnusable("full")], ids=["lost", "full"])
 def test_any_single_failure_leaves_only_whole_points(tmp_path, moment, error):
@@ -133,3 +150,39 @@ def test_a_killed_backup_leaves_only_whole_points(tmp_path):
         expected = {at: noise((made.run, at)) for at in range(4)}
         assert read_disk(media, backup.indexes, backup.disk.size) == expected
     two_backups(Media.open(str(tmp_path / "media"), write=True), tmp_path, attempt="after")
+
+
+class SpoilingStore(FolderStore):
+    """Says that it has stored an index, and has one bit of its first row group otherwise."""
+
+    def create(self, name, parts) -> None:
+        super().create(name, parts)
+        if "/index/" in name:
+            flip_bit(Path(self.location) / name, ROW_GROUP)
+
+
+ROW_GROUP = 4 * 8
+"""A bit there: right behind the four bytes of Parquet's magic, in what a footer pins and does not prove."""
+
+
+@pytest.fixture(params=[4 * MIB, 0], ids=["fetched whole", "of which opening proves the footer alone"])
+def index_of_any_size(request, monkeypatch):
+    monkeypatch.setattr(pinned, "FETCHED_WHOLE", request.param)
+
+
+def test_an_index_that_a_store_did_not_keep_is_found_when_it_is_written(tmp_path, index_of_any_size):
+    new_media(tmp_path / "media")
+    media = Media(SpoilingStore(tmp_path / "media"), write=True)
+    with pytest.raises(MediaDamaged, match=r"/index/.* reads back differently"):
+        write_disk(media, FIRST, run="r1", disk=a_disk(), scratch=tmp_path)
+
+
+def test_no_point_is_committed_over_an_index_that_has_gone_bad_since(tmp_path, index_of_any_size):
+    media = new_media(tmp_path / "media")
+    media.begin_run(an_intent("r1"))
+    written = write_disk(media, FIRST, run="r1", disk=a_disk(), scratch=tmp_path)
+    assert written.index is not None
+    flip_bit(tmp_path / "media" / written.index.name, ROW_GROUP)
+    with pytest.raises(MediaDamaged, match=written.index.name):
+        media.append(a_point(a_disk(), written.indexes, packs=written.packs), run="r1")
+    assert not Media.open(str(tmp_path / "media")).view().points

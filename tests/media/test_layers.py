@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import EXTENT, Contents, a_disk, new_media, noise, read_disk, write_disk
-from tests.soak import examples, only_in_soak
+from tests.soak import examples, more_in_ci, only_in_soak
 from vsa.media import layout
 from vsa.media.coding import PackCodec
 from vsa.media.disk_index import DiskIndex
@@ -86,6 +86,7 @@ DELTA = st.dictionaries(NUMBERS, st.one_of(st.none(), st.builds(noise, st.intege
 GROWTH = st.sampled_from([0, 0, 512, EXTENT, EXTENT + 1024, SEGMENT * EXTENT])
 
 
+@more_in_ci
 @examples(12, 60, 300)
 @given(st.sampled_from([0, 512]), st.lists(st.tuples(GROWTH, DELTA), min_size=1, max_size=8))
 @example(512, [(0, {LAST: noise(0)}), (EXTENT, {0: noise(1), 1: noise(2), 2: noise(3)})])
@@ -98,6 +99,7 @@ def test_whatever_is_absorbed_the_contents_are_the_disk_s(tmp_path_factory, tail
         disk.require_few_layers()
 
 
+@more_in_ci
 @examples(10, 40, 100)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12))
 @example(list(range(14, 0, -1)))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media.making import new_media
-from tests.soak import examples
+from tests.soak import examples, more_in_ci
 from vsa.errors import MediaDamaged
 from vsa.media import layout
 from vsa.media.disk_index import DiskIndex
@@ -154,6 +154,7 @@ def places_of(index: DiskIndex) -> dict[int, tuple[Place, int]]:
     return found
 
 
+@more_in_ci
 @examples(40, 200, 1000)
 @given(ROWS, TABLES)
 def test_any_chain_of_moves_resolves_as_a_dict_does_and_needs_just_that(tmp_path_factory, rows, tables):

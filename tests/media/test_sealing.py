@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.media import second_opener
 from tests.media.making import noise, text
-from tests.soak import rounds
+from tests.soak import more_in_ci, rounds
 from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, WrongKey
 from vsa.media import cipher as ciphers
 from vsa.media.cipher import OVERHEAD, Cipher, DataKey
@@ -341,6 +341,7 @@ def test_clones_seal_objects_under_other_nonces():
     assert len(set(nonces)) == len(nonces) == 7
 
 
+@more_in_ci
 @pytest.mark.timeout(3600)
 def test_no_key_and_nonce_ever_meet_twice_over_many_packs_and_two_forks():
     """F60: one process in two forks, and a clone that repeats the first fork's pack ids with other data."""

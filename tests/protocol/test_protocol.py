@@ -20,7 +20,7 @@ from tests.protocol.variants import (
     TWO_REPACKINGS,
 )
 from tests.protocol.world import Scenario
-from tests.soak import chosen
+from tests.soak import chosen, more_in_ci
 
 SOME = chosen("many steps", TAKES_MINUTES, by_default=0, in_ci=1)
 
@@ -40,6 +40,7 @@ def test_no_order_of_steps_loses_anything(scenario: Scenario) -> None:
     _assert_safe(searched(scenario, Rules()))
 
 
+@more_in_ci
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("scenario", TAKES_MINUTES, ids=lambda scenario: scenario.title)
 def test_no_order_of_many_steps_loses_anything(scenario: Scenario) -> None:

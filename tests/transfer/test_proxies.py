@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.soak import examples
+from tests.soak import examples, more_in_ci
 from tests.subclient.builders import a_source_disk, a_vm, an_attached_disk
 from vsa.errors import BadRequest
 from vsa.model import Deployment, SourceDisk
@@ -131,6 +131,7 @@ def test_six_disks_alternate_between_two_proxies_of_their_region() -> None:
 failures = st.sampled_from(Failure)
 
 
+@more_in_ci
 @examples(50, 200, 2000)
 @given(
     proxies=some_proxies,

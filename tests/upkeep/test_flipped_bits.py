@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.media.making import a_key, noise
-from tests.soak import SEED, rounds, seeded
+from tests.soak import SEED, more_in_ci, rounds, seeded
 from tests.upkeep.estate import NOW, OS, Estate, a_full_estate, fresh, lost_of, refusal_of
 from vsa.media.wrapping import KeyFile
 from vsa.upkeep.report import Cost, Depth, VerifyReport
 from vsa.upkeep.rotation import add_key
 
-TRIALS = rounds(80, 800, 10_000)
+TRIALS = rounds(80, 300, 10_000)
 KEY = KeyFile(noise("the key of the flipped bits", 32))
 OTHERS_KEY = "keys/1"
 """The document that somebody else's passphrase opens."""
@@ -57,6 +57,7 @@ def estates(folder: Path) -> list[Estate]:
     return [a_full_estate(folder / "plain"), sealed]
 
 
+@more_in_ci
 @pytest.mark.timeout(3600)
 def test_every_flipped_bit_is_found_and_none_is_restored(tmp_path: Path) -> None:
     rng = seeded("flipped bits")

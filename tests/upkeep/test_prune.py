@@ -254,6 +254,27 @@ class TestOrphans:
         assert keeping.plan().unknown == (run,)
         assert keeping.prune().objects == 0
 
+    def test_spoilt_intents_keep_what_is_theirs_and_stop_no_prune(self, keeping):
+        keeping.forget(keeping.back_up({0: "a"}))
+        keeping.back_up({0: "b"}, full=True)
+        run = keeping.begin(process=GONE)
+        entry, holds = keeping.written(run, {0: "c"})
+        dead = keeping.begin(process=GONE)
+        keeping.written(dead, {0: "d"})
+        for spoilt in ("run-1", run):
+            flip_bit(keeping.folder / f"runs/{spoilt}/intent.json", 99)
+        open_run = {name for name in keeping.objects() if f"/{run}/" in name}
+        keeping.now += 99 * DAY
+        report = keeping.prune()
+        assert (report.points, report.is_complete) == ((0,), True)
+        assert keeping.plan().unknown == (run,)
+        assert keeping.objects() >= {"runs/run-1/intent.json", *open_run}
+        assert not [name for name in keeping.objects() if f"/{dead}/" in name]
+        # Whole again, it commits as if nothing had been.
+        flip_bit(keeping.folder / f"runs/{run}/intent.json", 99)
+        keeping.held[keeping.media.append(entry, run=run)] = holds
+        keeping.require_sound()
+
     def test_a_run_that_commits_between_plan_and_doom_keeps_everything(self, keeping):
         run = keeping.begin()
         entry, holds = keeping.written(run, {0: "a"})

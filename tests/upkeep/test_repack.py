@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import EXTENT
 from tests.media.second_reader import restore
-from tests.soak import examples, rounds
+from tests.soak import examples, more_in_ci, rounds
 from tests.upkeep.keeping import DAY, GONE, SELF, TARGET, Keeping
 from vsa.errors import TryAgainLater
 from vsa.media.entries import Damaged, DamageEntry
@@ -222,6 +222,7 @@ def test_two_prunes_that_move_the_same_frames_both_leave_sound_points(keeping):
     assert len(keeping.packs()) == 2
 
 
+@more_in_ci
 def test_a_prune_between_anothers_moves_and_dooms_breaks_nothing(keeping):
     """The second runs as a whole at every store call of the first."""
     mostly_empty(keeping)
@@ -241,6 +242,7 @@ def test_a_prune_between_anothers_moves_and_dooms_breaks_nothing(keeping):
         raise AssertionError("the prune has more calls than were tried")
 
 
+@more_in_ci
 def test_a_prune_that_dies_at_any_call_is_finished_by_the_next(keeping):
     mostly_empty(keeping)
     orphan = keeping.begin(process=GONE)
@@ -304,6 +306,7 @@ steps = st.one_of(
 )
 
 
+@more_in_ci
 @examples(15, 60, 200)
 @given(st.lists(steps, max_size=10))
 def test_after_any_history_every_point_restores_and_the_media_is_bounded(history):
