@@ -20,11 +20,15 @@ from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
 """When upkeep is done: every point is older than any grace."""
 
+GONE = 5
+"""The slot of the point in `grown_media` which nobody shares anything with."""
+
 Contents = dict[int, bytes]
 
 
 def grown_media(folder: Path, scratch: Path) -> dict[str, Contents]:
-    """Four points of one disk and one of another, packs half empty; what each run's point holds."""
+    """Four points of one disk, packs half empty, one of another, and one of a disk that has gone, which has its
+    index and its pack for itself; what each run's point holds."""
     media = new_media(folder)
     held: dict[str, Contents] = {}
     contents: Contents = {}
@@ -37,7 +41,9 @@ def grown_media(folder: Path, scratch: Path) -> dict[str, Contents]:
         held[f"r{number}"] = contents
     other = {at: noise((3, at)) for at in range(3, 6)}
     grow(media, "other", a_disk("data"), other, scratch=scratch)
-    return held | {"other": other}
+    gone = {at: noise(("gone", at)) for at in range(4)}
+    assert grow(media, "gone", a_disk("gone"), gone, scratch=scratch) == GONE
+    return held | {"other": other, "gone": gone}
 
 
 def healed_media(folder: Path, scratch: Path) -> dict[str, Contents]:
