@@ -44,7 +44,8 @@ class Slowly:
 
 @dataclass(frozen=True)
 class StandingStill:
-    """A process that stops itself before it stores its first index, until somebody lets it go on."""
+    """A process that stops itself before it stores the index of its second disk, until somebody lets it go on:
+    what it still has to do is told to stop by nothing but the log."""
 
     def __call__(self, store: Store) -> StandingStore:
         return StandingStore(store)
@@ -53,12 +54,13 @@ class StandingStill:
 class StandingStore(AroundStore):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._has_stood = False
+        self._indexes = 0
 
     def _do(self, method: str, name: str, call: Callable[[], T]) -> T:
-        if method == "create" and layout.is_index(name) and not self._has_stood:
-            self._has_stood = True
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if method == "create" and layout.is_index(name):
+            self._indexes += 1
+            if self._indexes == 2:
+                os.kill(os.getpid(), signal.SIGSTOP)
         return call()
 
 
@@ -126,9 +128,11 @@ def test_a_job_beside_prunes(busy: World) -> None:
     busy.require_sound()
 
 
-def test_a_job_that_stands_still_while_others_hold_it_for_dead(busy: World) -> None:
-    """It has packs and no index when it is stopped, for as long as it takes to fence it and to delete what it
-    stored; then it goes on, and the fence alone tells it to stop."""
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_a_job_that_stands_still_while_others_hold_it_for_dead(busy: World, is_pruned: bool) -> None:
+    """Stopped for as long as it takes to fence it, and to delete what it stored or to leave it; then it goes
+    on. Where all that it needs is there, the fence alone keeps it from committing."""
+    busy.write("data", 512, random_bytes(512, "now"))
     job = in_another_process(busy, run_job, around=StandingStill())
     assert job.pid is not None
     while not is_stopped(job.pid):
@@ -140,8 +144,9 @@ def test_a_job_that_stands_still_while_others_hold_it_for_dead(busy: World) -> N
     stored = list(busy.folder.glob(f"media/runs/{run}/packs/*"))
     assert stored
     fence([run], "held for dead", media)
-    prune(media)
-    assert not any(pack.exists() for pack in stored)
+    if is_pruned:
+        prune(media)
+    assert any(pack.exists() for pack in stored) is not is_pruned
     os.kill(job.pid, signal.SIGCONT)
     job.join(120)
     assert job.exitcode == 0
@@ -150,7 +155,7 @@ def test_a_job_that_stands_still_while_others_hold_it_for_dead(busy: World) -> N
     assert view.points.keys() == busy.points.keys()
     (outcome,) = view.jobs[max(view.jobs)].job.vms
     assert (outcome.run, outcome.point) == (run, None)
-    assert f"run {run} was fenced" in outcome.error
+    assert f"run {run} was fenced: another process holds it for dead" in outcome.error
     report = busy.back_up()
     assert report.result is Result.COMPLETED, report
     busy.require_sound()
