@@ -44,8 +44,8 @@ class Slowly:
 
 @dataclass(frozen=True)
 class StandingStill:
-    """A process that stops itself before it stores the index of its second disk, until somebody lets it go on:
-    what it still has to do is told to stop by nothing but the log."""
+    """A process that stops itself before it stores the index of its second disk, until somebody lets it go
+    on. It asks Azure for nothing more: what is left to tell it that it was fenced is its commit."""
 
     def __call__(self, store: Store) -> StandingStore:
         return StandingStore(store)
