@@ -1,5 +1,5 @@
-"""Who shares extents on a small media, heals what is damaged there, and finds damage: the real code of a job's
-streams, without Azure."""
+"""Who shares extents on a small media, heals what is damaged there, and finds damage: the streams of a job by
+their own code, without Azure."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ class Stream:
 
 
 class Sharers:
-    """A process with a stream for each of some disks, every one in a run of its own, that share what they store.
+    """A process with a stream for each of some disks, every one in a run of its own, which share what they
+    store.
 
     They are given their extents in turn, so each refers to packs that another still fills; the last one is
     the first to commit. Who is refused begins a new run.
@@ -207,8 +208,8 @@ def _report(media: Media, head: int, finding: Finding) -> VerifyReport:
 
 
 def excused(media: Media) -> Set[int]:
-    """The points that may lack what went bad: those from before it was found, and what builds on them; none once
-    it is healed."""
+    """The points that may lack what went bad: those from before it was found, and what builds on them; none
+    once it is healed."""
     view = media.view()
     if any(relocation.entry.healed for relocation in view.relocations):
         return set()
@@ -221,8 +222,8 @@ def excused(media: Media) -> Set[int]:
 
 
 def require_points(media: Media, held: dict[str, Contents], *, lacking: Set[int]) -> None:
-    """Every point that was not given up holds what its run stored; those of `lacking` but for the first extent
-    of `gone`, of which a restore says that it is damaged."""
+    """Every point that was not given up holds what its run stored; those of `lacking` but for the first
+    extent of `gone`, of which a restore says that it is damaged."""
     for slot, made in media.view().points.items():
         (backup,) = made.point.disks
         wanted = held[made.run]
