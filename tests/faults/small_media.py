@@ -11,7 +11,9 @@ from tests.media.making import NOW, a_disk, an_intent, back_up, new_media, noise
 from tests.media.moving import copied, moved, packs_of, places_in
 from vsa.errors import PointGone
 from vsa.media.entries import Damaged, DamageEntry
+from vsa.media.index import Offer
 from vsa.media.media import Media
+from vsa.media.sharing import Sharing
 from vsa.model import ProcessName, SourceDisk
 from vsa.transfer.liveness import has_ended, this_process
 from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
@@ -20,24 +22,34 @@ from vsa.upkeep.prune import PruneReport, carry_out, plan_prune
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
 """When upkeep is done: every point is older than any grace."""
 
+GONE = 5
+"""The slot of the point in `grown_media` which nobody shares anything with."""
+
 Contents = dict[int, bytes]
 
 
 def grown_media(folder: Path, scratch: Path) -> dict[str, Contents]:
-    """Four points of one disk and one of another, packs half empty; what each run's point holds."""
+    """Four points of one disk, packs half empty, one of another, and one of a disk that has gone, which has
+    its index and its pack for itself; what each run's point holds.
+
+    All but the other one's is offered to whoever stores the same, and that one has some of it once more.
+    """
     media = new_media(folder)
+    sharing = media.sharing(Offer.MEDIA)
     held: dict[str, Contents] = {}
     contents: Contents = {}
     slot: int | None = None
     for number in range(4):
         # Each change replaces most of the one before, so that old packs have little left to hold.
         changes = {at: noise((number, at)) for at in range(number, number + 8)}
-        slot = grow(media, f"r{number}", a_disk(), changes, scratch=scratch, parent=slot)
+        slot = grow(media, f"r{number}", a_disk(), changes, scratch=scratch, parent=slot, sharing=sharing)
         contents = contents | changes
         held[f"r{number}"] = contents
     other = {at: noise((3, at)) for at in range(3, 6)}
     grow(media, "other", a_disk("data"), other, scratch=scratch)
-    return held | {"other": other}
+    gone = {at: noise(("gone", at)) for at in range(4)}
+    assert grow(media, "gone", a_disk("gone"), gone, scratch=scratch, sharing=sharing) == GONE
+    return held | {"other": other, "gone": gone}
 
 
 def healed_media(folder: Path, scratch: Path) -> dict[str, Contents]:
@@ -72,6 +84,7 @@ def grow(
     parent: int | None = None,
     started_at: dt.datetime = NOW,
     absorbs: bool = False,
+    sharing: Sharing | None = None,
 ) -> int:
     """One more point, on the point `parent` of the same disk. A prune judges by its start if it lives.
     `absorbs`: its index takes over older ones where a job's would.
@@ -94,6 +107,7 @@ def grow(
         parent=parent,
         started_at=started_at,
         absorbs=absorbs,
+        sharing=sharing,
     )
 
 

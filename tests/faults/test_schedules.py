@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from tests.faults.scheduled_store import Coverage, Schedule
+from tests.faults.sharing_cast import Damage, Sharers, excused, require_points
 from tests.faults.small_media import (
+    GONE,
     LATER,
     Contents,
     forget_points,
@@ -24,9 +26,8 @@ from tests.faults.small_media import (
     grown_media,
     healed_media,
     prune,
-    require_all_points,
 )
-from tests.media.making import NOW, a_disk, noise, read_disk, read_point
+from tests.media.making import NOW, a_disk, noise, read_disk
 from tests.soak import more_in_ci, rounds, seeded
 from vsa.errors import MediaConflict, MediaDamaged, TryAgainLater, VsaError
 from vsa.media.folder import FolderStore
@@ -173,6 +174,10 @@ SCENES: dict[str, Casting] = {
         "prune": pruner(0, 1),
         "hesitant": hesitant(1),
     },
+    "a repacking and a prune of what it leads to": lambda held, writer: {
+        "repack": repacker,
+        "prune": pruner(3, 2, 1, 0),
+    },
     "a prune of everything and a writer": lambda held, writer: {
         "a": writer("a", "os"),
         "prune": pruner(0, 1, 2, 3),
@@ -196,6 +201,52 @@ COMPACTING: dict[str, Casting] = {
         "b": writer("b", "os", absorbs=True),
         "prune": pruner(0, 1, 2, 3),
         "restore": reader(held),
+    },
+}
+
+Lacking = Callable[[Media], Set[int]]
+
+
+def nobody(_: Media) -> Set[int]:
+    return set()
+
+
+class SharingCast(Protocol):
+    def __call__(self, folder: Path, sharers: Callable[[str, Sequence[str]], Sharers]) -> dict[str, Act]: ...
+
+
+SHARING: dict[str, SharingCast] = {
+    "streams that share, and a prune of what they find": lambda folder, sharers: {
+        "share": sharers("share", ["os", "data"]),
+        "prune": pruner(GONE, 0, 1),
+    },
+    "two processes whose streams share, and a repacking": lambda folder, sharers: {
+        "share": sharers("share", ["os", "data"]),
+        "other": sharers("other", ["new", "newer"]),
+        "repack": repacker,
+    },
+    "two processes whose streams share, a prune of what they find, and a repacking": lambda folder, sharers: {
+        "share": sharers("share", ["os", "new"]),
+        "other": sharers("other", ["data"]),
+        "prune": pruner(GONE, 0, 1, 2),
+        "repack": repacker,
+    },
+}
+
+SPOILING: dict[str, SharingCast] = {
+    "a process whose streams share, one that finds damage there, and a repacking": lambda folder, sharers: {
+        "share": sharers("share", ["os", "new"]),
+        "damage": Damage(folder),
+        "repack": repacker,
+    },
+}
+
+SPOILT: dict[str, SharingCast] = {
+    "a process that heals, one that wants the same, a repacking and a prune": lambda folder, sharers: {
+        "heal": sharers("heal", ["gone", "data"]),
+        "share": sharers("share", ["new"]),
+        "repack": repacker,
+        "prune": pruner(0, 3),
     },
 }
 
@@ -280,6 +331,62 @@ def test_no_order_of_calls_keeps_a_lost_index_from_coming_back(scene: str, lost,
     play_scene(scene, LOST[scene], lost, tmp_path, harmed=True)
 
 
+@pytest.fixture(scope="module")
+def spoilt(grown, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Contents]]:
+    """The grown media after a frame went bad and was found."""
+    folder = shutil.copytree(grown[0], tmp_path_factory.mktemp("spoilt") / "media")
+    Damage(folder)(FolderStore(folder))
+    return folder, grown[1]
+
+
+@more_in_ci
+@pytest.mark.parametrize("scene", SHARING)
+def test_no_order_of_calls_loses_what_is_shared(scene: str, grown, tmp_path: Path) -> None:
+    play_sharers(scene, SHARING[scene], grown, tmp_path, lacking=nobody)
+
+
+@more_in_ci
+@pytest.mark.parametrize("scene", SPOILING)
+def test_no_order_of_calls_lets_damage_spread(scene: str, grown, tmp_path: Path) -> None:
+    play_sharers(scene, SPOILING[scene], grown, tmp_path, lacking=excused)
+
+
+@more_in_ci
+@pytest.mark.parametrize("scene", SPOILT)
+def test_no_order_of_calls_loses_what_is_healed_and_shared(scene: str, spoilt, tmp_path: Path) -> None:
+    played = play_sharers(scene, SPOILT[scene], spoilt, tmp_path, lacking=excused)
+    assert sum(item.healed for item in played)
+
+
+def play_sharers(
+    scene: str,
+    casting: SharingCast,
+    media: tuple[Path, dict[str, Contents]],
+    tmp_path: Path,
+    *,
+    lacking: Lacking,
+) -> list[Sharers]:
+    sharing: list[Sharers] = []
+    folder = tmp_path / "media"
+
+    def cast(held: dict[str, Contents], writer: Callable[..., Writer]) -> dict[str, Act]:
+        slow = writer("a", "os").started_at == NOW
+
+        def sharers(name: str, disks: Sequence[str]) -> Sharers:
+            sharing.append(Sharers(name, disks, held, tmp_path, slow=slow))
+            return sharing[-1]
+
+        return casting(folder, sharers)
+
+    coverage = play_scene(scene, cast, media, tmp_path, lacking=lacking)
+    sys.stdout.write(f"{sum(item.shared for item in sharing)} bytes shared\n")
+    # A process that never commits, or never finds anything, would prove nothing.
+    for name in {item.name for item in sharing}:
+        assert coverage.endings[f"{name}: done"]
+        assert sum(item.shared for item in sharing if item.name == name)
+    return sharing
+
+
 def play_scene(
     scene: str,
     casting: Casting,
@@ -287,8 +394,10 @@ def play_scene(
     tmp_path: Path,
     *,
     harmed: bool = False,
-) -> None:
-    """`harmed`: no point need restore before one more prune."""
+    lacking: Lacking = nobody,
+) -> Coverage:
+    """`harmed`: no point need restore before one more prune. `lacking`: the points that may lack
+    what went bad."""
     choose, coverage = seeded(scene), Coverage()
     for play in range(rounds(4, 20, 300)):
         folder = tmp_path / "media"
@@ -302,21 +411,27 @@ def play_scene(
         coverage.add(schedule.play(cast))
         if harmed:
             prune(Media(FolderStore(folder), write=True))
-        require_whole(folder, held, tmp_path, play)
+        require_whole(folder, held, tmp_path, play, lacking)
     sys.stdout.write(f"{scene}: {coverage}\n")
     # Draws that were always the same would prove little, and so would actors that never get anywhere.
     assert len(coverage.shapes) > coverage.plays * 0.9
     soon = () if harmed else tuple(who for who in cast if "prune" in who)
     wanted = [who for who in cast if who != "restore" and (coverage.plays > 30 or who in soon)]
     assert all(coverage.endings[f"{who}: done"] for who in wanted)
+    return coverage
 
 
-def require_whole(folder: Path, held: dict[str, Contents], scratch: Path, play: int) -> None:
+def require_whole(
+    folder: Path, held: dict[str, Contents], scratch: Path, play: int, lacking: Lacking
+) -> None:
     """All points restore, also after one more prune and one more backup, by people whom nothing disturbs."""
     media = Media(FolderStore(folder), write=True)
-    require_all_points(media, held)
+    require_points(media, held, lacking=lacking(media))
     prune(media)
-    require_all_points(media, held)
+    require_points(media, held, lacking=lacking(media))
     writer = Writer(f"next-{play}", "os", held, scratch)
     slot = writer(FolderStore(folder))
-    assert read_point(Media.open(str(folder)), slot) == held[f"next-{play}-0"]
+    # It may build on a point that lacks what went bad.
+    media = Media.open(str(folder))
+    assert media.view().points[slot].run == f"next-{play}-0"
+    require_points(media, held, lacking=lacking(media))

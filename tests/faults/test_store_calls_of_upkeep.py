@@ -1,4 +1,4 @@
-"""Forgetting, pruning and repacking die, fail or hear nothing at any call to the store, or from one on.
+"""Forgetting, pruning, repacking and checkpoints die, fail or hear nothing at any call, or from one on.
 
 After each: every point that is wanted restores, and the next prune finishes what was begun. (F15, F28, F45.)
 """
@@ -14,14 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.faults.dying_store import Death
-from tests.faults.small_media import forget_points, grown_media, prune, require_all_points
+from tests.faults.small_media import GONE, forget_points, grown_media, prune, require_all_points
 from tests.media.faulty_store import FaultyStore, Moment, fail_call, fail_from, no_fault
 from tests.media.making import objects
 from tests.processes import PROCESSES
 from tests.soak import chosen, more_in_ci
 from vsa.errors import MediaUnusable, TryAgainLater, VsaError
+from vsa.media import documents, layout
+from vsa.media.entries import DoomEntry, Entry
 from vsa.media.folder import FolderStore
+from vsa.media.layout import CHECKPOINTS, LOG
 from vsa.media.media import Media
+from vsa.media.recall import KEPT
 from vsa.media.store import Store
 
 LOST = TryAgainLater("the answer was lost")
@@ -51,9 +55,12 @@ def copied(grown, tmp_path) -> Callable[[], Path]:
 
 
 def upkeep(store: Store) -> None:
+    """What is due, with a checkpoint before the prune and one after it: here each entry is worth one."""
     media = Media(store, write=True)
-    forget_points(media, 0, 1)
+    forget_points(media, 0, 1, GONE)
+    media.checkpoint_if_due(every=1)
     prune(media)
+    media.checkpoint_if_due(every=1)
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,10 @@ def require_that_nothing_was_lost(folder: Path, held: dict, whole: set[str]) -> 
     media = Media.open(str(folder))
     require_all_points(media, held)
     assert {made.run for made in media.view().points.values()} == {"r2", "r3", "other"}
-    kinds = sorted(kind_of(name) for name in objects(folder) if kind_of(name) != "log")
-    assert len(kinds) <= len(whole) + 3, sorted(objects(folder))
+    left = objects(folder)
+    assert len([name for name in left if not is_of_the_log(name)]) <= len(whole) + 3, sorted(left)
+    # One more than a prune leaves: the last is stored after it.
+    assert 0 < len([name for name in left if name.startswith(CHECKPOINTS)]) <= KEPT + 1, sorted(left)
 
 
 def is_whole(media: Media) -> bool:
@@ -95,9 +104,8 @@ def is_whole(media: Media) -> bool:
     return names <= objects(Path(media.location))
 
 
-def kind_of(name: str) -> str:
-    parts = name.split("/")
-    return parts[2] if parts[0] == "runs" else parts[0]
+def is_of_the_log(name: str) -> bool:
+    return name.startswith((LOG, CHECKPOINTS))
 
 
 @pytest.fixture
@@ -105,7 +113,39 @@ def whole(copied) -> set[str]:
     """What is left after an upkeep that nothing disturbs, but for the log."""
     folder = copied()
     upkeep(FolderStore(folder))
-    return {name for name in objects(folder) if not name.startswith("log/")}
+    return {name for name in objects(folder) if not is_of_the_log(name)}
+
+
+def dooming_slots(folder: Path) -> dict[str, str]:
+    """Which slot of the log dooms an object."""
+    found = {}
+    for path in sorted(folder.glob(f"{LOG}*")):
+        body = documents.decode(path.read_bytes(), Entry, path.name).body
+        if isinstance(body, DoomEntry):
+            found |= dict.fromkeys(body.objects, f"{LOG}{path.name}")
+    return found
+
+
+def test_nothing_goes_before_the_log_dooms_it(copied) -> None:
+    """In the order of the calls themselves; packs and indexes are among what the first entry dooms."""
+    folder = copied()
+    store = FaultyStore(FolderStore(folder), no_fault)
+    upkeep(store)
+    doomed_by = dooming_slots(folder)
+    deleted: list[str] = []
+    entries: set[str] = set()
+    for method, name in store.calls:
+        if method == "create" and name.startswith(LOG):
+            entries.add(name)
+        elif method == "delete" and not name.startswith(CHECKPOINTS):
+            assert doomed_by[name] in entries, name
+            deleted.append(name)
+    first = min(doomed_by.values())
+    gone = [name for name in deleted if doomed_by[name] == first]
+    assert any(map(layout.is_pack, gone)), gone
+    assert any(map(layout.is_index, gone)), gone
+    assert len(set(doomed_by.values())) > 1
+    assert not doomed_by.keys() & objects(folder)
 
 
 @more_in_ci

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from vsa.media.descriptor import read_descriptor
 from vsa.media.disk_index import DiskIndex
-from vsa.media.disk_writer import WrittenDisk
+from vsa.media.disk_writer import WrittenDisk, samples_of
 from vsa.media.entries import PointEntry
 from vsa.media.index import ZEROS
 from vsa.media.key_ring import unlock
@@ -209,8 +210,12 @@ def back_up(
     written = write_disk(
         media, contents, run=run, disk=disk, scratch=scratch, kind=kind, parent=older, sharing=sharing
     )
-    indexes = written.indexes if older else (*base, *([written.index] if written.index else []))
-    return media.append(a_point(disk, indexes, packs=written.packs, parent=parent), run=run)
+    if older is None:
+        written = replace(written, indexes=(*base, *([written.index] if written.index else ())))
+    before = media.view().points.get(-1 if parent is None else parent)
+    digests = samples_of(written, before.point.disks[0].digests if before else ())
+    entry = a_point(disk, written.indexes, packs=written.packs, digests=digests, parent=parent)
+    return media.append(entry, run=run)
 
 
 def read_disk(media: Media, indexes: Sequence[IndexRef], size: int) -> dict[int, bytes]:
