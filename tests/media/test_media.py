@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +186,22 @@ def test_media_whose_place_has_come_to_replace_objects_is_opened_for_reading_alo
         Media.open(str(folder), write=True)
     assert objects(folder) == before
     assert Media.open(str(folder)).id == made.id
+
+
+def test_media_that_nobody_uses_any_more_lets_go_of_its_folder_at_once(folder):
+    """Not when the garbage collector comes: until then nobody could unmount it."""
+    new_media(folder)
+    gc.disable()
+    try:
+        before = files_open()
+        assert Media.open(str(folder), write=True).id
+        assert files_open() == before
+    finally:
+        gc.enable()
+
+
+def files_open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_media_opened_for_reading_refuses_every_write(folder, tmp_path):

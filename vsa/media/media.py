@@ -85,15 +85,15 @@ class Media:
         if self._about.sealed != (unlocked is not None):
             raise BadRequest(f"{self.location}: sealed media is opened with its key, other media without one")
         self._origin = documents.sha256(data)
+        self._recalling = recall.Recalling(self._store, self._about.id)
         self._log = Log(
             self._store,
             origin=self._origin,
             clock=clock,
             random=random,
-            recall=None if from_log else self._recall,
+            recall=None if from_log else self._recalling,
             believed_until=believed_until,
         )
-        self._recalled: int | None = None
         self._key_is_current = unlocked is None
 
     @classmethod
@@ -231,12 +231,7 @@ class Media:
         it is a cache, and whoever asks has done what matters."""
         self._require_writable()
         view = self.view()
-        return recall.write_if_due(self._store, view, self.id, every=every, known=self._recalled)
-
-    def _recall(self) -> View | None:
-        view = recall.newest(self._store, self.id)
-        self._recalled = None if view is None else view.head - 1
-        return view
+        return recall.write_if_due(self._store, view, self.id, every=every, known=self._recalling.slot)
 
     def read_on(self, slot: int, head: int) -> View:
         """What the log means up to its slot `head`, if the checkpoint of a slot before stands for its

@@ -25,6 +25,22 @@ KEPT = 2
 _log = logging.getLogger(__name__)
 
 
+class Recalling:
+    """`newest`, to be called once. Not a method of the media: with the log they would hold each other, and
+    their folder open, until the garbage collector comes."""
+
+    def __init__(self, store: Store, media_id: str) -> None:
+        self._store = store
+        self._media_id = media_id
+        self.slot: int | None = None
+        """Of the checkpoint that was believed, if any."""
+
+    def __call__(self) -> View | None:
+        view = newest(self._store, self._media_id)
+        self.slot = None if view is None else view.head - 1
+        return view
+
+
 def newest(store: Store, media_id: str) -> View | None:
     """What the newest checkpoint says that can be believed; None if there is none.
 
