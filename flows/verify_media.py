@@ -56,7 +56,7 @@ def verify_media(
     except VsaError as error:
         return Failed(message=str(error))
     report = _believed(opened, report)
-    recorded = _record(block, report) if report.findings and not report.error else ""
+    recorded = _record(block, report) if report.for_the_log and not report.error else ""
     show_verify_report(report, media, return_state=True)
     return _final_state(report, recorded)
 

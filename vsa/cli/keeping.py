@@ -21,7 +21,7 @@ from vsa.media.view import View
 from vsa.progress import SILENT, Progress, watched_on
 from vsa.retention import Retention
 from vsa.transfer.liveness import has_ended, this_process
-from vsa.upkeep.clock import TOLERANCE
+from vsa.upkeep.clock import believed_until
 from vsa.upkeep.forgetting import Limits, Request, by_policy, forget, named, pin, plan_forgetting, unforget
 from vsa.upkeep.prune import carry_out, plan_prune
 
@@ -97,7 +97,7 @@ def _request(options: argparse.Namespace, view: View, now: dt.datetime) -> Reque
         return named(options.points)
     clients = {made.client for made in reports.points_of(view, options.vm)}
     retention = Retention(**stated)
-    believed = now + TOLERANCE if options.trust_clock else None
+    believed = believed_until(now, trusted=options.trust_clock)
     return by_policy(lambda made: retention if made.client in clients else None, believed_until=believed)
 
 

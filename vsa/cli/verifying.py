@@ -30,8 +30,7 @@ def verify(options: argparse.Namespace, err: TextIO) -> Answer:
             threads=options.threads,
             progress=SILENT if options.json else watched_on(err),
         )
-    news = any(finding.belongs_in_log for finding in report.findings)
-    slots = _record(options, report, err) if news and not options.no_record else ()
+    slots = _record(options, report, err) if report.for_the_log and not options.no_record else ()
     document = {
         **report.model_dump(mode="json", exclude={"media", "location"}),
         "media": {"id": report.media, "location": report.location},

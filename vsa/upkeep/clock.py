@@ -17,6 +17,11 @@ def require_clock(view: View, now: dt.datetime, *, trusted: bool) -> None:
         raise BadRequest(complaint)
 
 
+def believed_until(now: dt.datetime, *, trusted: bool) -> dt.datetime | None:
+    """After when times in the log are wrong, if it is known that `now` is right."""
+    return now + TOLERANCE if trusted else None
+
+
 def clock_complaint(view: View, now: dt.datetime) -> str:
     """Empty, unless an entry says that it was written later than now: then this clock is wrong, or its
     writer's was."""

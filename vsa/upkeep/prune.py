@@ -28,7 +28,7 @@ from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.model import Intent, ProcessName
 from vsa.progress import SILENT, Progress
-from vsa.upkeep.clock import TOLERANCE, require_clock
+from vsa.upkeep.clock import believed_until, require_clock
 from vsa.upkeep.deleting import Deleted, delete, doomed_now
 from vsa.upkeep.doom import Dooming, HasEnded, Runs, judge_runs, listed_objects, named_objects
 from vsa.upkeep.frame_spool import FrameSpool
@@ -163,7 +163,7 @@ def plan_prune(
     """
     if grace < dt.timedelta(0) or not 0 <= threshold <= 1:
         raise BadRequest(f"grace {grace} and threshold {threshold}: expected at least 0, and from 0 to 1")
-    media = media.read_anew(believed_until=now + TOLERANCE if trust_clock else None)
+    media = media.read_anew(believed_until=believed_until(now, trusted=trust_clock))
     view = media.view()
     require_clock(view, now, trusted=trust_clock)
     objects, before = Objects(), now - grace

@@ -28,8 +28,7 @@ def record_damage(media: Media, report: VerifyReport) -> tuple[int, ...]:
     """
     slots = [
         media.append_planned(partial(_news, entry))
-        for finding in report.findings
-        if finding.belongs_in_log
+        for finding in report.for_the_log
         for entry in damage_entries(finding)
     ]
     return tuple(slot for slot in slots if slot is not None)

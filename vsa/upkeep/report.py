@@ -108,6 +108,11 @@ class VerifyReport(Noun):
         return not (self.findings or self.failures or self.error)
 
     @property
+    def for_the_log(self) -> tuple[Finding, ...]:
+        """What writers must know of."""
+        return tuple(finding for finding in self.findings if finding.belongs_in_log)
+
+    @property
     def all_restores(self) -> bool:
         """Whether nothing is damaged but what no restore needs."""
         restores = all(finding.cost != Cost.RESTORE for finding in self.findings)
