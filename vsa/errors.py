@@ -19,6 +19,7 @@ VsaError
 │   ├── ObjectsDoomed    something that a run builds on is being deleted: read those extents again
 │   └── PointGone        the recovery point has been given up: choose another one
 ├── MediaUnusable        the media cannot be used as asked: read-only, full, of a newer version
+│   ├── NewerVersion     only a newer version knows what an object says: upgrade
 │   └── DeleteRefused    a policy, a lock or a missing right keeps an object: not yet, perhaps later
 └── MediaDamaged         stored data fails its check: stop, an operator is needed
     └── ObjectMissing    an object that the media refers to is not there
@@ -123,6 +124,10 @@ class MediaUnusable(VsaError):
     """The media is sound but cannot serve this request."""
 
 
+class NewerVersion(MediaUnusable):
+    """An object, or the whole media, is as only a newer version of this program knows it."""
+
+
 class DeleteRefused(MediaUnusable):
     """The store keeps an object that was to be deleted; nothing else is wrong with it."""
 
@@ -137,3 +142,8 @@ class MediaPutBack(MediaDamaged):
 
 class ObjectMissing(MediaDamaged):
     """An object that the media refers to is not there."""
+
+
+UNREADABLE = (MediaDamaged, NewerVersion, WrongKey)
+"""What reading an object raises that is spoilt, or is not of this media: if it seems to be of another version
+or key, that may be a bit that has flipped."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.media import second_opener
 from tests.media.making import noise, text
 from tests.soak import more_in_ci, rounds
-from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, WrongKey
+from vsa.errors import BadRequest, MediaDamaged, NewerVersion, WrongKey
 from vsa.media import cipher as ciphers
 from vsa.media.cipher import OVERHEAD, Cipher, DataKey
 from vsa.media.envelope import HEADER_SIZE
@@ -104,7 +104,7 @@ def test_what_a_newer_version_has_sealed_is_not_called_damage(position):
     sealed = bytearray(sealer.seal(NAME, noise(1, 100)))
     sealed[position] ^= 2
     sealed[-1] ^= 1
-    with pytest.raises(MediaUnusable, match="upgrade"):
+    with pytest.raises(NewerVersion, match="upgrade"):
         sealer.open(NAME, bytes(sealed))
 
 
@@ -115,6 +115,19 @@ def test_a_wrong_key_is_told_from_damage():
     with pytest.raises(MediaDamaged, match="seal is broken") as damaged:
         a_sealer().open(NAME, sealed[:-1] + bytes([sealed[-1] ^ 1]))
     assert NAME in str(wrong.value) and NAME in str(damaged.value)
+
+
+def test_a_key_that_has_opened_something_is_not_wrong_any_more():
+    sealer, sealed = a_sealer(), a_sealer().seal(NAME, noise(1, 2 * CHUNK))
+    foreign = a_sealer(key=bytes(32)).seal(NAME, b"data")
+    newer = sealed[:8] + b"\x02" + sealed[9:-1] + bytes([sealed[-1] ^ 1])
+    for other, error in ((foreign, WrongKey), (newer, NewerVersion)):
+        with pytest.raises(error):
+            sealer.open(NAME, other)
+    sealer.open(NAME, sealed)
+    for other in (foreign, newer):
+        with pytest.raises(MediaDamaged, match="not sealed as the rest of this media is"):
+            sealer.open(NAME, other)
 
 
 def test_the_key_of_another_media_is_a_wrong_key():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePath
 
 import pytest
 
+from tests.faults.small_media import LATER, prune
 from tests.media.making import a_key, noise
 from tests.soak import SEED, more_in_ci, rounds, seeded
 from tests.upkeep.estate import NOW, OS, Estate, a_full_estate, fresh, lost_of, refusal_of
+from vsa.media.media import Media
 from vsa.media.wrapping import KeyFile
+from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
 from vsa.upkeep.report import Cost, Depth, VerifyReport
 from vsa.upkeep.rotation import add_key
 
@@ -89,6 +93,42 @@ def test_a_bit_in_the_version_or_the_flags_of_what_is_sealed_is_damage_as_any_ot
         data[bit // 8] ^= 1 << bit % 8
         with sealed.changed(name, bytes(data)):
             require_found(sealed, name, set(), min(sealed.images), records, where=name)
+
+
+def with_another_key(folder: Path, name: str) -> bytes:
+    """An object of the same kind, of other media."""
+    (folder / "other").mkdir()
+    other = a_full_estate(folder / "other", KeyFile(noise("another key", 32)))
+    kind = next(kind for kind in WEIGHTS if PurePath(name).match(kind))
+    return other.path(other.named(kind)[-1]).read_bytes()
+
+
+def by_a_newer_version(folder: Path, name: str) -> bytes:
+    """The object with another version, and another last byte: it does not open as one of ours either."""
+    data = bytearray((folder / "sealed/media" / name).read_bytes())
+    data[8] ^= 2
+    data[-1] ^= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seal", [with_another_key, by_a_newer_version])
+@pytest.mark.parametrize("kind", sorted(WEIGHTS.keys() - {"media.json", "keys/*"}))
+def test_what_seems_to_be_sealed_by_somebody_else_is_damage_as_any_other(
+    tmp_path: Path, kind: str, seal: Callable[[Path, str], bytes]
+) -> None:
+    """And keeps nobody from forgetting and pruning the rest."""
+    _, sealed = estates(tmp_path)
+    records = sealed.records
+    name = records[-1] if kind == "runs/*/packs/*" else sealed.named(kind)[-1]
+    sealed.path(name).write_bytes(seal(tmp_path, name))
+    require_found(sealed, name, set(), min(sealed.images), records, where=name)
+    if kind not in ("log/*", "runs/*/moves/*"):
+        media = Media.open(str(sealed.location), write=True, wrapping=KEY)
+        plan = plan_forgetting(
+            media, named([min(sealed.images)]), now=LATER, limits=Limits(override_share=True)
+        )
+        forget(media, plan, now=LATER)
+        assert prune(media).points == (min(sealed.images),)
 
 
 def damaged_by(estate: Estate, name: str, at: int) -> set[bytes]:

@@ -63,6 +63,25 @@ def verified(keeping: Keeping):
     return verify(keeping.media, Depth.BYTES, scratch=keeping.scratch, date=keeping.now.date())
 
 
+def require_rebuilt(keeping: Keeping, folder: Path, slots: list[int]) -> None:
+    """These points come back from packs alone, and from those of the media so made, pruned before."""
+    source = keeping.folder
+    for name in ("once", "twice"):
+        target = folder / name
+        made = rebuild(
+            FolderStore(source),
+            FolderStore.make(target),
+            scratch=keeping.scratch,
+            now=keeping.now,
+            random=os.urandom,
+        )
+        held = [read_point(made.media, slot) for slot in made.points]
+        assert all(keeping.held[slot] in held for slot in slots), made.lost
+        small_media.prune(made.media)
+        assert [read_point(made.media, slot) for slot in made.points] == held
+        source = target
+
+
 class TestPutBack:
     @pytest.mark.parametrize("lose", LOSSES, ids=["flipped", "missing"])
     def test_a_prune_heals_every_point_over_an_index_that_was_recorded(self, keeping, lose):
@@ -153,18 +172,37 @@ class TestPutBack:
         assert led_to(keeping, name) in {index_of(keeping, late, at) for at in range(2)}
         keeping.forget(0, 1, 2)
         keeping.prune(threshold=0.0)
-        source = keeping.folder
-        for folder in ("once", "twice"):
-            made = rebuild(
-                FolderStore(source),
-                FolderStore.make(tmp_path / folder),
-                scratch=keeping.scratch,
-                now=keeping.now,
-                random=os.urandom,
-            )
-            held = [read_point(made.media, slot) for slot in made.points]
-            assert keeping.held[late] in held, made.lost
-            source = tmp_path / folder
+        require_rebuilt(keeping, tmp_path, [late])
+
+    def test_a_rebuild_has_the_older_points_that_name_what_was_put_back(self, keeping, tmp_path):
+        """Though the point is gone that wrote the index, and what holds its record is pruned twice over."""
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        keeping.prune(threshold=0.0)
+        keeping.forget(0)
+        keeping.prune(threshold=0.0)
+        keeping.prune(threshold=0.0)
+        require_rebuilt(keeping, tmp_path, [1, 2, 3])
+
+    def test_also_if_the_record_is_gone_that_has_it_by_its_name(self, keeping, tmp_path):
+        """As prunes of earlier versions left it; what records the copy is of a point that has holes."""
+        records = keeping.media.view().points[0].point.records
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        keeping.prune(threshold=0.0)
+        keeping.forget(0)
+        assert keeping.prune(threshold=1.0).packs
+        for ref in records:
+            (keeping.folder / ref.name).unlink()
+        require_rebuilt(keeping, tmp_path, [1, 2, 3])
+
+    def test_the_record_goes_with_the_last_point_that_names_the_index(self, keeping):
+        records = {ref.name for ref in keeping.media.view().points[0].point.records}
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        keeping.forget(0)
+        keeping.prune()
+        assert records <= keeping.objects()
+        keeping.forget(1, 2)
+        keeping.prune()
+        assert records.isdisjoint(keeping.objects())
 
     def test_one_part_of_a_large_index_is_enough(self, keeping, monkeypatch):
         """Indexes above a size are fetched in parts, and what is wrong shows when rows are read."""
@@ -187,8 +225,8 @@ class TestPutBack:
         keeping.require_sound()
 
     def test_a_plan_that_another_prune_has_overtaken_says_so(self, keeping):
-        """Which has put the index back and let its first record go."""
-        lost = index_of(keeping, 0)
+        """Which has put the index back and, as those of earlier versions did, let its first record go."""
+        lost, records = index_of(keeping, 0), keeping.media.view().points[0].point.records
         (keeping.folder / lost).unlink()
         keeping.forget(0)
         told = []
@@ -197,6 +235,8 @@ class TestPutBack:
             if name == lost and not told:
                 told.append(True)
                 keeping.prune(folder="other")
+                for ref in records:
+                    (keeping.folder / ref.name).unlink()
 
         with pytest.raises(MediaConflict, match="plan it again"):
             keeping.plan(store=FaultyStore(FolderStore(keeping.folder), prune_first))

@@ -6,16 +6,26 @@ import json
 from dataclasses import replace
 
 import pytest
+from crc32c import crc32c
 
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import NOW, flip_bit
 from tests.media.test_documents import proven
 from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
-from vsa.errors import BadRequest, DeleteRefused, MediaDamaged, MediaUnusable, ObjectsDoomed, RunStopped
+from vsa.errors import (
+    BadRequest,
+    DeleteRefused,
+    MediaDamaged,
+    MediaUnusable,
+    NewerVersion,
+    ObjectsDoomed,
+    RunStopped,
+)
 from vsa.media import layout
 from vsa.media.checkpoint import encode
 from vsa.media.entries import DoomEntry, PinEntry
 from vsa.media.folder import FolderStore
+from vsa.media.pack import FOOTER_SIZE, HEADER_SIZE, PackFooter
 from vsa.media.signs import SILENT_AFTER, Sign, give
 from vsa.upkeep import doom
 from vsa.upkeep.prune import carry_out, plan_prune
@@ -503,6 +513,41 @@ class TestRecords:
         keeping.forget(new)
         keeping.prune(threshold=0.0)
         assert self.records(keeping, "run-1") == self.records(keeping, "run-2") == set()
+
+    @pytest.mark.parametrize("bit", [65, 81])
+    def test_a_pack_whose_header_has_changed_stops_no_prune(self, keeping, bit):
+        """Its version or flags may be as a newer version has them; its checksum says that they are not."""
+        old, pack = self.partly_needed(keeping)
+        flip_bit(keeping.folder / pack, bit)
+        assert keeping.prune(threshold=0.0).points == (old,)
+        assert pack not in keeping.objects()
+        keeping.require_sound()
+
+    def test_a_pack_of_a_newer_version_stops_one(self, keeping):
+        _, pack = self.partly_needed(keeping)
+        path = keeping.folder / pack
+        path.write_bytes(of_a_newer_version(path.read_bytes()))
+        before = keeping.objects()
+        with pytest.raises(NewerVersion, match="upgrade"):
+            keeping.prune(threshold=0.0)
+        assert keeping.objects() == before
+
+    def partly_needed(self, keeping):
+        """A point to give up, and its record: nobody needs that but for an index that others need."""
+        old = keeping.back_up({at: ("a", at) for at in range(9)})
+        keeping.back_up({0: "b"})
+        keeping.forget(old)
+        (record,) = self.records(keeping, "run-1")
+        return old, record
+
+
+def of_a_newer_version(data):
+    """A pack that says so, and proves it."""
+    header = data[:8] + b"\x02" + data[9:HEADER_SIZE]
+    footer = PackFooter.decode(data[-FOOTER_SIZE:], len(data), "a pack", sealed=False)
+    table = data[footer.table_offset : -FOOTER_SIZE]
+    proof = crc32c(table, crc32c(header)).to_bytes(4, "little")
+    return header + data[HEADER_SIZE:-12] + proof + data[-8:]
 
 
 class Compared(int):

@@ -25,7 +25,7 @@ from vsa.media.media import Media
 from vsa.media.records import RecordWriter
 from vsa.media.view import WHOLE
 from vsa.media.wrapping import KeyFile
-from vsa.upkeep.checkpoints import complaints
+from vsa.upkeep.checkpoints import judge, listed
 from vsa.upkeep.record import record_damage
 from vsa.upkeep.report import Cost, Depth, VerifyReport
 from vsa.upkeep.rotation import add_key
@@ -129,13 +129,15 @@ class TestRecords:
         report = while_verifying(estate, pruned, at="/index/")
         assert report.is_sound and not report.remarks, report.text()
 
-    def test_one_whose_index_has_a_copy_may_be_pruned_meanwhile(self, estate: Estate) -> None:
+    def test_one_whose_index_has_a_copy_stays_with_the_points_that_name_the_index(
+        self, estate: Estate
+    ) -> None:
         first, media = min(estate.images), Media.open(str(estate.location), write=True)
         (name,) = [ref.name for ref in media.view().points[first].point.records]
         kept = record_of_a_copy(media, first)
         media.append(ForgetEntry(points=(first,), reason="old"))
         report = while_verifying(estate, lambda: prune(media, threshold=0), at="/alive/")
-        assert estate.path(kept).exists() and not estate.path(name).exists()
+        assert estate.path(kept).exists() and estate.path(name).exists()
         assert report.is_sound and not report.remarks, report.text()
 
 
@@ -196,9 +198,37 @@ class TestCheckpoints:
         for slot, view in views.items():
             for lie in ({"doomed": {estate.records[0]}}, {"points": {}}, {"forgotten": {0: NOW}}):
                 told = encode(dataclasses.replace(view, **lie), media.id)
-                with estate.changed(layout.checkpoint(slot), told):
-                    (remark,) = estate.verify(Depth.LOG).remarks
-                    assert layout.checkpoint(slot) in remark and next(iter(lie)) in remark
+                name = layout.checkpoint(slot)
+                with estate.changed(name, told):
+                    report = estate.verify(Depth.LOG)
+                    assert costs(report) == [(name, Cost.OPENING)] and report.all_restores
+                    assert next(iter(lie)) in report.findings[0].reason
+                    media = Media.open(str(estate.location), write=True)
+                    assert record_damage(media, report) == ()
+
+    def test_a_prune_replaces_one_that_says_something_else_than_the_log(self, estate: Estate) -> None:
+        """And keeps the good ones before it: an older good one suffices."""
+        media, slots = Media.open(str(estate.location), write=True), listed(estate.media)
+        media.append(DoomEntry(runs=("run-x",), reason="dead"))
+        assert media.checkpoint_if_due(every=1)
+        (slot,) = set(listed(media)) - set(slots)
+        lie = dataclasses.replace(media.read_on(slot, slot + 1), points={})
+        estate.path(layout.checkpoint(slot)).write_bytes(encode(lie, media.id))
+        assert not Media.open(str(estate.location)).view().points
+        prune(media, threshold=0)
+        assert sorted(listed(estate.media)) == sorted(slots)[-recall.KEPT :]
+        assert estate.media.view().points.keys() == estate.images.keys()
+        assert estate.verify(Depth.LOG).is_sound
+
+    def test_one_that_is_gone_is_not_kept_in_the_place_of_another(self, estate: Estate) -> None:
+        """A prune beside has deleted it since it was listed."""
+        media = Media.open(str(estate.location), write=True)
+        for number in range(3):
+            media.append(DoomEntry(runs=(f"run-x{number}",), reason="dead"))
+            assert media.checkpoint_if_due(every=1)
+        *_, second, first, newest = sorted(listed(media))
+        estate.path(layout.checkpoint(newest)).unlink()
+        assert judge(media, [second, first, newest], media.view()) == ({}, (first, second))
 
     def test_one_of_an_older_version_that_had_other_times_is_good(self, estate: Estate) -> None:
         media = Media.open(str(estate.location), write=True)
@@ -251,7 +281,8 @@ class TestCheckpoints:
         slots = [layout.checkpoint_slot(name) or 0 for name in estate.named("checkpoints/*")]
         view = Media(store, write=False, from_log=True).view()
         del store.calls[:]
-        assert complaints(Media(store, write=False, from_log=True), slots, view) == {}
+        judged = judge(Media(store, write=False, from_log=True), slots, view)
+        assert judged == ({}, tuple(sorted(slots, reverse=True)[: recall.KEPT]))
         read = [name for method, name in store.calls if method == "read" and name.startswith("log/")]
         assert len(read) == len(slots) + recall.KEPT + 1
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, NoMedia, ObjectMissing
+from vsa.errors import BadRequest, MediaDamaged, NewerVersion, NoMedia, ObjectMissing
 from vsa.media import documents, layout
 from vsa.media.store import Store
 from vsa.model import Noun, utc
@@ -86,7 +86,7 @@ def software() -> str:
 def read_descriptor(store: Store) -> tuple[MediaDescriptor, bytes]:
     """media.json and its bytes.
 
-    NoMedia if the place holds none, MediaUnusable if only a newer version can read it, MediaDamaged if
+    NoMedia if the place holds none, NewerVersion if only a newer version can read it, MediaDamaged if
     it was one and has been altered.
     """
     data = _read(store)
@@ -95,10 +95,10 @@ def read_descriptor(store: Store) -> tuple[MediaDescriptor, bytes]:
         raise NoMedia(f"{name} was not written by azure-vsa: this is something else's folder")
     fields = documents.decode_loosely(data, name)
     if fields.get("version") != layout.FORMAT_VERSION:
-        raise MediaUnusable(f"{name} is of format version {fields.get('version')}, not 1: upgrade azure-vsa")
+        raise NewerVersion(f"{name} is of format version {fields.get('version')}, not 1: upgrade azure-vsa")
     unknown = set(map(str, fields.get("required_features", ()))) - layout.KNOWN_FEATURES
     if unknown:
-        raise MediaUnusable(
+        raise NewerVersion(
             f"{name} requires features not known here, {', '.join(sorted(unknown))}: upgrade azure-vsa"
         )
     return documents.decode(data, MediaDescriptor, name), data

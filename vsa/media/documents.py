@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from vsa.errors import BadRequest, MediaDamaged, MediaUnusable
+from vsa.errors import BadRequest, MediaDamaged, NewerVersion
 from vsa.media.layout import MAX_DOCUMENT_SIZE
 
 M = TypeVar("M", bound=BaseModel)
@@ -38,14 +38,14 @@ def encode(document: BaseModel) -> bytes:
 
 
 def decode(data: bytes, model: type[M], name: str) -> M:
-    """The document `name`. MediaDamaged if it was altered; MediaUnusable if a newer version wrote it."""
+    """The document `name`. MediaDamaged if it was altered; NewerVersion if a newer version wrote it."""
     body = checked_body(data, name)
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         what = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3])
         if all(item["type"] in _WRITTEN_BY_NEWER for item in error.errors()):
-            raise MediaUnusable(
+            raise NewerVersion(
                 f"{name} was written by a newer version ({what}): upgrade azure-vsa"
             ) from error
         raise MediaDamaged(f"{name} is not what its kind requires: {what}") from error

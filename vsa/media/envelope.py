@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self, overload
 
-from vsa.errors import BadRequest, MediaDamaged, MediaUnusable, WrongKey
+from vsa.errors import BadRequest, MediaDamaged, NewerVersion, WrongKey
 from vsa.media import layout
 from vsa.media.cipher import OVERHEAD, Cipher
 from vsa.media.store import Buffer
@@ -50,14 +50,14 @@ class Header(NamedTuple):
 
     @classmethod
     def decode(cls, data: Buffer, name: str) -> Self:
-        """MediaDamaged if these are no sealed object's first bytes; MediaUnusable if a newer version's."""
+        """MediaDamaged if these are no sealed object's first bytes; NewerVersion if a newer version's."""
         if len(data) != HEADER_SIZE:
             raise MediaDamaged(f"{name}: a sealed object begins with {HEADER_SIZE} bytes, found {len(data)}")
         magic, version, flags, chunk_size, salt, commitment = _HEADER.unpack(data)
         if magic != MAGIC:
             raise MediaDamaged(f"{name}: not sealed, on sealed media: it begins with {magic!r}")
         if version != VERSION or flags:
-            raise MediaUnusable(
+            raise NewerVersion(
                 f"{name}: seal version {version}, flags {flags:#x} are not known: upgrade azure-vsa"
             )
         if not MIN_CHUNK_SIZE <= chunk_size <= MAX_CHUNK_SIZE or chunk_size & (chunk_size - 1):
@@ -208,7 +208,7 @@ def open_object(
 ) -> SealedObject:
     """An object sealed under the key that `commitment` stands for; `cipher_for` takes the object's salt.
 
-    MediaDamaged if it was altered, WrongKey if it was sealed under another key, MediaUnusable if a newer
+    MediaDamaged if it was altered, WrongKey if it was sealed under another key, NewerVersion if a newer
     version sealed it. A commitment, version or flags that differ may be either: it is damage if everything
     else holds.
     """
@@ -217,7 +217,7 @@ def open_object(
     start = read(ByteRange(0, HEADER_SIZE))
     try:
         header = Header.decode(start, name)
-    except MediaUnusable:
+    except NewerVersion:
         # The seal covers the header: what opens as this version's is no newer one's.
         header = Header.decode(_as_known(start), name)
         if _opens(header._replace(commitment=commitment), name, sealed_size, read, cipher_for):

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, ValidationError
 
-from vsa.errors import MediaDamaged, MediaUnusable
+from vsa.errors import MediaDamaged, NewerVersion
 from vsa.media import layout, pack, parquet
 from vsa.media.layout import (
     MAX_EXTENT_SIZE,
@@ -210,7 +210,7 @@ class IndexFile:
             return IndexDescription.model_validate_json(metadata.get(METADATA_KEY, b"absent"), strict=True)
         except ValidationError as error:
             if any(item["loc"] == ("format",) for item in error.errors()):
-                raise MediaUnusable(
+                raise NewerVersion(
                     f"{self.ref.name} is of a newer index format: upgrade azure-vsa"
                 ) from error
             raise MediaDamaged(f"{self.ref.name} does not describe itself: {error}") from error

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from crc32c import crc32c
 
-from vsa.errors import MediaDamaged, MediaUnusable
+from vsa.errors import MediaDamaged, NewerVersion
 from vsa.media import layout
 from vsa.media.cipher import OVERHEAD
 from vsa.media.coding import PackCodec, PackSeal
@@ -172,14 +172,14 @@ class PackHeader(NamedTuple):
 
     @classmethod
     def decode(cls, data: Buffer, name: str) -> Self:
-        """MediaDamaged if these are no pack's first bytes; MediaUnusable if a newer version wrote them."""
+        """MediaDamaged if these are no pack's first bytes; NewerVersion if a newer version wrote them."""
         if len(data) < HEADER_SIZE:
             raise MediaDamaged(f"{name}: a pack header has {HEADER_SIZE} bytes, found {len(data)}")
         magic, version, flags, extent_size, media_id, pack_id, commitment = _HEADER.unpack_from(data)
         if magic != MAGIC:
             raise MediaDamaged(f"{name}: not a pack, it begins with {magic!r}")
         if version != VERSION or flags & ~_KNOWN_FLAGS:
-            raise MediaUnusable(
+            raise NewerVersion(
                 f"{name}: pack version {version}, flags {flags:#x} are not known: upgrade azure-vsa"
             )
         return cls(extent_size, media_id, pack_id, flags, commitment)
@@ -299,7 +299,7 @@ def _table_rows(table: memoryview, table_offset: int, overhead: int, name: str) 
     expected = HEADER_SIZE
     for offset, length, raw_length, crc, digest, flags in _ROW.iter_unpack(table):
         if flags & ~_KNOWN_FRAME_FLAGS:
-            raise MediaUnusable(f"{name}: frame flags {flags:#x} are not known: upgrade azure-vsa")
+            raise NewerVersion(f"{name}: frame flags {flags:#x} are not known: upgrade azure-vsa")
         if offset != expected or not 0 < length - overhead <= raw_length:
             raise MediaDamaged(f"{name}: a frame at {offset} of {length} bytes, expected one at {expected}")
         expected = offset + length

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Iterable
 
 from vsa.errors import MediaConflict, MediaDamaged, ObjectMissing, VsaError
 from vsa.media import layout
@@ -66,7 +65,7 @@ def write_if_due(store: Store, view: View, media_id: str, *, every: int, known: 
         return False
     try:
         slots = [slot for slot in _slots(_listed(store), head=view.head) if slot >= recent]
-        if known in slots or any(not misfit(store, slot, media_id) for slot in reversed(slots)):
+        if known in slots or any(misfit(store, slot, media_id) == "" for slot in reversed(slots)):
             return False
         return _write(store, view, media_id)
     except VsaError as error:
@@ -74,22 +73,12 @@ def write_if_due(store: Store, view: View, media_id: str, *, every: int, known: 
         return False
 
 
-def superseded(
-    names: Iterable[str], *, head: int, is_bad: Callable[[int], bool] = lambda _: False
-) -> list[str]:
-    """The checkpoints that pruning may delete: all but the newest that are not bad. That needs no doom entry,
-    since nothing refers to them. `head` is the log's next free slot."""
-    slots = _slots(names, head=head)
-    kept = list(islice((slot for slot in reversed(slots) if not is_bad(slot)), KEPT))
-    return [layout.checkpoint(slot) for slot in slots if slot not in kept]
-
-
-def misfit(store: Store, slot: int, media_id: str) -> str:
-    """Why nobody can believe the checkpoint of a slot; empty if it can be believed, or is not there."""
+def misfit(store: Store, slot: int, media_id: str) -> str | None:
+    """Why nobody can believe the checkpoint of a slot; empty if it can be believed, None if it is gone."""
     try:
         believed(store, slot, media_id)
     except ObjectMissing as error:
-        return "" if _is_gone(store, slot) else str(error)
+        return None if _is_gone(store, slot) else str(error)
     except MediaDamaged as error:
         return str(error)
     return ""

@@ -17,7 +17,7 @@ from vsa.ranges import ByteRange
 
 
 class SealedStore:
-    """Another store, sealed. WrongKey and MediaDamaged of `Sealer.open` join what its methods raise."""
+    """Another store, sealed. The errors of `Sealer.open` join what its methods raise."""
 
     def __init__(self, store: Store, sealer: Sealer) -> None:
         self._store = store

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 
-from vsa.errors import BadRequest, MediaDamaged, WrongKey
+from vsa.errors import BadRequest, MediaDamaged, NewerVersion, WrongKey
 from vsa.media.cipher import OVERHEAD, Cipher, DataKey, derive
 from vsa.media.envelope import (
     CHUNK_SIZE,
@@ -49,9 +49,13 @@ class FrameKind(IntEnum):
 
 
 class Sealer(Unseen):
-    """One media's data key at work. Thread-safe."""
+    """One media's data key at work. Thread-safe.
 
-    __slots__ = ("_chunk_size", "_commitment", "_key", "_media_id", "_random")
+    Once it has opened an object it is known to be the key of its media, which by its descriptor this version
+    knows. What it does not open after that is damaged, or is there by somebody else's doing.
+    """
+
+    __slots__ = ("_chunk_size", "_commitment", "_has_opened", "_key", "_media_id", "_random")
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Sealer(Unseen):
         self._media_id = media_id
         self._random = random
         self._chunk_size = chunk_size
+        self._has_opened = False
         self._commitment = derive(self._key, info=b"azure-vsa commitment" + media_id, length=COMMITMENT_SIZE)
 
     @property
@@ -102,14 +107,22 @@ class Sealer(Unseen):
         return SealedParts(Envelope(header, self._object_cipher(header.salt), name), plaintext)
 
     def open(self, name: str, data: Buffer) -> bytes:
-        """The plaintext of a whole object; MediaDamaged if it was altered, WrongKey if the key is another."""
+        """The plaintext of a whole object. MediaDamaged if it was altered, or if another key or newer version
+        sealed it; while nothing has been opened yet that is WrongKey or NewerVersion."""
         view = memoryview(data)
         opened = self.opened(name, len(view), lambda at: view[at.offset : at.end])
         return opened.read(ByteRange(0, opened.size))
 
     def opened(self, name: str, size: int, read: Read) -> SealedObject:
         """The same in ranges, for an object of `size` stored bytes of which `read` fetches some."""
-        return open_object(name, size, read, commitment=self._commitment, cipher_for=self._object_cipher)
+        try:
+            found = open_object(name, size, read, commitment=self._commitment, cipher_for=self._object_cipher)
+        except (WrongKey, NewerVersion) as error:
+            if not self._has_opened:
+                raise
+            raise MediaDamaged(f"{name} is not sealed as the rest of this media is: {error}") from error
+        self._has_opened = True
+        return found
 
     def pack(self, pack_id: bytes) -> PackSealer:
         """What seals and opens the frames of one pack."""

@@ -1,8 +1,9 @@
 """What lies on media beside the data: whatever no restore needs, and yet is missed when it is bad.
 
-Record packs follow from the log: a rebuild needs them. Key documents may each be the only one that somebody's
-key opens. Intents of runs that are still open say what is to be cleaned up. All the rest are caches and
-messages: a bad one is a remark. Of what only a listing shows, what that misses is not looked at; and others
+Record packs follow from the log: a rebuild needs them. Key documents may each be the only one that
+somebody's key opens. Intents of runs that are still open say what is to be cleaned up. A checkpoint that is
+believed and says something else than the log misleads whoever opens the media. All the rest are caches and
+messages: a bad one is a remark. Of what only a listing shows, what that misses is not looked at. Others
 work meanwhile, so all is judged at the end, by the log as it is then.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from vsa.errors import MediaDamaged, MediaUnusable, ObjectMissing
+from vsa.errors import UNREADABLE, MediaDamaged, ObjectMissing
 from vsa.media import documents, layout, signs
 from vsa.media.entries import Entry, PointEntry
 from vsa.media.layout import MAX_DOCUMENT_SIZE
@@ -24,7 +25,7 @@ from vsa.media.records import read_record
 from vsa.media.view import View
 from vsa.model import ObjectRef, Point
 from vsa.threads import Threads
-from vsa.upkeep.checkpoints import complaints
+from vsa.upkeep import checkpoints
 from vsa.upkeep.recorded import MAX_RECORD_PACK
 from vsa.upkeep.report import Cost, Depth, Finding
 from vsa.upkeep.sampling import Sample
@@ -56,19 +57,20 @@ class Beside:
         self._depth = depth
         self._sample = sample
         self._pool = pool
-        slots = map(layout.checkpoint_slot, self._store.names(layout.CHECKPOINTS))
-        self._checkpoints = [slot for slot in slots if slot is not None]
+        self._checkpoints = checkpoints.listed(media)
         self._keys: dict[int, MediaDamaged] = {}
         self._records: list[Bad] = []
         self._intents: list[Bad] = []
         self._caches: list[Bad] = []
+        self._believed: list[Bad] = []
 
     def look(self, view: View, slots: Sequence[int]) -> None:
         """As far as the depth says; `slots` are the points that the verify is about."""
         if self._media.sealed:
             self._keys = self._media.key_ring.unreadable(first=view.key)
-        bad = complaints(self._media, self._checkpoints, view)
-        self._caches += [Bad(layout.checkpoint(slot), reason) for slot, reason in bad.items()]
+        for slot, complaint in checkpoints.judge(self._media, self._checkpoints, view).complaints.items():
+            found = self._believed if complaint.is_believed else self._caches
+            found.append(Bad(layout.checkpoint(slot), complaint.reason))
         runs = {view.points[slot].run for slot in slots}
         if self._depth.includes(Depth.OBJECTS):
             messages = self._messages(view)
@@ -85,6 +87,7 @@ class Beside:
     def judged(self, view: View) -> tuple[list[Finding], list[str]]:
         """What is damaged, and remarks, by the log as it is after everything was looked at."""
         findings, remarks = list(self._lost_records(view)), [bad.reason for bad in self._caches]
+        findings += [Finding(name=bad.name, reason=bad.reason, cost=Cost.OPENING) for bad in self._believed]
         for number, error in self._keys.items():
             if number >= view.key:
                 findings.append(Finding(name=layout.key(number), reason=str(error), cost=Cost.KEY))
@@ -132,7 +135,7 @@ class Beside:
                 documents.decode(self._store.read(name, limit=MAX_DOCUMENT_SIZE), StreamOutcome, name)
         except ObjectMissing:
             return None
-        except (MediaDamaged, MediaUnusable) as error:
+        except UNREADABLE as error:
             return Bad(name, str(error))
         return None
 
@@ -140,7 +143,7 @@ class Beside:
         name = layout.intent(run)
         try:
             missing = self._media.intent(run) is None
-        except (MediaDamaged, MediaUnusable) as error:
+        except UNREADABLE as error:
             return Bad(name, str(error), run)
         return Bad(name, f"{name} is missing", run) if missing else None
 
@@ -167,7 +170,7 @@ class Beside:
             read_record(self._store.read(name, limit=MAX_RECORD_PACK), name, self._media.codec)
         except ObjectMissing:
             return None
-        except (MediaDamaged, MediaUnusable) as error:
+        except UNREADABLE as error:
             return Bad(name, str(error), layout.run_of(name) or "")
         return None
 

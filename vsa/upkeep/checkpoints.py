@@ -1,9 +1,10 @@
-"""Whether a checkpoint says what the log says: writers commit on its word."""
+"""Whether checkpoints say what the log says, for writers commit on their word; and which of them suffice."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from vsa.errors import MediaDamaged, ObjectMissing
 from vsa.media import layout, recall
@@ -12,39 +13,64 @@ from vsa.media.view import CommittedPoint, ReportedJob, View
 from vsa.model import Noun
 
 
-def complaints(media: Media, slots: Iterable[int], view: View) -> dict[int, str]:
-    """What is wrong with the checkpoints of these slots, by slot; `view` is what the log itself says.
+class Complaint(NamedTuple):
+    """What is wrong with a checkpoint. `is_believed`: readers go by it all the same."""
+
+    reason: str
+    is_believed: bool = False
+
+
+class Judged(NamedTuple):
+    """Checkpoints by slot: what is wrong with some, and the newest good ones, which suffice."""
+
+    complaints: dict[int, Complaint]
+    kept: tuple[int, ...]
+
+
+def judge(media: Media, slots: Iterable[int], view: View) -> Judged:
+    """Look at the checkpoints of these slots; `view` is what the log itself says.
 
     The newest that can be believed are read on from, up to the view, and must come to the same: these are
-    the ones that readers go by.
+    the ones that readers go by. One that is gone is not spoken of.
     """
-    found: dict[int, str] = {}
-    good = 0
+    found: dict[int, Complaint] = {}
+    kept: list[int] = []
     for slot in sorted(set(slots), reverse=True):
         name = layout.checkpoint(slot)
         if slot >= view.head:
-            found[slot] = f"{name} is passed over: the log does not have its slot"
+            found[slot] = Complaint(f"{name} is passed over: the log does not have its slot")
         elif reason := recall.misfit(media.store, slot, media.id):
-            found[slot] = f"{name} is passed over, and replaced in time: {reason}"
-        elif good < recall.KEPT:
-            good += 1
-            if reason := _contradiction(media, slot, view):
-                found[slot] = reason
-    return found
+            found[slot] = Complaint(f"{name} is passed over, and replaced in time: {reason}")
+        elif reason == "" and len(kept) < recall.KEPT:
+            if table := _contradiction(media, slot, view):
+                said = f"{name} is believed, and says of {table} something else than the log"
+                found[slot] = Complaint(f"{said}: prune or delete it, nothing is lost", is_believed=True)
+            else:
+                kept.append(slot)
+    return Judged(found, tuple(kept))
+
+
+def superseded(media: Media, view: View) -> list[str]:
+    """The checkpoints that pruning may delete, as a listing shows them: all but the newest good ones. That
+    needs no doom entry, since nothing refers to them. One beyond the view may be somebody's who is ahead."""
+    slots = {slot for slot in listed(media) if slot < view.head}
+    return [layout.checkpoint(slot) for slot in sorted(slots.difference(judge(media, slots, view).kept))]
+
+
+def listed(media: Media) -> list[int]:
+    """The slots of all checkpoints that a listing shows."""
+    slots = map(layout.checkpoint_slot, media.store.names(layout.CHECKPOINTS))
+    return [slot for slot in slots if slot is not None]
 
 
 def _contradiction(media: Media, slot: int, view: View) -> str:
-    """Empty also if it has been deleted."""
+    """Of what it says something else; empty also if it has been deleted."""
     try:
-        table = difference(media.read_on(slot, view.head), view)
+        return difference(media.read_on(slot, view.head), view)
     except ObjectMissing:
         return ""
     except MediaDamaged as error:
-        return f"{layout.checkpoint(slot)} cannot be read on from: {error}"
-    if not table:
-        return ""
-    name = layout.checkpoint(slot)
-    return f"{name} is believed, and says of {table} something else than the log: delete it, nothing is lost"
+        return f"what follows ({error})"
 
 
 def difference(one: View, other: View) -> str:

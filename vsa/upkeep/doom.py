@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from vsa.errors import MediaDamaged, VsaError
+from vsa.errors import MediaDamaged, NewerVersion, VsaError
 from vsa.media import admission, layout
 from vsa.media.entries import DoomEntry
 from vsa.media.media import Media
-from vsa.media.pack import HEADER_SIZE, PackHeader
+from vsa.media.pack import HEADER_SIZE, PackHeader, proven_header
 from vsa.media.signs import heard, is_fresh
 from vsa.media.store import Store
 from vsa.media.view import View
@@ -167,19 +167,24 @@ class Dooming:
 
     def needed(self, view: View) -> int:
         """What every point needs that stays."""
-        giving_up = set(self.giving_up(view))
-        return self._needs.of_points(view, [slot for slot in view.points if slot not in giving_up])
+        return self._needs.of_points(view, self._staying(view))
 
     def names(self, view: View) -> Iterator[str]:
         """What may go and is not doomed yet."""
         needed = self.needed(view)
-        recorded = {layout.run_of(name) for name in self._objects.named(needed) if layout.is_index(name)}
+        # Records and rebuilds know an index by the name that points give it, whatever stands in for it now.
+        indexes = needed | self._needs.named_indexes(view, self._staying(view))
+        recorded = {layout.run_of(name) for name in self._objects.named(indexes) if layout.is_index(name)}
         for number in numbers_of(self._candidates & ~needed):
             name = self._objects.names[number]
             if name in view.doomed or not self._may_go(name, view):
                 continue
             if layout.run_of(name) not in recorded or not self._holds_records(name):
                 yield name
+
+    def _staying(self, view: View) -> list[int]:
+        giving_up = set(self.giving_up(view))
+        return [slot for slot in view.points if slot not in giving_up]
 
     def _may_go(self, name: str, view: View) -> bool:
         run = layout.run_of(name) or ""
@@ -188,20 +193,24 @@ class Dooming:
         return _is_over(run, view) or run in self._runs.dead
 
     def _holds_records(self, name: str) -> bool:
-        """Whether an object is a record pack. Those of a run stay as long as a point needs an index of it,
-        though their own point is gone: that index could be made anew from nothing else."""
+        """Whether an object is a record pack. Those of a run stay as long as a point names or needs an index
+        of it, though their own point is gone: that index could be made anew from nothing else."""
         if name not in self._records:
             self._records[name] = layout.is_pack(name) and _holds_records(self._store, name)
         return self._records[name]
 
 
 def _holds_records(store: Store, name: str) -> bool:
+    """False also if it is gone, or good for nothing; NewerVersion if only a newer version can tell."""
     try:
-        header = store.read(name, ByteRange(0, HEADER_SIZE))
-        return PackHeader.decode(header, name).holds_records
+        try:
+            header = PackHeader.decode(store.read(name, ByteRange(0, HEADER_SIZE)), name)
+        except NewerVersion:
+            # What no version knows may be a bit that has flipped: that takes more requests to tell.
+            header = PackHeader.decode(proven_header(store, name, store.size(name)), name)
     except MediaDamaged:
-        # Gone, or good for nothing.
         return False
+    return header.holds_records
 
 
 def _is_over(run: str, view: View) -> bool:

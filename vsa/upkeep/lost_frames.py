@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from vsa.errors import MediaDamaged, MediaUnusable, WrongKey
+from vsa.errors import UNREADABLE, MediaDamaged
 from vsa.media.coding import PackCodec
 from vsa.media.disk_index import DiskIndex, SegmentTable
 from vsa.media.extent_reader import ExtentReader
@@ -205,12 +205,7 @@ class Rediscovery:
             try:
                 claimed = self._missing(read_table(store, name, size, codec))
                 data = store.read(name) if claimed else b""
-            except (MediaDamaged, WrongKey):
-                continue
-            except MediaUnusable:
-                # A pack with frames as only a newer version has them, or a store that serves nobody: that
-                # one says so again.
-                store.size(name)
+            except UNREADABLE:
                 continue
             sound = {at: frame for at, frame in claimed if _is_sound(data, frame, name, codec)}
             if sound:

@@ -22,7 +22,7 @@ from vsa.media.view import View
 from vsa.model import IndexRef, Point
 from vsa.progress import SILENT, Progress
 from vsa.ranges import MIB
-from vsa.upkeep.objects import Few, Objects, few_of, is_disjoint, union
+from vsa.upkeep.objects import Few, Objects, few_of, is_disjoint, set_of, union
 from vsa.upkeep.scan import Contents, Found, Scan, Sink, Untold
 
 GROUP_BYTES = 48 * MIB
@@ -91,6 +91,11 @@ class Needs:
         needed += [self._found[item].needed for item in contents if item not in hidden]
         untold = (replace(why, slots=tuple(contents[item])) for item, why in hidden.items())
         return Known(union(needed), tuple(untold))
+
+    def named_indexes(self, view: View, slots: Iterable[int]) -> int:
+        """The indexes that these points name, also those that copies stand in for, as a set."""
+        contents = (item for slot in slots for item in self._point(view, slot)[0])
+        return set_of({number for item in contents for number in item.indexes})
 
     def regain(self, names: Iterable[str], store: Store) -> None:
         """Read these indexes from another store from now on, for they cannot be read from the media."""

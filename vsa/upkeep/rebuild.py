@@ -24,6 +24,7 @@ from vsa.media.entries import (
     DoomEntry,
     EntryBody,
     Harm,
+    MovedIndex,
     PointEntry,
     RelocateEntry,
     SeenName,
@@ -35,11 +36,12 @@ from vsa.media.moves import MovesDescription, store_moves
 from vsa.media.sealed_store import SealedStore
 from vsa.media.store import Store
 from vsa.media.wrapping import WrappingKey
-from vsa.model import DiskBackup, Intent, ObjectRef, Point, ProcessName
+from vsa.model import DiskBackup, IndexRef, Intent, ObjectRef, Point, ProcessName
 from vsa.progress import SILENT, Progress
 from vsa.upkeep import recorded
 from vsa.upkeep.doom import MAX_NAMES
 from vsa.upkeep.lost_frames import Losses, Packs, Rediscovery, lost_places, lost_ranges
+from vsa.upkeep.lost_indexes import AT_A_TIME
 from vsa.upkeep.recorded import Copy, Found
 
 
@@ -112,12 +114,12 @@ class _Rebuilding:
     lost: list[str] = field(default_factory=list)
     runs: set[str] = field(default_factory=set)
     """Those that have objects on the new media."""
+    standing_in: dict[str, IndexRef] = field(default_factory=dict)
+    """Copies of indexes that no record has by the name that points give them, by that name."""
 
     def run(self, now: datetime) -> Rebuilt:
         self.lost += self.found.spoilt
-        for copy in self.found.copies:
-            for ref, data in recorded.indexes_of(self.source, copy, self.media.codec, self.scratch):
-                self._keep(ref.name, data)
+        self._keep_indexes()
         points = self._points()
         packs = self._copy_packs(points)
         losses = Losses(packs, self.media.extent_reader())
@@ -141,6 +143,32 @@ class _Rebuilding:
             lost=tuple(self.lost),
             left_out=tuple(map(_left_out, left_out)),
         )
+
+    def _keep_indexes(self) -> None:
+        """All that records have. A prune may have put one back that was lost, under a name of its own, as the
+        log said and no point does: the same bytes stand in for it here, too."""
+        by_bytes: dict[tuple[str, int], str] = {}
+        kept: set[str] = set()
+        for copy in self.found.copies:
+            for ref, data in recorded.indexes_of(self.source, copy, self.media.codec, self.scratch):
+                self._keep(ref.name, data)
+                by_bytes.setdefault((ref.sha256, ref.size), ref.name)
+                kept.add(ref.name)
+        for ref in (ref for copy in self.found.copies for ref in _named(copy)):
+            if ref.name not in kept and (name := by_bytes.get((ref.sha256, ref.size))):
+                self.standing_in[ref.name] = ref.model_copy(update={"name": name})
+        moved = tuple(MovedIndex(name=name, ref=ref) for name, ref in self.standing_in.items())
+        if moved:
+            run = self._new_run()
+            for first in range(0, len(moved), AT_A_TIME):
+                some = moved[first : first + AT_A_TIME]
+                self._say(RelocateEntry(indexes=some, reason="had been put back before a rebuild"), run)
+
+    def _new_run(self) -> str:
+        """One whose entries say what has moved."""
+        run = f"rebuild-{self.random(8).hex()}"
+        self.runs.add(run)
+        return run
 
     def _keep(self, name: str, data: memoryview) -> None:
         self.runs.add(layout.run_of(name) or "")
@@ -216,10 +244,9 @@ class _Rebuilding:
         for name, data in again.search(self.source, self.found.packs.items(), self.media.codec):
             if name not in packs.sound and name not in packs.spoilt:
                 packs.sound[name] = self._copy(name, data)
-        run = f"rebuild-{self.random(8).hex()}"
-        moved = 0
+        run, moved = "", 0
         for sources, targets, rows in again.moves({**packs.spoilt, **packs.sound}):
-            self.runs.add(run)
+            run = run or self._new_run()
             about = MovesDescription(media=self.media.id, run=run, sources=sources, packs=targets)
             table = store_moves(self.media.store, layout.moves(run, self.random(8)), about, rows)
             self._say(RelocateEntry(table=table, packs=sources, reason="rebuilt from packs"), run)
@@ -244,7 +271,8 @@ class _Rebuilding:
     def _copy_records(self, points: Sequence[Copy]) -> None:
         """Keep also what records other indexes that points need: those of runs whose own point is not among
         them, and copies that a prune has made of lost ones."""
-        needed = {ref for copy in points for disk in copy.head.point.disks for ref in disk.indexes}
+        named = (ref for copy in points for ref in _named(copy))
+        needed = {self.standing_in.get(ref.name, ref) for ref in named}
         needed -= {ref for copy in points for ref in copy.head.indexes}
         for copy in self.found.copies:
             if not needed.isdisjoint(copy.head.indexes):
@@ -322,6 +350,11 @@ class _Rebuilding:
 
     def _index(self, disk: DiskBackup) -> DiskIndex:
         return self.media.disk_index(disk.indexes, disk.disk.size)
+
+
+def _named(copy: Copy) -> Iterator[IndexRef]:
+    """The indexes that a recorded point names."""
+    return (ref for disk in copy.head.point.disks for ref in disk.indexes)
 
 
 _ALL_BY_ABSENCE = ({True}, {True, None})

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from vsa.errors import KeyNeeded, MediaDamaged, MediaUnusable, NoMedia, VsaError, WrongKey
+from vsa.errors import KeyNeeded, MediaDamaged, NewerVersion, NoMedia, VsaError, WrongKey
 from vsa.media import layout
 from vsa.media.coding import PackCodec
 from vsa.media.pack import HEADER_SIZE, PackHeader, proven_header
@@ -175,7 +175,7 @@ def _known(decode: Callable[[], T]) -> T:
     using the rest."""
     try:
         return decode()
-    except MediaUnusable as error:
+    except NewerVersion as error:
         raise MediaDamaged(str(error)) from error
 
 

@@ -32,6 +32,7 @@ class Cost(StrEnum):
     REBUILD = "rebuild"
     KEY = "key"
     CLEANUP = "cleanup"
+    OPENING = "opening"
 
 
 _COSTS = {
@@ -39,6 +40,7 @@ _COSTS = {
     Cost.REBUILD: "no restore needs it; a rebuild would have to do without it",
     Cost.KEY: "no restore with another key needs it; whoever has only its key is shut out",
     Cost.CLEANUP: "no restore needs it; what its run has left is not cleaned up by itself",
+    Cost.OPENING: "no restore needs it; whoever opens the media goes by it until it is deleted",
 }
 
 
@@ -62,8 +64,8 @@ class Finding(Noun):
 
     @property
     def belongs_in_log(self) -> bool:
-        """Whether writers must know of it. A key document is no part of what the log tells of; an intent is
-        not referred to by anything."""
+        """Whether writers must know of it. A key document is no part of what the log tells of; to an
+        intent or a checkpoint nothing refers."""
         return self.cost in (Cost.RESTORE, Cost.REBUILD)
 
 
