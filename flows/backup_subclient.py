@@ -223,7 +223,9 @@ class _Story:
             self._streams = ProxyStreams(job, self._subclient, targets.proxies)
             answered(warn_unless_deaths_are_noticed, job.stop)
 
-        looked_at = some_at_a_time(lambda vm: identify_disks.submit(job, vm), targets.vms, at_once=AT_ONCE)
+        looked_at = some_at_a_time(
+            lambda vm: identify_disks.submit(job, vm), targets.vms, at_once=AT_ONCE, stop=job.stop
+        )
         identified = {vm.key: future for vm, future in looked_at}
         self._disks = [_disks_or_error(vm, identified[vm.key]) for vm in targets.vms]
         ready = [item for item in self._disks if not item.error]
@@ -237,6 +239,7 @@ class _Story:
             VmRun.begin,
             self._runs,
             at_once=AT_ONCE,
+            stop=job.stop,
             after=lambda vm_run: vm_run.after(clones),
             longest=LONGEST,
         )

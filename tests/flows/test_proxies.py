@@ -6,6 +6,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -21,6 +24,7 @@ from tests.flows.fleet import (
     Fleet,
     cancel_run,
     child_of,
+    children_of,
     most_at_once,
     pool_changed,
     pools_of,
@@ -28,8 +32,9 @@ from tests.flows.fleet import (
 )
 from tests.flows.prefect_server import flow_run_of, messages_of, wait_for
 from tests.flows.running_job import RunningJob
-from tests.flows.site import Site, managed
+from tests.flows.site import PROXIES, Site, managed
 from tests.flows.slow import read_slowly, slow_disk
+from tests.flows.test_jobs_that_are_stopped import OnDemand
 from tests.flows.test_signals import hears_at_once
 from tests.flows.test_watching import artifacts_of
 from tests.soak import only_in_ci, only_in_soak
@@ -235,3 +240,66 @@ def test_a_stream_that_somebody_cancels_costs_its_own_vm_the_point(fleet: Fleet,
     assert site.back_up(in_process=False).name == "Completed"
     site.require_restorable(site.points_of(first)[0])
     site.require_only_bases()
+
+
+CLONES = ("app", "db", "web")
+
+
+def save_slow_clones(site: Site) -> None:
+    for vm in CLONES:
+        site.add_vm(vm, [slow_disk(f"{vm}-os")], scattered=96)
+        make_from_image(site, f"{vm}-os")
+    site.save_blocks()
+
+
+def first_of_clones(site: Site, job: UUID) -> tuple[str, list[str], UUID]:
+    """Whose disk is being read, those that wait for its point, and the run that reads."""
+    (child,) = wait_for(
+        "the stream of the clone that goes first", lambda: children_of(job) or None, seconds=60
+    )
+    (first,) = (vm for vm in CLONES if child.name.startswith(f"{vm}-os"))
+    wait_for("the disk to be read", lambda: site.is_being_read(f"{first}-os"), seconds=60)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(job)
+    said = f"waits for the point of {first}:"
+    wait_for("the others to wait", lambda: sum(said in text for text in messages_of(run)) == len(CLONES) - 1)
+    return first, [vm for vm in CLONES if vm != first], child.id
+
+
+@contextmanager
+def frozen(fleet: Fleet, run: UUID) -> Iterator[None]:
+    """Inside, the process of a proxy's run answers nobody: a job waits for its end for 18 seconds."""
+    (process,) = (found for proxy in PROXIES if (found := fleet[proxy].process_of(run)))
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def test_clones_that_wait_end_at_a_stop_also_if_the_first_one_cannot(
+    fleet: Fleet, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_slow_clones(site)
+    monkeypatch.setattr("flows.backup_subclient.Timer", OnDemand)
+    with read_slowly(site.control):
+        job = RunningJob(site, stop_after_minutes=1)
+        first, others, child = first_of_clones(site, job.id)
+        with frozen(fleet, child):
+            OnDemand.made.pop().is_up()
+            require_released_before(site, first, others)
+    state = job.ended()
+
+    assert state.name == "Failed"
+    for vm in site.reports[-1].vms:
+        assert f"disk {vm.name}-os: the job was told to stop" in vm.error
+    assert site.snapshots == []
+
+
+def require_released_before(site: Site, first: str, others: Collection[str]) -> None:
+    wait_for(
+        "the snapshots of the others to go",
+        lambda: not any(site.snapshots_of(f"{vm}-os") for vm in others),
+        seconds=60,
+    )
+    assert site.snapshots_of(f"{first}-os"), "they waited for the end of its stream"
