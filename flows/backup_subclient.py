@@ -259,9 +259,15 @@ class _Story:
         """Stage 8: streams first, then what they leave behind, then the report."""
         job = self._job
         job.stop.set()
+        # Those that waited for another's point need not wait for its streams, which may take all the time.
+        for vm_run in self._runs:
+            if vm_run.is_unread:
+                vm_run.release()
         for vm_run in self._runs:
             vm_run.wait()
         self._streams.end()
+        for vm_run in self._runs:
+            vm_run.release()
         self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
         self._proxies |= {backup.disk.key: backup.proxy for vm_run in self._runs for backup in vm_run.backups}
         self._alarms += [*job.doubts(), *job.harms(self._disks)]

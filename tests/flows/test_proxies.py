@@ -30,8 +30,9 @@ from tests.flows.fleet import (
     pools_of,
     state_of,
 )
-from tests.flows.prefect_server import flow_run_of, messages_of, wait_for
-from tests.flows.running_job import RunningJob
+from tests.flows.job_process import Job
+from tests.flows.prefect_server import PrefectServer, flow_run_of, messages_of, wait_for
+from tests.flows.running_job import RunningJob, newest_job_of
 from tests.flows.site import PROXIES, Site, managed
 from tests.flows.slow import read_slowly, slow_disk
 from tests.flows.test_jobs_that_are_stopped import OnDemand
@@ -303,3 +304,29 @@ def require_released_before(site: Site, first: str, others: Collection[str]) -> 
         seconds=60,
     )
     assert site.snapshots_of(f"{first}-os"), "they waited for the end of its stream"
+
+
+def test_clones_that_wait_when_their_job_is_told_to_end_say_so_and_are_released_together(
+    fleet: Fleet, site: Site, prefect_server: PrefectServer
+) -> None:
+    save_slow_clones(site)
+    with read_slowly(site.control):
+        job = Job(site, prefect_server, with_server=True, in_process=False)
+        try:
+            first, others, child = first_of_clones(site, newest_job_of(site))
+            path = "|".join(site.snapshots_path(f"{vm}-os") for vm in others)
+            deletes = site.control.add_fault("delay", seconds=4, method="DELETE", path=path, times=None)
+            with frozen(fleet, child):
+                job.send(signal.SIGTERM)
+                wait_for("both to be deleted", lambda: site.control.fired(deletes) == len(others), seconds=60)
+                assert all(site.snapshots_of(f"{vm}-os") for vm in others), "one after the other"
+                require_released_before(site, first, others)
+            assert job.wait() != 0
+        finally:
+            job.end()
+
+    (report,) = site.reports
+    assert {vm.name: vm.error for vm in report.vms if vm.name in others} == dict.fromkeys(
+        others, f"the job ended while it waited for the point of {first}"
+    )
+    assert site.snapshots == [], job.logged[-3000:]
