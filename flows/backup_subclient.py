@@ -223,7 +223,9 @@ class _Story:
             self._streams = ProxyStreams(job, self._subclient, targets.proxies)
             answered(warn_unless_deaths_are_noticed, job.stop)
 
-        looked_at = some_at_a_time(lambda vm: identify_disks.submit(job, vm), targets.vms, at_once=AT_ONCE)
+        looked_at = some_at_a_time(
+            lambda vm: identify_disks.submit(job, vm), targets.vms, at_once=AT_ONCE, stop=job.stop
+        )
         identified = {vm.key: future for vm, future in looked_at}
         self._disks = [_disks_or_error(vm, identified[vm.key]) for vm in targets.vms]
         ready = [item for item in self._disks if not item.error]
@@ -237,6 +239,7 @@ class _Story:
             VmRun.begin,
             self._runs,
             at_once=AT_ONCE,
+            stop=job.stop,
             after=lambda vm_run: vm_run.after(clones),
             longest=LONGEST,
         )
@@ -256,9 +259,15 @@ class _Story:
         """Stage 8: streams first, then what they leave behind, then the report."""
         job = self._job
         job.stop.set()
+        # Those that waited for another's point need not wait for its streams, which may take all the time.
+        for vm_run in self._runs:
+            if vm_run.is_unread:
+                vm_run.release()
         for vm_run in self._runs:
             vm_run.wait()
         self._streams.end()
+        for vm_run in self._runs:
+            vm_run.release()
         self._alarms += [message for vm_run in self._runs for message in vm_run.end()]
         self._proxies |= {backup.disk.key: backup.proxy for vm_run in self._runs for backup in vm_run.backups}
         self._alarms += [*job.doubts(), *job.harms(self._disks)]

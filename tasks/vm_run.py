@@ -34,6 +34,8 @@ class VmRun:
         self._proxies = proxies
         self._carry = carry
         self._is_begun = False
+        self._goes_on = False
+        self._waits_for: VmRun | None = None
         self.snapshots: PrefectFuture[tuple[SnapshotRef, ...]] | None = None
         self._transfers: Sequence[PrefectFuture[DiskBackup]] = ()
         self._committed: PrefectFuture[int] | None = None
@@ -52,7 +54,7 @@ class VmRun:
         assert self.snapshots is not None
         if not self.snapshots.state.is_completed():
             return None
-        first = clones.waits_for(self.run.disks, self)
+        self._waits_for = first = clones.waits_for(self.run.disks, self)
         if first is None:
             return None
         _log.info(
@@ -76,6 +78,8 @@ class VmRun:
         Its snapshots must have been waited for, as `some_at_a_time` does.
         """
         assert self.snapshots is not None
+        # Said first: a job that is cut short below may have begun streams that are not in `_transfers` yet.
+        self._goes_on = True
         if not self.snapshots.state.is_completed():
             self.released = release_run.submit(self._job, self.run)
             return
@@ -107,8 +111,30 @@ class VmRun:
         begun: list[PrefectFuture[Any] | None] = [self.snapshots, *self._transfers, self._committed]
         wait([future for future in begun if future is not None])
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether all that was submitted of it are its snapshots: nobody can be reading them."""
+        return self.snapshots is not None and not self._goes_on
+
+    def release(self) -> None:
+        """Submit the run's release, for when its snapshots are made, if the flow was cut short before it did.
+
+        Nothing may read them any more.
+        """
+        if not self._is_begun or self.released is not None:
+            return
+        made: Any = [allow_failure(self.snapshots)] if self.snapshots is not None else []
+        try:
+            self.released = release_run.submit(self._job, self.run, wait_for=made, return_state=False)
+        except RuntimeError as error:
+            # Prefect takes no tasks any more, or no thread can be started: `end` needs neither.
+            _log.warning("the release of %s waits for others' releases: %s", self.run.vm.name, error)
+
     def end(self) -> tuple[str, ...]:
-        """Make sure that the run is released, also when the flow was cut short; returns what is pending."""
+        """Make sure that the run is released, also when the flow was cut short; returns what is pending.
+
+        Runs that have all been told to `release` before are released together.
+        """
         if not self._is_begun:
             return ()
         if self.released is not None:
@@ -144,7 +170,11 @@ class VmRun:
             if future is not None and not future.state.is_completed():
                 return reason_of(future)
         failed = [reason_of(f) for f in self._transfers if not f.state.is_completed()]
-        return "; ".join(failed)
+        if failed or self._committed is not None:
+            return "; ".join(failed)
+        if self._waits_for is not None:
+            return f"the job ended while it waited for the point of {self._waits_for.run.vm.name}"
+        return "the job ended before its point was made"
 
 
 def reason_of(future: PrefectFuture[Any]) -> str:

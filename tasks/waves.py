@@ -17,6 +17,10 @@ from uuid import UUID
 
 from prefect.futures import PrefectFuture
 
+from vsa.stop import Stop
+
+_LOOK_AT_STOP = 1.0
+
 T = TypeVar("T")
 Future = PrefectFuture[Any]
 
@@ -40,6 +44,7 @@ def some_at_a_time(
     items: Iterable[T],
     *,
     at_once: int,
+    stop: Stop,
     after: Callable[[T], Future | None] = _nobody,
     longest: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
@@ -48,7 +53,7 @@ def some_at_a_time(
 
     `after` is asked what an item whose future has ended waits for besides. It is handed back once there is
     nothing: asked again when that has ended, or else after `longest` seconds. Items that wait so are not
-    under way: any number may.
+    under way: any number may. Once `stop` is set none does: all are handed back, and `after` is not asked.
     """
     waiting, under_way = deque(items), dict[UUID, tuple[T, Future]]()
     held, by_age = dict[UUID, tuple[Future, list[_Held[T]]]](), deque[_Held[T]]()
@@ -57,13 +62,16 @@ def some_at_a_time(
     def watch(future: Future) -> None:
         future.add_done_callback(lambda done: ended.put(done.task_run_id))
 
+    def waits_no_more(some: _Held[T]) -> bool:
+        return some.until <= clock() or stop.is_set
+
     while waiting or under_way or by_age:
         while waiting and len(under_way) < at_once:
             item = waiting.popleft()
             future = begin(item)
             under_way[future.task_run_id] = item, future
             watch(future)
-        known = _next(ended, max(0.0, by_age[0].until - clock()) if by_age else None)
+        known = _next(ended, min(_LOOK_AT_STOP, max(0.0, by_age[0].until - clock())) if by_age else None)
         asked: list[_Held[T]] = []
         # A future that nobody waited for asks the server for its state, which learns of it some time later.
         if known in under_way:
@@ -74,10 +82,9 @@ def some_at_a_time(
         elif known in held:
             other, asked = held.pop(known)
             other.wait()
-        now = clock()
-        asked += [some for some in _late(by_age, now) if some not in asked]
+        asked += [some for some in takewhile(waits_no_more, by_age) if some not in asked]
         for some in (some for some in asked if not some.is_over):
-            waits_for = after(some.item) if some.until > now else None
+            waits_for = None if waits_no_more(some) else after(some.item)
             if waits_for is None:
                 some.is_over = True
                 yield some.item, some.future
@@ -88,10 +95,6 @@ def some_at_a_time(
             held[waits_for.task_run_id][1].append(some)
         while by_age and by_age[0].is_over:
             by_age.popleft()
-
-
-def _late(by_age: Iterable[_Held[T]], now: float) -> Iterator[_Held[T]]:
-    return takewhile(lambda some: some.until <= now, by_age)
 
 
 def _next(ended: queue.SimpleQueue[UUID], seconds: float | None) -> UUID | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
 
 from flows.backup_subclient import backup_subclient
 from tasks.vm_run import VmRun
 from tests.engine.world import KIB, random_bytes
 from tests.flows.prefect_server import flow_run_of, messages_of, task_runs_of, wait_for
+from tests.flows.running_job import RunningJob
 from tests.flows.site import Site, managed
 from vsa.media.entries import Result
 from vsa.model import Reason
@@ -129,6 +131,81 @@ def test_an_error_that_nobody_thought_of_leaves_nothing_and_has_all_the_time_to_
 
     assert (site.snapshots, limits) == ([], [])
     assert site.reports[-1].alarms == ("the job was cut short: RuntimeError",)
+
+
+def test_a_job_that_is_cut_short_releases_together_what_was_not_read_yet(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each VM says why it has no point."""
+    state, most = _cut_short(site, monkeypatch, lambda: None)
+
+    assert state.is_failed()
+    assert most == len(VMS)
+
+
+def test_it_releases_also_where_prefect_takes_no_tasks_any_more(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shut() -> None:
+        context = FlowRunContext.get()
+        assert context is not None
+        context.task_runner.__exit__(None, None, None)
+
+    assert _cut_short(site, monkeypatch, shut)[0].is_failed()
+
+
+VMS = ("alpha", "beta", "gamma")
+
+
+def _cut_short(
+    site: Site, monkeypatch: pytest.MonkeyPatch, first: Callable[[], None]
+) -> tuple[State[Any], int]:
+    """A job that is cut short, after `first`, when all have their snapshots and nothing was read of them; how
+    many were being deleted before one was gone."""
+    for vm in VMS:
+        site.add_vm(vm, [managed(f"{vm}-os")])
+    site.save_blocks()
+
+    def fail(_: VmRun) -> None:
+        wait_for("all snapshots", lambda: len(site.snapshots) == len(VMS))
+        first()
+        raise RuntimeError("nobody thought of it")
+
+    monkeypatch.setattr(VmRun, "transfer_and_commit", fail)
+    deletes = site.control.add_fault(
+        "delay", seconds=2, method="DELETE", path=f"/{site.group}/.*/snapshots/", times=None
+    )
+    job = RunningJob(site, in_process=True)
+    wait_for("the first delete", lambda: site.control.fired(deletes) > 0, seconds=60)
+    most = 0
+    while len(site.snapshots) == len(VMS):
+        most = site.control.fired(deletes)
+    state = job.ended()
+
+    assert site.snapshots == []
+    assert {vm.name: vm.error for vm in site.reports[-1].vms} == dict.fromkeys(
+        VMS, "the job ended before its point was made"
+    )
+    return state, most
+
+
+def test_a_job_that_is_cut_short_releases_what_was_still_being_made(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for vm in VMS:
+        site.add_vm(vm, [managed(f"{vm}-os")])
+    site.save_blocks()
+    slow = site.control.add_fault("delay", seconds=4, method="PUT", path=site.snapshots_path("beta-os"))
+
+    def fail(_: VmRun) -> None:
+        wait_for("a snapshot that takes its time", lambda: site.control.fired(slow) > 0)
+        raise RuntimeError("nobody thought of it")
+
+    monkeypatch.setattr(VmRun, "transfer_and_commit", fail)
+
+    assert site.back_up().is_failed()
+
+    assert site.snapshots == []
 
 
 def test_a_disk_that_disappears_after_its_vm_was_listed_is_named(site: Site) -> None:

@@ -6,6 +6,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -21,15 +24,18 @@ from tests.flows.fleet import (
     Fleet,
     cancel_run,
     child_of,
+    children_of,
     most_at_once,
     pool_changed,
     pools_of,
     state_of,
 )
-from tests.flows.prefect_server import flow_run_of, messages_of, wait_for
-from tests.flows.running_job import RunningJob
-from tests.flows.site import Site, managed
+from tests.flows.job_process import Job
+from tests.flows.prefect_server import PrefectServer, flow_run_of, messages_of, wait_for
+from tests.flows.running_job import RunningJob, newest_job_of
+from tests.flows.site import PROXIES, Site, managed
 from tests.flows.slow import read_slowly, slow_disk
+from tests.flows.test_jobs_that_are_stopped import OnDemand
 from tests.flows.test_signals import hears_at_once
 from tests.flows.test_watching import artifacts_of
 from tests.soak import only_in_ci, only_in_soak
@@ -235,3 +241,92 @@ def test_a_stream_that_somebody_cancels_costs_its_own_vm_the_point(fleet: Fleet,
     assert site.back_up(in_process=False).name == "Completed"
     site.require_restorable(site.points_of(first)[0])
     site.require_only_bases()
+
+
+CLONES = ("app", "db", "web")
+
+
+def save_slow_clones(site: Site) -> None:
+    for vm in CLONES:
+        site.add_vm(vm, [slow_disk(f"{vm}-os")], scattered=96)
+        make_from_image(site, f"{vm}-os")
+    site.save_blocks()
+
+
+def first_of_clones(site: Site, job: UUID) -> tuple[str, list[str], UUID]:
+    """Whose disk is being read, those that wait for its point, and the run that reads."""
+    (child,) = wait_for(
+        "the stream of the clone that goes first", lambda: children_of(job) or None, seconds=60
+    )
+    (first,) = (vm for vm in CLONES if child.name.startswith(f"{vm}-os"))
+    wait_for("the disk to be read", lambda: site.is_being_read(f"{first}-os"), seconds=60)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(job)
+    said = f"waits for the point of {first}:"
+    wait_for("the others to wait", lambda: sum(said in text for text in messages_of(run)) == len(CLONES) - 1)
+    return first, [vm for vm in CLONES if vm != first], child.id
+
+
+@contextmanager
+def frozen(fleet: Fleet, run: UUID) -> Iterator[None]:
+    """Inside, the process of a proxy's run answers nobody: a job waits for its end for 18 seconds."""
+    (process,) = (found for proxy in PROXIES if (found := fleet[proxy].process_of(run)))
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def test_clones_that_wait_end_at_a_stop_also_if_the_first_one_cannot(
+    fleet: Fleet, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_slow_clones(site)
+    monkeypatch.setattr("flows.backup_subclient.Timer", OnDemand)
+    with read_slowly(site.control):
+        job = RunningJob(site, stop_after_minutes=1)
+        first, others, child = first_of_clones(site, job.id)
+        with frozen(fleet, child):
+            OnDemand.made.pop().is_up()
+            require_released_before(site, first, others)
+    state = job.ended()
+
+    assert state.name == "Failed"
+    for vm in site.reports[-1].vms:
+        assert f"disk {vm.name}-os: the job was told to stop" in vm.error
+    assert site.snapshots == []
+
+
+def require_released_before(site: Site, first: str, others: Collection[str]) -> None:
+    wait_for(
+        "the snapshots of the others to go",
+        lambda: not any(site.snapshots_of(f"{vm}-os") for vm in others),
+        seconds=60,
+    )
+    assert site.snapshots_of(f"{first}-os"), "they waited for the end of its stream"
+
+
+def test_clones_that_wait_when_their_job_is_told_to_end_say_so_and_are_released_together(
+    fleet: Fleet, site: Site, prefect_server: PrefectServer
+) -> None:
+    save_slow_clones(site)
+    with read_slowly(site.control):
+        job = Job(site, prefect_server, with_server=True, in_process=False)
+        try:
+            first, others, child = first_of_clones(site, newest_job_of(site))
+            path = "|".join(site.snapshots_path(f"{vm}-os") for vm in others)
+            deletes = site.control.add_fault("delay", seconds=4, method="DELETE", path=path, times=None)
+            with frozen(fleet, child):
+                job.send(signal.SIGTERM)
+                wait_for("both to be deleted", lambda: site.control.fired(deletes) == len(others), seconds=60)
+                assert all(site.snapshots_of(f"{vm}-os") for vm in others), "one after the other"
+                require_released_before(site, first, others)
+            assert job.wait() != 0
+        finally:
+            job.end()
+
+    (report,) = site.reports
+    assert {vm.name: vm.error for vm in report.vms if vm.name in others} == dict.fromkeys(
+        others, f"the job ended while it waited for the point of {first}"
+    )
+    assert site.snapshots == [], job.logged[-3000:]
