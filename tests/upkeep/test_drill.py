@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.media.making import flip_bit
 from tests.restore.backups import EXTENT
 from tests.upkeep.estate import OS, Estate, fresh
 from vsa.media.frames import fingerprint
@@ -13,6 +14,7 @@ from vsa.media.index import IndexFile
 from vsa.ranges import ByteRange
 from vsa.restore.copying import Lost
 from vsa.upkeep.drill import Judge
+from vsa.upkeep.report import Depth
 
 BASE, NEWER = fresh("base", 0, 1, 2, 39), fresh("newer", 1, 5)
 
@@ -53,6 +55,16 @@ def test_a_disk_that_is_what_its_indexes_say_is_passed(files: list[IndexFile]) -
 )
 def test_other_bytes_are_not_passed(files: list[IndexFile], wrong: dict[int, bytes], complaint: str) -> None:
     assert complaint in verdict(files, RESTORED | wrong)
+
+
+def test_of_a_disk_whose_index_cannot_be_read_it_says_nothing(tmp_path: Path) -> None:
+    """The restore has named what is lost by that; the rest of it is right."""
+    estate = Estate(tmp_path)
+    slots = [estate.back_up(OS, BASE), estate.back_up(OS, NEWER)]
+    name = estate.media.view().points[slots[0]].point.disks[0].indexes[0].name
+    flip_bit(estate.path(name), 999)
+    report = estate.verify(Depth.RESTORE)
+    assert report.failures == () and report.harmed == tuple(slots)
 
 
 def test_what_is_left_out_is_missed_unless_it_is_said_to_be_lost(files: list[IndexFile]) -> None:

@@ -12,6 +12,7 @@ from tests.faults import small_media
 from tests.media import second_reader
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import EXTENT, KEYS, back_up, flip_bit, named_key, new_media, noise, read_point
+from tests.media.moving import packs_of
 from tests.upkeep.keeping import SELF, Keeping
 from vsa.errors import MediaConflict, MediaDamaged
 from vsa.media import layout, pinned
@@ -163,6 +164,33 @@ class TestPutBack:
         assert led_to(keeping, copy) == led_to(keeping, name)
         keeping.require_sound()
         assert keeping.plan().is_empty
+
+    def test_a_copy_comes_back_by_the_record_of_the_first_run_if_its_own_is_lost(self, keeping):
+        name = index_of(keeping, 0)
+        (keeping.folder / name).unlink()
+        keeping.prune(threshold=0.0)
+        copy = led_to(keeping, name)
+        (keeping.folder / copy).unlink()
+        for path in packs_of(keeping.folder, layout.run_of(copy) or "", records=True):
+            path.unlink()
+        assert keeping.prune().regained == (copy,)
+        keeping.require_sound()
+
+    @pytest.mark.parametrize("lose", LOSSES, ids=["flipped", "missing"])
+    @pytest.mark.parametrize("depth", [Depth.OBJECTS, Depth.RESTORE])
+    def test_a_verify_beside_finds_nothing_that_is_still_wrong(self, keeping, depth, lose):
+        lose(keeping.folder / index_of(keeping, 0))
+        told = []
+
+        def put_back(_number, _method, name):
+            if layout.is_pack(name) and not told:
+                told.append(keeping.prune(folder="other", threshold=0.0).regained)
+
+        media = keeping.opened(FaultyStore(FolderStore(keeping.folder), put_back))
+        report = verify(media, depth, scratch=keeping.scratch, date=keeping.now.date())
+        assert told == [(index_of(keeping, 0),)]
+        assert report.is_sound, report.text()
+        assert any("a copy stands in for it" in remark for remark in report.remarks)
 
     def test_points_that_are_made_later_name_the_copy_and_a_rebuild_has_them(self, keeping, tmp_path):
         name = index_of(keeping, 0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from crc32c import crc32c
 
+from tests.faults import small_media
 from tests.media.faulty_store import FaultyStore, Moment
 from tests.media.making import NOW, flip_bit
 from tests.media.test_documents import proven
@@ -15,9 +17,9 @@ from tests.upkeep.keeping import DAY, GONE, SELF, Keeping
 from vsa.errors import (
     BadRequest,
     DeleteRefused,
+    MediaConflict,
     MediaDamaged,
     MediaUnusable,
-    NewerVersion,
     ObjectsDoomed,
     RunStopped,
 )
@@ -25,10 +27,13 @@ from vsa.media import layout
 from vsa.media.checkpoint import encode
 from vsa.media.entries import DoomEntry, PinEntry
 from vsa.media.folder import FolderStore
+from vsa.media.media import Media
 from vsa.media.pack import FOOTER_SIZE, HEADER_SIZE, PackFooter
 from vsa.media.signs import SILENT_AFTER, Sign, give
 from vsa.upkeep import doom
 from vsa.upkeep.prune import carry_out, plan_prune
+from vsa.upkeep.report import Depth
+from vsa.upkeep.verify import verify
 
 
 @pytest.fixture
@@ -523,14 +528,12 @@ class TestRecords:
         assert pack not in keeping.objects()
         keeping.require_sound()
 
-    def test_a_pack_of_a_newer_version_stops_one(self, keeping):
-        _, pack = self.partly_needed(keeping)
+    def test_a_pack_of_a_newer_version_stays_and_stops_none(self, keeping):
+        old, pack = self.partly_needed(keeping)
         path = keeping.folder / pack
         path.write_bytes(of_a_newer_version(path.read_bytes()))
-        before = keeping.objects()
-        with pytest.raises(NewerVersion, match="upgrade"):
-            keeping.prune(threshold=0.0)
-        assert keeping.objects() == before
+        assert keeping.prune(threshold=0.0).points == (old,)
+        assert path.exists()
 
     def partly_needed(self, keeping):
         """A point to give up, and its record: nobody needs that but for an index that others need."""
@@ -548,6 +551,78 @@ def of_a_newer_version(data):
     table = data[footer.table_offset : -FOOTER_SIZE]
     proof = crc32c(table, crc32c(header)).to_bytes(4, "little")
     return header + data[HEADER_SIZE:-12] + proof + data[-8:]
+
+
+def test_samples_of_digests_may_be_doomed_while_points_name_them(tmp_path):
+    """A run under way builds on a point that is pruned, and names its samples when it commits."""
+    held = small_media.grown_media(tmp_path / "media", tmp_path)
+    media = Media.open(str(tmp_path / "media"), write=True)
+    backups = (backup for made in media.view().points.values() for backup in made.point.disks)
+    name = next(ref.name for backup in backups for ref in backup.digests)
+    media.append(DoomEntry(objects=(name,), reason="it is a cache"))
+    small_media.prune(media)
+    assert not (tmp_path / "media" / name).exists()
+    small_media.require_all_points(media, held)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_another_prune_may_give_points_up_at_any_call_of_this_one(tmp_path, part):
+    """Also between the view of the log and the index that it names."""
+    (tmp_path / "base").mkdir()
+    base = Keeping(tmp_path / "base")
+    base.back_up({at: ("a", at) for at in range(40)})
+    base.back_up({at: ("b", at) for at in range(20)})
+    base.back_up({at: ("c", at) for at in range(10)})
+    base.back_up({0: "other"}, disk="data")
+    base.forget(1)
+    first = Keeping.copied(base)
+    store = FaultyStore(FolderStore(first.folder), lambda *_: None)
+    carry_out(first.plan(store=store, threshold=0.9), process=SELF)
+    called = len(store.calls)
+    for call in range(part, called, 4):
+        keeping = Keeping.copied(base)
+        told = []
+
+        def prune_beside(number, _method, _name, keeping=keeping, call=call, told=told):
+            if number >= call and not told:
+                told.append(True)
+                keeping.forget(0, 2)
+                keeping.prune(folder="other", threshold=1.0)
+
+        faulty = FaultyStore(FolderStore(keeping.folder), prune_beside)
+        with suppress(MediaConflict):
+            carry_out(keeping.plan(store=faulty, threshold=0.9), process=SELF)
+        assert told
+        keeping.require_sound()
+        assert verify(keeping.media, Depth.BYTES, scratch=keeping.scratch, date=NOW.date()).is_sound
+
+
+@pytest.mark.parametrize("depth", [Depth.BYTES, Depth.RESTORE])
+def test_points_may_be_given_up_at_any_call_of_a_verify(tmp_path, depth):
+    (tmp_path / "base").mkdir()
+    base = Keeping(tmp_path / "base")
+    base.back_up({at: ("a", at) for at in range(20)})
+    base.back_up({at: ("b", at) for at in range(4)})
+    base.back_up({0: "other"}, disk="data")
+    base.back_up({0: "c"}, full=True)
+
+    def look(keeping, script):
+        media = keeping.opened(FaultyStore(FolderStore(keeping.folder), script))
+        report = verify(media, depth, scratch=keeping.scratch, date=NOW.date(), threads=1)
+        return len(media._below.calls), report
+
+    for call in range(look(Keeping.copied(base), lambda *_: None)[0]):
+        keeping, told = Keeping.copied(base), []
+
+        def prune_beside(number, _method, _name, keeping=keeping, call=call, told=told):
+            if number >= call and not told:
+                told.append(True)
+                keeping.forget(0, 1)
+                keeping.prune(folder="other", threshold=1.0)
+
+        _, report = look(keeping, prune_beside)
+        assert told
+        assert report.is_sound, f"call {call}: {report.text()}"
 
 
 class Compared(int):

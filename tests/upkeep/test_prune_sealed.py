@@ -13,6 +13,8 @@ from tests.media.making import EXTENT, NOW, a_disk, flip_bit, noise, objects
 from vsa.errors import BadRequest
 from vsa.media.media import Media
 from vsa.media.wrapping import KeyFile
+from vsa.transfer.liveness import this_process
+from vsa.upkeep.prune import carry_out, plan_prune
 from vsa.upkeep.rotation import plan_rotation, rotate_key
 from vsa.upkeep.verify import Depth, verify
 
@@ -63,6 +65,23 @@ def test_keys_that_a_rotation_has_retired_are_deleted_and_only_those(media, fold
     Media.open(str(folder), wrapping=OTHER).view()
     with pytest.raises(BadRequest):
         Media.open(str(folder), wrapping=KEY).view()
+
+
+@pytest.mark.parametrize("spoil", [True, False])
+def test_no_key_goes_that_the_plan_has_not_shown_or_that_alone_opens_the_media(
+    media, folder, tmp_path, spoil
+):
+    with_history(media, tmp_path)
+    (tmp_path / "plan").mkdir()
+    plan = plan_prune(media, now=LATER, scratch=tmp_path / "plan", grace=dt.timedelta(0), trust_clock=True)
+    rotate_key(media, KEY, OTHER, plan_rotation(media, KEY, OTHER), now=NOW, random=os.urandom)
+    carry_out(plan, process=this_process())
+    assert (folder / "keys/0").exists()
+    anew = Media.open(str(folder), write=True, wrapping=OTHER)
+    if spoil:
+        flip_bit(folder / "keys/1", 900)
+    prune(anew)
+    assert (folder / "keys/0").exists() is spoil
 
 
 def test_old_checkpoints_are_deleted_and_the_log_is_read_without_them(media, folder, tmp_path):

@@ -36,8 +36,12 @@ class Deleted:
 
 def doomed_now(view: View, names: Iterable[str], needed: Iterable[str]) -> list[str]:
     """Those of the names that may be deleted. `view` has read the doom entries back; `needed` is what its
-    points need. MediaDamaged if the log doomed any of that: then nothing may be deleted at all."""
-    if lost := next((name for name in needed if name in view.doomed), None):
+    points need. MediaDamaged if the log doomed any of that: then nothing may be deleted at all.
+
+    Samples of digests are a cache: a point may name some that were doomed before it was committed.
+    """
+    contradicting = (name for name in needed if name in view.doomed and not layout.is_digests(name))
+    if lost := next(contradicting, None):
         raise MediaDamaged(
             f"the log dooms {lost}, which a recovery point needs: "
             "it contradicts itself, so nothing is deleted; keep the media as it is"

@@ -201,7 +201,7 @@ class Dooming:
 
 
 def _holds_records(store: Store, name: str) -> bool:
-    """False also if it is gone, or good for nothing; NewerVersion if only a newer version can tell."""
+    """False also if it is gone, or good for nothing; True if only a newer version can tell: then it stays."""
     try:
         try:
             header = PackHeader.decode(store.read(name, ByteRange(0, HEADER_SIZE)), name)
@@ -210,6 +210,8 @@ def _holds_records(store: Store, name: str) -> bool:
             header = PackHeader.decode(proven_header(store, name, store.size(name)), name)
     except MediaDamaged:
         return False
+    except NewerVersion:
+        return True
     return header.holds_records
 
 

@@ -67,7 +67,7 @@ class Regaining:
         """Whether something was moved or doomed since: another prune may have put back what is lost, and let
         the record go that it had it from, or have given up the points over it."""
         now, then = self._media.view(), self._view
-        return (len(now.relocations), len(now.doomed)) != (len(then.relocations), len(then.doomed))
+        return has_gone_on(then, now)
 
     def look_for(self, lost: Iterable[IndexRef]) -> list[str]:
         """The names of those that were found now. What cannot be read of the records is passed over."""
@@ -75,8 +75,10 @@ class Regaining:
         by_run: dict[str, dict[tuple[str, int], IndexRef]] = {}
         for ref in lost:
             if ref.name not in self.found and layout.is_index(ref.name):
-                by_run.setdefault(layout.run_of(ref.name) or "", {})[ref.sha256, ref.size] = ref
-        for run, wanted in by_run.items():
+                for name in self._names_of(ref):
+                    by_run.setdefault(layout.run_of(name) or "", {})[ref.sha256, ref.size] = ref
+        for run, refs in by_run.items():
+            wanted = {key: ref for key, ref in refs.items() if ref.name not in self.found}
             try:
                 self._look_in(run, wanted)
             except MediaDamaged as error:
@@ -101,11 +103,22 @@ class Regaining:
         made = self._view.points.get(self._view.committed.get(run, -1))
         return sorted(listed | {ref.name for ref in (made.point.records if made else ())})
 
+    def _names_of(self, ref: IndexRef) -> tuple[str, ...]:
+        """Its own, and those of all that it stands in for: the runs of each have recorded its bytes."""
+        led_here = (name for name, copy in self._view.sound_indexes().items() if copy.name == ref.name)
+        return tuple(dict.fromkeys((ref.name, *led_here)))
+
     def _keep(self, ref: IndexRef, data: memoryview, head: RecordHead) -> None:
         self.store.create(ref.name, [data])
-        led_here = (name for name, copy in self._view.sound_indexes().items() if copy.name == ref.name)
-        names = tuple(dict.fromkeys((ref.name, *led_here)))
+        names = self._names_of(ref)
         self.found[ref.name] = Regained(ref, names, head, self._scratch / ref.name)
+
+
+def has_gone_on(then: View, now: View) -> bool:
+    """Whether something was moved, doomed or given up between two views of one log: what points need by the
+    first may be gone."""
+    tables = ("relocations", "doomed", "given_up")
+    return any(len(getattr(now, table)) > len(getattr(then, table)) for table in tables)
 
 
 def learn_needs(

@@ -15,12 +15,13 @@ import datetime as dt
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from vsa.errors import BadRequest
+from vsa.errors import BadRequest, MediaDamaged
 from vsa.fault_points import FaultPoint, reached
 from vsa.media.entries import DoomEntry
 from vsa.media.layout import PACK_TARGET, RUNS
@@ -32,12 +33,14 @@ from vsa.upkeep.clock import believed_until, require_clock
 from vsa.upkeep.deleting import Deleted, delete, doomed_now
 from vsa.upkeep.doom import Dooming, HasEnded, Runs, judge_runs, listed_objects, named_objects
 from vsa.upkeep.frame_spool import FrameSpool
-from vsa.upkeep.lost_indexes import Regained, Regaining, learn_needs, put_back
+from vsa.upkeep.lost_indexes import Regained, Regaining, has_gone_on, learn_needs, put_back
 from vsa.upkeep.needs import Needs
 from vsa.upkeep.objects import Objects, numbers_of, set_of
 from vsa.upkeep.repack import Repacked, Repacking, repack
 from vsa.upkeep.repack_plan import RepackPlan, plan_repack
 from vsa.upkeep.superseded import Superseded, superseded
+
+T = TypeVar("T")
 
 GRACE = dt.timedelta(days=14)
 """How long a forgotten point can be called back, and how old a run of unknown fate must be to be over."""
@@ -255,7 +258,7 @@ def carry_out(
         swept += _sweep(survey, plan.points, "its frames lie elsewhere now")
         reached(FaultPoint.REPACK_SWEPT)
         survey.media.append_planned(partial(_end, run))
-    swept += _Swept(0, 0, _delete_superseded(survey))
+    swept += _Swept(0, 0, _delete_superseded(survey, plan.superseded))
     reached(FaultPoint.PRUNE_DONE)
     survey.media.checkpoint_if_due()
     given_up = set(survey.media.view().given_up) - before
@@ -308,9 +311,11 @@ def _end(run: str, view: View) -> DoomEntry | None:
     return None if run in view.fenced else DoomEntry(runs=(run,), reason="the prune that it was of has ended")
 
 
-def _delete_superseded(survey: Survey) -> Deleted:
-    store, view = survey.media.store, survey.media.view()
-    return delete(store, superseded(survey.media, view, survey.beside).names, survey.progress)
+def _delete_superseded(survey: Survey, planned: Superseded) -> Deleted:
+    """Of keys those that the plan has shown."""
+    found = superseded(survey.media, survey.media.view(), survey.beside)
+    keys = tuple(name for name in found.keys if name in planned.keys)
+    return delete(survey.media.store, replace(found, keys=keys).names, survey.progress)
 
 
 @dataclass(frozen=True)
@@ -328,14 +333,29 @@ def _sweep(survey: Survey, points: tuple[int, ...], reason: str) -> _Swept:
     """Doom, read back, delete; what earlier entries have doomed goes with it."""
     media, dooming, entries = survey.media, survey.dooming(points, reason), 0
     before = len(media.view().doomed)
-    while media.append_planned(dooming) is not None:
+    while _decided(media, lambda: media.append_planned(dooming)) is not None:
         entries += 1
     reached(FaultPoint.OBJECTS_DOOMED)
     # What is deleted is what the log says, read from the store, not what was asked for.
-    view = media.view()
     names = [survey.objects.names[number] for number in numbers_of(survey.listed | survey.candidates)]
-    gone = doomed_now(view, names, survey.objects.named(dooming.needed(view)))
+    view, gone = _decided(media, lambda: _doomed(survey, media.view(), dooming, names))
     return _Swept(entries, len(view.doomed) - before, delete(media.store, gone, survey.progress))
+
+
+def _doomed(survey: Survey, view: View, dooming: Dooming, names: Iterable[str]) -> tuple[View, list[str]]:
+    return view, doomed_now(view, names, survey.objects.named(dooming.needed(view)))
+
+
+def _decided(media: Media, decide: Callable[[], T]) -> T:
+    """What is decided upon the log as it is. What points needed may be gone before it was read, since another
+    prune has given them up: then the log has gone on, and it is decided once more."""
+    while True:
+        then = media.view()
+        try:
+            return decide()
+        except MediaDamaged:
+            if not has_gone_on(then, media.view()):
+                raise
 
 
 def _intent(run: str, now: dt.datetime, process: ProcessName) -> Intent:

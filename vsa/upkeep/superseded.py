@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from vsa.media.layout import KEYS
 from vsa.media.media import Media
 from vsa.media.view import View
 from vsa.upkeep import checkpoints
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,18 @@ def superseded(media: Media, view: View, beside: Iterable[str]) -> Superseded:
 
     `view` is what the log itself says.
     """
-    numbers = {name: layout.key_number(name) for name in media.store.names(KEYS)}
-    retired = (name for name, number in numbers.items() if number is not None and number < view.key)
     return Superseded(
-        keys=tuple(sorted(retired)),
+        keys=tuple(sorted(_retired(media, view))),
         checkpoints=tuple(checkpoints.superseded(media, view)),
         signs=tuple(signs.superseded(beside, view)),
     )
+
+
+def _retired(media: Media, view: View) -> list[str]:
+    """The key documents that may go; none as long as of those that replace them no sound one is there."""
+    numbers = {name: layout.key_number(name) for name in media.store.names(KEYS)}
+    retired = [name for name, number in numbers.items() if number is not None and number < view.key]
+    if retired and not any(document.number >= view.key for document in media.key_ring.documents()[0]):
+        _log.warning("retired keys stay: key document %d, or a later one, cannot be read", view.key)
+        return []
+    return retired

@@ -248,6 +248,8 @@ class _Verification:
 
     def _why_of_no_concern(self, name: str, view: View, losses: Losses) -> str:
         """Why what is wrong with an object, and harms nobody, is no news; empty if it is."""
+        if name in view.sound_indexes():
+            return "a copy stands in for it"
         lost = name in self._lost and name not in self._whole
         if name in view.doomed or (layout.is_pack(name) and (lost or name not in losses.needed)):
             return "no point needs it any more"
