@@ -66,7 +66,7 @@ ROUNDS := tests/faults/test_schedules.py tests/faults/test_store_calls_of_upkeep
   tests/faults/test_store_calls_of_a_job.py tests/faults/test_store_requests_of_a_job.py \
   tests/faults/test_azure_calls_of_a_job.py tests/faults/test_fault_points.py \
   tests/faults/test_virtual_days.py tests/faults/test_years.py tests/faults/test_killed_rotation.py \
-  tests/faults/test_little_memory.py \
+  tests/faults/test_little_memory.py tests/faults/test_power_lost.py \
   tests/upkeep/test_flipped_bits.py tests/upkeep/test_repack.py tests/protocol/test_protocol.py \
   tests/media/test_faults.py tests/media/test_layers.py tests/media/test_moves.py tests/media/test_sealing.py \
   tests/transfer/test_proxies.py $(ENGINE_ROUNDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.media.making import NOW, a_disk, an_intent, back_up, new_media, noise, read_point
@@ -14,6 +15,7 @@ from vsa.media.entries import Damaged, DamageEntry
 from vsa.media.index import Offer
 from vsa.media.media import Media
 from vsa.media.sharing import Sharing
+from vsa.media.store import Store
 from vsa.model import ProcessName, SourceDisk
 from vsa.transfer.liveness import has_ended, this_process
 from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
@@ -139,6 +141,15 @@ def prune(
             trust_clock=True,
         )
         return carry_out(plan, process=process or this_process(), random=os.urandom)
+
+
+def upkeep(store: Store, points: Sequence[int] = (0, 1, GONE)) -> None:
+    """What is due, with a checkpoint before the prune and one after it: here each entry is worth one."""
+    media = Media(store, write=True)
+    forget_points(media, *points)
+    media.checkpoint_if_due(every=1)
+    prune(media)
+    media.checkpoint_if_due(every=1)
 
 
 def require_all_points(media: Media, held: dict[str, Contents]) -> None:

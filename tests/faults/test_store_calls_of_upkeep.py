@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.dying_store import Death
-from tests.faults.small_media import GONE, forget_points, grown_media, prune, require_all_points
+from tests.faults.small_media import grown_media, require_all_points, upkeep
 from tests.media.faulty_store import FaultyStore, Moment, fail_call, fail_from, no_fault
 from tests.media.making import objects
 from tests.processes import PROCESSES
@@ -26,7 +26,6 @@ from vsa.media.folder import FolderStore
 from vsa.media.layout import CHECKPOINTS, LOG
 from vsa.media.media import Media
 from vsa.media.recall import KEPT
-from vsa.media.store import Store
 
 LOST = TryAgainLater("the answer was lost")
 FULL = MediaUnusable("the file system is full")
@@ -52,15 +51,6 @@ def copied(grown, tmp_path) -> Callable[[], Path]:
         return Path(shutil.copytree(grown[0], tmp_path / "media"))
 
     return copy
-
-
-def upkeep(store: Store) -> None:
-    """What is due, with a checkpoint before the prune and one after it: here each entry is worth one."""
-    media = Media(store, write=True)
-    forget_points(media, 0, 1, GONE)
-    media.checkpoint_if_due(every=1)
-    prune(media)
-    media.checkpoint_if_due(every=1)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ class FolderStore:
         weakref.finalize(self, os.close, self._folder)
         self._settled: set[PurePosixPath] = set()
         self._settling = threading.Lock()
+        self._log_was_read = True
+        """Whether something of the log was read since it was last synced here."""
 
     @classmethod
     def make(cls, root: Path, *, random: Callable[[int], bytes] = os.urandom) -> Self:
@@ -91,8 +93,14 @@ class FolderStore:
             try:
                 reached(FaultPoint.OBJECT_WRITTEN)
                 self._settle(PurePosixPath(name).parent)
+                if name.startswith(layout.LOG):
+                    self._settle_log()
                 self._publish(temporary, name)
                 reached(FaultPoint.OBJECT_NAMED)
+            except MediaConflict:
+                # Whoever hears that it exists may rely on it, and who made it may not have come to this.
+                self._sync(PurePosixPath(name).parent)
+                raise
             finally:
                 self._unlink(temporary)
             self._sync(PurePosixPath(name).parent)
@@ -110,6 +118,8 @@ class FolderStore:
             raise MediaDamaged(
                 f"{self.location}: {name} has {size} bytes, but bytes {at.offset} to {at.end} are needed"
             )
+        if name.startswith(layout.LOG):
+            self._log_was_read = True
         return data
 
     def size(self, name: str) -> int:
@@ -131,6 +141,7 @@ class FolderStore:
         """As the protocol says. Folders stay, also empty ones: another writer may be about to use them."""
         layout.require_name(name)
         with self._deleting(name), suppress(FileNotFoundError):
+            self._settle_log()
             os.unlink(name, dir_fd=self._folder)
             self._sync(PurePosixPath(name).parent)
 
@@ -222,6 +233,24 @@ class FolderStore:
                 self._make_folder(str(path))
                 self._sync(path.parent)
                 self._settled.add(path)
+
+    def _settle_log(self) -> None:
+        """Make durable what was read of the log, before something is done because of it.
+
+        Who has placed an entry may have died, or be about to sync it: a power cut would take the entry, and
+        leave what follows from it, a deletion or the next entry.
+        """
+        with self._settling:
+            if not self._log_was_read:
+                return
+            # Before the sync: what is read during it may not be part of it.
+            self._log_was_read = False
+            try:
+                with suppress(FileNotFoundError):
+                    self._sync(PurePosixPath(layout.LOG))
+            except OSError:
+                self._log_was_read = True
+                raise
 
     def _make_folder(self, path: str) -> None:
         with suppress(FileExistsError):
@@ -321,15 +350,26 @@ def _open_folder(root: Path) -> int:
 
 
 def _make_durable(root: Path) -> None:
-    """Make the folder and its missing parents, each synced into its parent."""
-    missing = [path for path in (root, *root.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(0o700, exist_ok=True)
-        file = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+    """Make the folder and its missing parents, each synced into its parent.
+
+    One that is there may have been made a moment ago, by a person or by us before we died: up to where the
+    file system is mounted they are synced as well, where that is allowed.
+    """
+    for path in reversed((root, *root.parents)):
+        if not path.exists():
+            path.mkdir(0o700, exist_ok=True)
+            _sync_folder(path.parent)
+        elif not path.is_mount():
+            with suppress(OSError):
+                _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _write_all(file: int, parts: Sequence[Buffer]) -> None:
