@@ -299,7 +299,7 @@ def test_the_record_is_what_was_done(jobs: History) -> None:
 
 @more_in_ci
 def test_power_is_lost_at_any_operation_of_jobs_and_upkeep(jobs: History, tmp_path: Path) -> None:
-    play(jobs, tmp_path, rounds(200, 1500, 20_000), "power lost")
+    play(jobs, tmp_path, rounds(80, 1500, 20_000), "power lost")
 
 
 @more_in_ci
