@@ -25,7 +25,7 @@ from vsa.media.media import Media
 from vsa.media.records import RecordWriter
 from vsa.media.view import WHOLE
 from vsa.media.wrapping import KeyFile
-from vsa.upkeep.checkpoints import judge, listed
+from vsa.upkeep.checkpoints import judge, listed, superseded
 from vsa.upkeep.record import record_damage
 from vsa.upkeep.report import Cost, Depth, VerifyReport
 from vsa.upkeep.rotation import add_key
@@ -230,6 +230,41 @@ class TestCheckpoints:
         estate.path(layout.checkpoint(newest)).unlink()
         assert judge(media, [second, first, newest], media.view()) == ({}, (first, second))
 
+    def test_one_that_goes_while_it_is_judged_is_not_spoken_of(self, estate: Estate) -> None:
+        """Once it was believed, and before it is read on from."""
+        slots, reads = listed(estate.media), []
+        name = layout.checkpoint(max(slots))
+
+        def goes(_number: int, method: str, called: str) -> None:
+            if (method, called) == ("read", name):
+                reads.append(called)
+                if len(reads) == 2:
+                    estate.path(name).unlink()
+
+        media = Media(FaultyStore(estate.media.store, goes), write=False, from_log=True)
+        view = media.view()
+        assert judge(media, slots, view).complaints == {}
+        assert len(reads) == 2
+
+    def test_one_of_which_a_part_cannot_be_read_once_it_is_believed_is_named(self, estate: Estate) -> None:
+        media, slot = estate.media, max(listed(estate.media))
+        view = media.read_on(slot, slot + 1)
+        first = min(view.points)
+        spoilt = {first: dataclasses.replace(view.points[first], _packed=b"no noun")}
+        told = encode(dataclasses.replace(view, points={**view.points, **spoilt}), media.id)
+        with estate.changed(layout.checkpoint(slot), told):
+            report = estate.verify(Depth.LOG)
+        assert costs(report) == [(layout.checkpoint(slot), Cost.OPENING)]
+        assert "unreadable" in report.findings[0].reason
+
+    def test_a_prune_leaves_those_that_are_ahead_of_the_log_that_it_read(self, estate: Estate) -> None:
+        media = Media.open(str(estate.location), write=True)
+        view = media.view()
+        media.append(DoomEntry(runs=("run-x",), reason="dead"))
+        assert media.checkpoint_if_due(every=1)
+        name = layout.checkpoint(view.head)
+        assert estate.path(name).exists() and name not in superseded(media, view)
+
     def test_one_of_an_older_version_that_had_other_times_is_good(self, estate: Estate) -> None:
         media = Media.open(str(estate.location), write=True)
         media.append(ForgetEntry(points=(0,), reason="old"))
@@ -302,6 +337,18 @@ class TestIntents:
         Media.open(str(estate.location), write=True).append(DoomEntry(runs=(run,), reason="dead"))
         assert estate.verify(Depth.OBJECTS).is_sound
         assert layout.intent(run) in estate.verify(Depth.BYTES).remarks[0]
+
+    def test_those_that_a_prune_has_doomed_are_not_asked_for(self, estate: Estate) -> None:
+        """Of most points that lie on media for long: a request for each would be in vain."""
+        media = Media.open(str(estate.location), write=True)
+        run = media.view().points[min(estate.images)].run
+        media.append(DoomEntry(objects=(layout.intent(run),), reason="over and old"))
+        estate.path(layout.intent(run)).unlink()
+        store = FaultyStore(FolderStore(estate.location), lambda *_: None)
+        scratch = estate.folder / "scratch"
+        report = verify(Media(store, write=False), Depth.LOG, scratch=scratch, date=TODAY)
+        assert report.is_sound and not report.remarks
+        assert layout.intent(run) not in {name for _, name in store.calls}
 
     def test_a_run_that_begins_or_ends_meanwhile_is_no_news(self, estate: Estate) -> None:
         media, run = Media.open(str(estate.location), write=True), open_run(estate)
