@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -14,6 +15,7 @@ from tests.cli.test_cli import vsa
 from tests.faults.small_media import prune
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import a_key, an_intent, flip_bit, noise
+from tests.media.test_view import job as a_job
 from tests.upkeep.estate import DB, NOW, OS, TODAY, Estate, a_full_estate
 from vsa.media import layout, recall
 from vsa.media.checkpoint import encode
@@ -196,13 +198,20 @@ class TestCheckpoints:
         slots = [layout.checkpoint_slot(name) or 0 for name in estate.named("checkpoints/*")]
         views = {slot: media.read_on(slot, slot + 1) for slot in slots}
         for slot, view in views.items():
-            for lie in ({"doomed": {estate.records[0]}}, {"points": {}}, {"forgotten": {0: NOW}}):
+            first = {0: dataclasses.replace(view.points[0], client="another VM")}
+            lies: list[dict[str, Any]] = [
+                {"doomed": {estate.records[0]}},
+                {"points": {}},
+                {"points": {**view.points, **first}},
+                {"forgotten": {0: NOW}},
+            ]
+            for lie in lies:
                 told = encode(dataclasses.replace(view, **lie), media.id)
                 name = layout.checkpoint(slot)
                 with estate.changed(name, told):
                     report = estate.verify(Depth.LOG)
                     assert costs(report) == [(name, Cost.OPENING)] and report.all_restores
-                    assert next(iter(lie)) in report.findings[0].reason
+                    assert f"says of {next(iter(lie))} something else" in report.findings[0].reason
                     media = Media.open(str(estate.location), write=True)
                     assert record_damage(media, report) == ()
 
@@ -273,21 +282,29 @@ class TestCheckpoints:
         view = media.read_on(slot, slot + 1)
         told = encode(dataclasses.replace(view, latest=None, forgotten={0: NOW}), media.id)
         with estate.changed(layout.checkpoint(slot), told):
-            assert estate.verify(Depth.LOG).remarks == ()
+            report = estate.verify(Depth.LOG)
+        assert report.is_sound and not report.remarks, report.text()
 
     def test_one_that_packs_the_same_in_another_way_is_good(self, estate: Estate) -> None:
-        media = estate.media
-        slot = max(layout.checkpoint_slot(name) or 0 for name in estate.named("checkpoints/*"))
+        media = Media.open(str(estate.location), write=True)
+        media.append(a_job())
+        assert media.checkpoint_if_due(every=1)
+        slot = media.view().head - 1
         view = media.read_on(slot, slot + 1)
-        packer = zstandard.ZstdCompressor(level=19, write_checksum=True)
+        pack = zstandard.ZstdCompressor(level=19, write_checksum=True).compress
         points = {
-            at: dataclasses.replace(made, _packed=packer.compress(made.point.model_dump_json().encode()))
+            at: dataclasses.replace(made, _packed=pack(made.point.model_dump_json().encode()))
             for at, made in view.points.items()
         }
-        assert points != view.points
-        told = encode(dataclasses.replace(view, points=points), media.id)
+        jobs = {
+            at: dataclasses.replace(made, _packed=pack(made.job.model_dump_json().encode()))
+            for at, made in view.jobs.items()
+        }
+        assert points != view.points and jobs != view.jobs
+        told = encode(dataclasses.replace(view, points=points, jobs=jobs), media.id)
         with estate.changed(layout.checkpoint(slot), told):
-            assert estate.verify(Depth.LOG).remarks == ()
+            report = estate.verify(Depth.LOG)
+        assert report.is_sound and not report.remarks, report.text()
 
     def test_one_of_a_slot_that_the_log_does_not_have_is_named(self, estate: Estate) -> None:
         name = layout.checkpoint(estate.media.view().head)
