@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -93,6 +94,8 @@ class Store:
         *,
         audited: Iterable[int] = (),
         unplanned_is_zero: bool = False,
+        reader: type[Contents] = Contents,
+        longest_read: int = LONGEST_READ,
     ) -> Compared:
         writer = self.media.disk_writer(
             run=f"r{next(self._runs)}",
@@ -107,9 +110,10 @@ class Store:
             parent=self.media.disk_index(parent, len(now)) if parent else None,
             writer=writer,
             progress=SILENT,
+            longest_read=longest_read,
         )
         try:
-            with Pump(lambda: Contents(now), longest=LONGEST_READ, stop=Stop(), readers=2) as pump:
+            with Pump(lambda: reader(now), longest=LONGEST_READ, stop=Stop(), readers=2) as pump:
                 comparison.segment(0, sorted(audited), pump)
             index = comparison.finish().index
         except BaseException:
@@ -291,3 +295,25 @@ def test_a_change_that_the_checksum_does_not_show_is_stored(store: Store) -> Non
     assert store.restored(done.indexes, EXTENT) == twin
     with pytest.raises(AuditMismatch):
         store.compare(twin, a_plan(EXTENT), store.hold(OLD), audited=[0])
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_of_a_new_disk_nothing_is_read_beside_its_first_extents(store: Store, is_new: bool) -> None:
+    """They may show that it is a clone; what is compared before that is stored once more."""
+    others = threading.Event()
+    found: list[bool] = []
+
+    class Slow(Contents):
+        def read_into(self, at: ByteRange, buffer: memoryview) -> None:
+            if at.offset == 0:
+                found.append(others.wait(0.3 if is_new else 10))
+            else:
+                others.set()
+            super().read_into(at, buffer)
+
+    disk = b"".join(noise(n, EXTENT) for n in range(6))
+    parent = () if is_new else store.hold(bytes(EXTENT) + disk[EXTENT:])
+    plan = a_plan(len(disk), read=range(6))
+    done = store.compare(disk, plan, parent, reader=Slow, longest_read=EXTENT)
+    assert store.restored(done.indexes, len(disk)) == disk
+    assert found == [not is_new]

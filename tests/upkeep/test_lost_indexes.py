@@ -10,20 +10,25 @@ import pytest
 
 from tests.faults import small_media
 from tests.media import second_reader
+from tests.media.around_store import AroundStore
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import EXTENT, KEYS, back_up, flip_bit, named_key, new_media, noise, read_point
 from tests.media.moving import packs_of
 from tests.upkeep.keeping import SELF, Keeping
 from vsa.errors import MediaConflict, MediaDamaged
 from vsa.media import layout, pinned
-from vsa.media.entries import RelocateEntry
+from vsa.media.entries import DoomEntry, MovedIndex, RelocateEntry
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
 from vsa.media.records import RecordWriter
+from vsa.model import IndexRef
 from vsa.upkeep import forgetting, lost_indexes, needs, recorded
+from vsa.upkeep import rebuild as rebuilding
 from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
+from vsa.upkeep.lost_indexes import has_gone_on
+from vsa.upkeep.objects import Objects
 from vsa.upkeep.prune import carry_out
-from vsa.upkeep.rebuild import rebuild
+from vsa.upkeep.rebuild import Rebuilt, rebuild
 from vsa.upkeep.record import record_damage
 from vsa.upkeep.report import Depth
 from vsa.upkeep.verify import verify
@@ -64,18 +69,22 @@ def verified(keeping: Keeping):
     return verify(keeping.media, Depth.BYTES, scratch=keeping.scratch, date=keeping.now.date())
 
 
+def rebuilt(keeping: Keeping, source: Path, target: Path) -> Rebuilt:
+    return rebuild(
+        FolderStore(source),
+        FolderStore.make(target),
+        scratch=keeping.scratch,
+        now=keeping.now,
+        random=os.urandom,
+    )
+
+
 def require_rebuilt(keeping: Keeping, folder: Path, slots: list[int]) -> None:
     """These points come back from packs alone, and from those of the media so made, pruned before."""
     source = keeping.folder
     for name in ("once", "twice"):
         target = folder / name
-        made = rebuild(
-            FolderStore(source),
-            FolderStore.make(target),
-            scratch=keeping.scratch,
-            now=keeping.now,
-            random=os.urandom,
-        )
+        made = rebuilt(keeping, source, target)
         held = [read_point(made.media, slot) for slot in made.points]
         assert all(keeping.held[slot] in held for slot in slots), made.lost
         small_media.prune(made.media)
@@ -271,6 +280,57 @@ class TestPutBack:
         assert told and keeping.plan().regained == ()
         keeping.require_sound()
 
+    def test_records_that_no_listing_shows_are_found_by_the_names_that_their_point_gives(self, keeping):
+        """F46."""
+
+        class Misses(AroundStore):
+            def names(self, prefix, *, after=""):
+                found = super().names(prefix, after=after)
+                return (name for name in found if not name.startswith("runs/run-1/packs/"))
+
+        lost = index_of(keeping, 0)
+        (keeping.folder / lost).unlink()
+        assert keeping.prune(store=Misses(FolderStore(keeping.folder)), threshold=0.0).regained == (lost,)
+        keeping.require_sound()
+
+    def test_a_copy_that_the_store_does_not_keep_as_it_was_given_stands_in_for_nothing(self, keeping):
+        class Spoils(AroundStore):
+            def create(self, name, parts):
+                if layout.is_index(name):
+                    data = b"".join(parts)
+                    parts = [data[:-1] + bytes([data[-1] ^ 1])]
+                super().create(name, parts)
+
+        (keeping.folder / index_of(keeping, 0)).unlink()
+        with pytest.raises(MediaDamaged, match="/index/"):
+            keeping.prune(store=Spoils(FolderStore(keeping.folder)), threshold=0.0)
+        assert keeping.opened().view().relocations == ()
+        keeping.prune(threshold=0.0)
+        keeping.require_sound()
+
+    def test_copies_are_recorded_with_the_points_of_the_runs_that_wrote_the_indexes(self, keeping, tmp_path):
+        """As a rebuild needs them where the first records are gone."""
+        self.lose_all_indexes_and_their_first_records(keeping)
+        require_rebuilt(keeping, tmp_path, [0, 1, 2, 3])
+
+    def test_a_rebuild_says_what_stands_in_for_many_in_several_entries(self, keeping, tmp_path, monkeypatch):
+        monkeypatch.setattr(rebuilding, "AT_A_TIME", 1)
+        lost = self.lose_all_indexes_and_their_first_records(keeping)
+        made = rebuilt(keeping, keeping.folder, tmp_path / "rebuilt")
+        told = [[moved.name for moved in item.entry.indexes] for item in made.media.view().relocations]
+        assert sorted(told) == sorted([name] for name in lost)
+
+    def lose_all_indexes_and_their_first_records(self, keeping: Keeping) -> set[str]:
+        """The indexes were put back in between."""
+        lost = {name for slot in range(4) for name in names_of(keeping, slot)}
+        for name in lost:
+            (keeping.folder / name).unlink()
+        keeping.prune(threshold=0.0)
+        for made in keeping.media.view().points.values():
+            for ref in made.point.records:
+                (keeping.folder / ref.name).unlink()
+        return lost
+
     def test_a_record_that_holds_something_else_is_not_believed(self, keeping):
         """The log says what an index is; of what a record says of itself nothing counts."""
         media = keeping.media
@@ -282,6 +342,82 @@ class TestPutBack:
         (keeping.folder / index_of(keeping, 0)).unlink()
         with pytest.raises(MediaDamaged, match="no record has it"):
             keeping.plan()
+
+    def test_nor_one_whose_bytes_are_not_what_it_says_and_the_next_is_asked(self, keeping, tmp_path):
+        name = index_of(keeping, 0)
+        data = bytearray((keeping.folder / name).read_bytes())
+        data[99] ^= 1
+        (ref,) = copy_in_record(keeping, 0).head.indexes
+        record_as(keeping, ref, bytes(data))
+        made = rebuilt(keeping, keeping.folder, tmp_path / "rebuilt")
+        held = [read_point(made.media, slot) for slot in made.points]
+        assert all(keeping.held[slot] in held for slot in range(4)), made.lost
+        (keeping.folder / name).unlink()
+        assert keeping.prune(threshold=0.0).regained == (name,)
+        keeping.require_sound()
+
+    def test_nor_one_that_says_another_size_than_its_bytes_have(self, keeping):
+        (ref,) = copy_in_record(keeping, 0).head.indexes
+        data = (keeping.folder / ref.name).read_bytes()
+        longer = ref.model_copy(update={"size": ref.size + 1})
+        copy, media = record_as(keeping, longer, data), keeping.media
+        assert copy.head.indexes == (longer,)
+        assert list(recorded.indexes_of(media.store, copy, media.codec, keeping.scratch)) == []
+
+
+def copy_in_record(keeping: Keeping, slot: int) -> recorded.Copy:
+    """What is recorded of a point and the indexes of its run."""
+    media = keeping.media
+    names = [ref.name for ref in media.view().points[slot].point.records]
+    (copy,) = recorded.copies_of(media.store, names, media.codec)
+    return copy
+
+
+def record_as(keeping: Keeping, ref: IndexRef, data: bytes) -> recorded.Copy:
+    """Record bytes as those of an index of the first point, in a record that comes before all others."""
+
+    class Says(AroundStore):
+        def read(self, name, at=None, *, limit=None):
+            assert name == ref.name
+            return data[at.offset : at.end]
+
+    media, head = keeping.media, copy_in_record(keeping, 0).head
+    writer = RecordWriter(Says(media.store), media.codec, random=bytes)
+    packs = writer.store_copies("run-1", head, [ref])
+    (copy,) = recorded.copies_of(media.store, [pack.name for pack in packs], media.codec)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("said", "has"),
+    [
+        (RelocateEntry(reason="moved"), True),
+        (DoomEntry(objects=(layout.pack("run-1", bytes(16)),), reason="doomed"), True),
+        (DoomEntry(points=(0,), reason="given up"), True),
+        (DoomEntry(runs=("run-9",), reason="fenced"), False),
+    ],
+    ids=lambda item: getattr(item, "reason", ""),
+)
+def test_a_log_has_gone_on_once_something_was_moved_doomed_or_given_up(keeping, said, has):
+    keeping.forget(0)
+    then = keeping.media.view()
+    keeping.media.append(said, run="run-9" if isinstance(said, RelocateEntry) else None)
+    assert not has_gone_on(then, then)
+    assert has_gone_on(then, keeping.media.view()) is has
+
+
+def test_what_is_led_elsewhere_once_more_is_needed_there_whichever_name_the_log_gives(keeping):
+    """Ours leads on from every name; the format does not ask for that."""
+    (ref,) = keeping.media.view().points[3].point.disks[0].indexes
+    objects = Objects()
+    known = needs.Needs(keeping.media, objects)
+    for number in range(2):
+        copy = ref.model_copy(update={"name": layout.index("run-9", "data", bytes([number] * 8))})
+        keeping.media.store.create(copy.name, [keeping.media.store.read(ref.name)])
+        moved = (MovedIndex(name=ref.name, ref=copy),)
+        keeping.media.append(RelocateEntry(indexes=moved, reason="test"), run="run-9")
+        needed = set(objects.named(known.of_points(keeping.media.view(), [3])))
+        assert {name for name in needed if layout.is_index(name)} == {copy.name}
 
 
 @pytest.mark.parametrize("key", KEYS, ids=named_key)

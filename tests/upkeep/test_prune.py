@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,8 @@ from vsa.media.media import Media
 from vsa.media.pack import FOOTER_SIZE, HEADER_SIZE, PackFooter
 from vsa.media.signs import SILENT_AFTER, Sign, give
 from vsa.upkeep import doom
+from vsa.upkeep.clock import TOLERANCE
+from vsa.upkeep.deleting import doomed_now
 from vsa.upkeep.prune import carry_out, plan_prune
 from vsa.upkeep.report import Depth
 from vsa.upkeep.verify import verify
@@ -64,6 +67,7 @@ def forgotten_at(keeping, clock, slot):
     keeping.now = now
 
 
+SECOND = dt.timedelta(seconds=1)
 LONG_AGO, FUTURE = NOW.replace(year=2001), NOW.replace(year=2099)
 
 
@@ -106,6 +110,26 @@ def test_one_entry_of_the_future_stops_pruning_until_somebody_says_whose_clock_i
     assert keeping.prune(days=31, trust_clock=True).points == ()
     assert keeping.prune(days=29, trust_clock=True).points == (old,)
     keeping.require_sound()
+
+
+def test_clocks_that_are_a_little_apart_stop_nothing(keeping):
+    keeping.back_up({0: "a"})
+    then = keeping.now
+    keeping.now = then - TOLERANCE
+    assert keeping.plan().points == ()
+    keeping.now -= SECOND
+    with pytest.raises(BadRequest, match="set the clock of this machine"):
+        keeping.plan()
+
+
+@pytest.mark.parametrize(("ahead", "goes"), [(TOLERANCE, False), (TOLERANCE + SECOND, True)])
+def test_a_trusted_clock_does_not_make_what_is_a_little_ahead_of_it_wrong(keeping, ahead, goes):
+    """What was forgotten after an entry of it is forgotten since then, and its grace begins then."""
+    old, new = keeping.back_up({0: "a"}), keeping.back_up({0: "b"}, full=True)
+    forgotten_at(keeping, keeping.now + ahead, new)
+    keeping.unforget(new)
+    keeping.forget(old)
+    assert keeping.plan(trust_clock=True).points == ((old,) if goes else ())
 
 
 def test_a_clock_that_is_trusted_takes_nothing_from_the_grace_either(keeping):
@@ -427,6 +451,15 @@ class TestNothingIsDeleted:
         needed = str(next((keeping.folder / "runs/run-2/packs").iterdir()).relative_to(keeping.folder))
         keeping.media.append(DoomEntry(objects=(needed,), reason="a bug"))
         self.require_refused(keeping, MediaDamaged, "contradicts itself")
+
+
+def test_what_is_not_below_runs_is_not_deleted_though_the_log_dooms_it(keeping):
+    """Hostile or mistaken: the log, the keys and the media's description are nobody's to doom."""
+    keeping.back_up({0: "a"})
+    others = (layout.MEDIA, layout.slot(0), layout.key(0), layout.checkpoint(0), layout.sign("run-1", 0))
+    dooms = (*others, layout.intent("run-1"))
+    keeping.media.append_planned(lambda _: DoomEntry(objects=dooms, reason="a bug"))
+    assert doomed_now(keeping.media.view(), dooms, ()) == [layout.intent("run-1")]
 
 
 class TestListings:

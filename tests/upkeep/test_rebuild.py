@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 
 from tests.media.making import (
     EXTENT,
@@ -30,6 +31,7 @@ from vsa.errors import (
     KeyNeeded,
     MediaConflict,
     MediaDamaged,
+    NewerVersion,
     NoMedia,
     ObjectsDoomed,
     WrongKey,
@@ -40,7 +42,7 @@ from vsa.media.folder import FolderStore
 from vsa.media.location import are_nested
 from vsa.media.media import Media
 from vsa.media.moves import MOVE
-from vsa.media.pack import Frame, read_frames
+from vsa.media.pack import FOOTER_SIZE, HEADER_SIZE, ROW_SIZE, Frame, PackFooter, read_frames
 from vsa.media.records import RecordWriter
 from vsa.media.wrapping import Passphrase, WrappingKey
 from vsa.upkeep import lost_frames
@@ -288,6 +290,25 @@ def test_a_frame_that_has_decayed_is_taken_from_the_next_pack_that_has_it(folder
     flip_bit(first, 8 * (frames[1].offset + 10))
     lose_all_but_packs(folder)
     assert contents(rebuilt(folder, tmp_path).media) == EXPECTED
+
+
+def test_a_pack_that_only_a_newer_version_can_read_keeps_nobody_from_the_next(folder, tmp_path):
+    """It proves what it is, and its table has frames of a kind that we do not know."""
+    newer, frames = repacked(folder, "repack")
+    repacked(folder, "second")
+    packs_of(folder, "r1")[0].unlink()
+    data = bytearray(newer.read_bytes())
+    footer = PackFooter.decode(data[-FOOTER_SIZE:], len(data), "a pack", sealed=False)
+    data[footer.table_offset + ROW_SIZE - 1] |= 0x80
+    table = data[footer.table_offset : -FOOTER_SIZE]
+    data[-12:-8] = crc32c(table, crc32c(data[:HEADER_SIZE])).to_bytes(4, "little")
+    newer.write_bytes(data)
+    with pytest.raises(NewerVersion):
+        read_frames(data, "a pack", Media.open(str(folder)).codec)
+    lose_all_but_packs(folder)
+    result = rebuilt(folder, tmp_path)
+    assert contents(result.media) == EXPECTED
+    assert result.moved == len(frames)
 
 
 def given_up(tmp_path: Path) -> tuple[Keeping, int]:

@@ -222,6 +222,22 @@ def test_two_prunes_that_move_the_same_frames_both_leave_sound_points(keeping):
     assert len(keeping.packs()) == 2
 
 
+def test_what_was_copied_in_vain_goes_with_the_prune_that_copied_it(keeping):
+    """Another one has led the same rows elsewhere meanwhile."""
+    mostly_empty(keeping)
+    packs: list[int] = []
+
+    def interfere(_number: int, method: str, name: str) -> None:
+        if method == "create" and "/moves/" in name and not packs:
+            keeping.prune(folder="other")
+            packs.append(len(keeping.packs()))
+
+    report = keeping.prune(store=FaultyStore(FolderStore(keeping.folder), interfere))
+    assert report.repacked.stopped
+    assert [*packs, len(keeping.packs())] == [3, 2]
+    keeping.require_sound()
+
+
 @more_in_ci
 def test_a_prune_between_anothers_moves_and_dooms_breaks_nothing(keeping):
     """The second runs as a whole at every store call of the first."""

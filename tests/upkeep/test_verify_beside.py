@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -14,6 +15,7 @@ from tests.cli.test_cli import vsa
 from tests.faults.small_media import prune
 from tests.media.faulty_store import FaultyStore
 from tests.media.making import a_key, an_intent, flip_bit, noise
+from tests.media.test_view import job as a_job
 from tests.upkeep.estate import DB, NOW, OS, TODAY, Estate, a_full_estate
 from vsa.media import layout, recall
 from vsa.media.checkpoint import encode
@@ -25,7 +27,7 @@ from vsa.media.media import Media
 from vsa.media.records import RecordWriter
 from vsa.media.view import WHOLE
 from vsa.media.wrapping import KeyFile
-from vsa.upkeep.checkpoints import judge, listed
+from vsa.upkeep.checkpoints import judge, listed, superseded
 from vsa.upkeep.record import record_damage
 from vsa.upkeep.report import Cost, Depth, VerifyReport
 from vsa.upkeep.rotation import add_key
@@ -196,13 +198,20 @@ class TestCheckpoints:
         slots = [layout.checkpoint_slot(name) or 0 for name in estate.named("checkpoints/*")]
         views = {slot: media.read_on(slot, slot + 1) for slot in slots}
         for slot, view in views.items():
-            for lie in ({"doomed": {estate.records[0]}}, {"points": {}}, {"forgotten": {0: NOW}}):
+            first = {0: dataclasses.replace(view.points[0], client="another VM")}
+            lies: list[dict[str, Any]] = [
+                {"doomed": {estate.records[0]}},
+                {"points": {}},
+                {"points": {**view.points, **first}},
+                {"forgotten": {0: NOW}},
+            ]
+            for lie in lies:
                 told = encode(dataclasses.replace(view, **lie), media.id)
                 name = layout.checkpoint(slot)
                 with estate.changed(name, told):
                     report = estate.verify(Depth.LOG)
                     assert costs(report) == [(name, Cost.OPENING)] and report.all_restores
-                    assert next(iter(lie)) in report.findings[0].reason
+                    assert f"says of {next(iter(lie))} something else" in report.findings[0].reason
                     media = Media.open(str(estate.location), write=True)
                     assert record_damage(media, report) == ()
 
@@ -230,6 +239,41 @@ class TestCheckpoints:
         estate.path(layout.checkpoint(newest)).unlink()
         assert judge(media, [second, first, newest], media.view()) == ({}, (first, second))
 
+    def test_one_that_goes_while_it_is_judged_is_not_spoken_of(self, estate: Estate) -> None:
+        """Once it was believed, and before it is read on from."""
+        slots, reads = listed(estate.media), []
+        name = layout.checkpoint(max(slots))
+
+        def goes(_number: int, method: str, called: str) -> None:
+            if (method, called) == ("read", name):
+                reads.append(called)
+                if len(reads) == 2:
+                    estate.path(name).unlink()
+
+        media = Media(FaultyStore(estate.media.store, goes), write=False, from_log=True)
+        view = media.view()
+        assert judge(media, slots, view).complaints == {}
+        assert len(reads) == 2
+
+    def test_one_of_which_a_part_cannot_be_read_once_it_is_believed_is_named(self, estate: Estate) -> None:
+        media, slot = estate.media, max(listed(estate.media))
+        view = media.read_on(slot, slot + 1)
+        first = min(view.points)
+        spoilt = {first: dataclasses.replace(view.points[first], _packed=b"no noun")}
+        told = encode(dataclasses.replace(view, points={**view.points, **spoilt}), media.id)
+        with estate.changed(layout.checkpoint(slot), told):
+            report = estate.verify(Depth.LOG)
+        assert costs(report) == [(layout.checkpoint(slot), Cost.OPENING)]
+        assert "unreadable" in report.findings[0].reason
+
+    def test_a_prune_leaves_those_that_are_ahead_of_the_log_that_it_read(self, estate: Estate) -> None:
+        media = Media.open(str(estate.location), write=True)
+        view = media.view()
+        media.append(DoomEntry(runs=("run-x",), reason="dead"))
+        assert media.checkpoint_if_due(every=1)
+        name = layout.checkpoint(view.head)
+        assert estate.path(name).exists() and name not in superseded(media, view)
+
     def test_one_of_an_older_version_that_had_other_times_is_good(self, estate: Estate) -> None:
         media = Media.open(str(estate.location), write=True)
         media.append(ForgetEntry(points=(0,), reason="old"))
@@ -238,21 +282,29 @@ class TestCheckpoints:
         view = media.read_on(slot, slot + 1)
         told = encode(dataclasses.replace(view, latest=None, forgotten={0: NOW}), media.id)
         with estate.changed(layout.checkpoint(slot), told):
-            assert estate.verify(Depth.LOG).remarks == ()
+            report = estate.verify(Depth.LOG)
+        assert report.is_sound and not report.remarks, report.text()
 
     def test_one_that_packs_the_same_in_another_way_is_good(self, estate: Estate) -> None:
-        media = estate.media
-        slot = max(layout.checkpoint_slot(name) or 0 for name in estate.named("checkpoints/*"))
+        media = Media.open(str(estate.location), write=True)
+        media.append(a_job())
+        assert media.checkpoint_if_due(every=1)
+        slot = media.view().head - 1
         view = media.read_on(slot, slot + 1)
-        packer = zstandard.ZstdCompressor(level=19, write_checksum=True)
+        pack = zstandard.ZstdCompressor(level=19, write_checksum=True).compress
         points = {
-            at: dataclasses.replace(made, _packed=packer.compress(made.point.model_dump_json().encode()))
+            at: dataclasses.replace(made, _packed=pack(made.point.model_dump_json().encode()))
             for at, made in view.points.items()
         }
-        assert points != view.points
-        told = encode(dataclasses.replace(view, points=points), media.id)
+        jobs = {
+            at: dataclasses.replace(made, _packed=pack(made.job.model_dump_json().encode()))
+            for at, made in view.jobs.items()
+        }
+        assert points != view.points and jobs != view.jobs
+        told = encode(dataclasses.replace(view, points=points, jobs=jobs), media.id)
         with estate.changed(layout.checkpoint(slot), told):
-            assert estate.verify(Depth.LOG).remarks == ()
+            report = estate.verify(Depth.LOG)
+        assert report.is_sound and not report.remarks, report.text()
 
     def test_one_of_a_slot_that_the_log_does_not_have_is_named(self, estate: Estate) -> None:
         name = layout.checkpoint(estate.media.view().head)
@@ -302,6 +354,18 @@ class TestIntents:
         Media.open(str(estate.location), write=True).append(DoomEntry(runs=(run,), reason="dead"))
         assert estate.verify(Depth.OBJECTS).is_sound
         assert layout.intent(run) in estate.verify(Depth.BYTES).remarks[0]
+
+    def test_those_that_a_prune_has_doomed_are_not_asked_for(self, estate: Estate) -> None:
+        """Of most points that lie on media for long: a request for each would be in vain."""
+        media = Media.open(str(estate.location), write=True)
+        run = media.view().points[min(estate.images)].run
+        media.append(DoomEntry(objects=(layout.intent(run),), reason="over and old"))
+        estate.path(layout.intent(run)).unlink()
+        store = FaultyStore(FolderStore(estate.location), lambda *_: None)
+        scratch = estate.folder / "scratch"
+        report = verify(Media(store, write=False), Depth.LOG, scratch=scratch, date=TODAY)
+        assert report.is_sound and not report.remarks
+        assert layout.intent(run) not in {name for _, name in store.calls}
 
     def test_a_run_that_begins_or_ends_meanwhile_is_no_news(self, estate: Estate) -> None:
         media, run = Media.open(str(estate.location), write=True), open_run(estate)

@@ -64,7 +64,7 @@ def write_if_due(store: Store, view: View, media_id: str, *, every: int, known: 
     if recent < 0:
         return False
     try:
-        slots = [slot for slot in _slots(_listed(store), head=view.head) if slot >= recent]
+        slots = [slot for slot in _slots(_listed(store)) if slot >= recent]
         if known in slots or any(misfit(store, slot, media_id) == "" for slot in reversed(slots)):
             return False
         return _write(store, view, media_id)
@@ -127,8 +127,6 @@ def _listed(store: Store) -> list[str]:
         return []
 
 
-def _slots(names: Iterable[str], *, head: int | None = None) -> list[int]:
-    """The slots of the checkpoints among the names, ascending; none beyond the log's `head`, which no correct
-    writer makes, and which would stand in the way of those to come."""
-    slots = {slot for name in names if (slot := layout.checkpoint_slot(name)) is not None}
-    return sorted(slot for slot in slots if head is None or slot < head)
+def _slots(names: Iterable[str]) -> list[int]:
+    """The slots of the checkpoints among the names, ascending."""
+    return sorted({slot for name in names if (slot := layout.checkpoint_slot(name)) is not None})
