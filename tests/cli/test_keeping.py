@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.test_cli import Ran, vsa
 from tests.upkeep.keeping import Keeping
-from vsa.cli.plans import report_text
+from vsa.cli.plans import prune_document, prune_text, report_text
 from vsa.upkeep.deleting import Deleted
 from vsa.upkeep.prune import PruneReport
 from vsa.upkeep.repack import Repacked
@@ -64,6 +64,18 @@ def test_a_plan_is_applied_by_its_token_alone(keeping: Keeping) -> None:
     done = command(keeping, "forget", "--keep-last", 2, "--apply", token)
     assert done.code == 0 and "2 forgotten." in done.out
     assert list(keeping.media.view().forgotten) == [0, 1]
+
+
+def test_a_prune_says_by_which_clock_the_grace_is_over(keeping: Keeping) -> None:
+    """F48: of one that is ahead nothing else tells."""
+    three_points(keeping)
+    keeping.forget(0)
+    keeping.now += dt.timedelta(days=3)
+    plan = keeping.plan(days=2)
+    assert "Forgotten by     2024-05-07 12:00:00Z, as it is 2024-05-09 12:00:00Z here\n" in prune_text(plan)
+    assert prune_document(plan)["now"] == "2024-05-09T12:00:00+00:00"
+    keeping.now -= dt.timedelta(days=2)
+    assert "Forgotten by" not in prune_text(keeping.plan(days=2)), "nothing is given up"
 
 
 def test_more_than_half_of_a_vm_needs_to_be_said_twice(keeping: Keeping) -> None:

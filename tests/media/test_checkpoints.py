@@ -131,6 +131,28 @@ def test_times_come_back_to_the_microsecond():
     assert view.points[0].time == time
 
 
+HOURS = st.integers(-14, 14).map(lambda hours: dt.timezone(dt.timedelta(hours=hours)))
+EDGES = (
+    dt.datetime.min.replace(tzinfo=dt.UTC),
+    dt.datetime(1969, 12, 31, 23, 59, 59, 999_999, dt.UTC),
+    dt.datetime(1970, 1, 1, tzinfo=dt.UTC),
+    dt.datetime.max.replace(tzinfo=dt.UTC),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(EDGES) | st.datetimes(timezones=HOURS))
+def test_whatever_time_an_entry_claims_its_checkpoint_is_believed(time):
+    """Of a point, of a job, and of what was forgotten: also before 1970, and on the last day there is."""
+    said = [("r1", a_point(DISK, [INDEX])), job("a"), ForgetEntry(points=(0,), reason="retention")]
+    entries = [(entry.model_copy(update={"time": time}), digest) for entry, digest in numbered(said)]
+    view = View(0, "").extended(entries)
+    found = kept_and_read(view)
+    assert same(found, view)
+    told = [found.points[0].time, found.jobs[1].time, found.forgotten[0], found.latest.time]
+    assert told == [view.latest.time] * 4
+
+
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "media"
@@ -286,7 +308,8 @@ def read(data: bytes) -> View:
         pytest.param([(2, 1, 0, 4, 0, 0), (1, 1, 0, 4, 0, 0)], "kinds", id="kinds in disorder"),
         pytest.param([(1, 6, 0, 4, 0, 0)], "slot or time", id="a slot that comes later"),
         pytest.param([(1, -2, 0, 4, 0, 0)], "slot or time", id="a slot below none"),
-        pytest.param([(1, 1, -1, 4, 0, 0)], "slot or time", id="a time before 1970"),
+        pytest.param([(1, 1, checkpoint._EARLIEST - 1, 4, 0, 0)], "slot or time", id="a time before year 1"),
+        pytest.param([(1, 1, checkpoint._LATEST + 1, 4, 0, 0)], "slot or time", id="a time after year 9999"),
         pytest.param([(1, 1, 2**62, 4, 0, 0)], "slot or time", id="a time that no calendar has"),
         pytest.param([(1, 1, 0, 3, 0, 0)], "outside", id="bytes in the magic"),
         pytest.param([(1, 1, 0, 2**31, 0, 0)], "outside", id="bytes behind the end"),

@@ -94,7 +94,7 @@ def opened(folder: Path) -> tuple[list[str], int]:
 
 def require_refused(folder: Path) -> None:
     said, growth = opened(folder)
-    assert said in (["MediaDamaged"], ["MediaUnusable"], ["ObjectMissing"]), said
+    assert said in (["MediaDamaged"], ["NewerVersion"], ["ObjectMissing"]), said
     assert growth < GROWTH, f"{growth / MIB:.0f} MiB"
 
 

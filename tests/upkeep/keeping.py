@@ -88,7 +88,9 @@ class Keeping:
             parent=index,
         )
         entry = a_point(source, written.indexes, packs=written.packs, vm=disk)
-        backup = entry.point.disks[0].model_copy(update={"parent": latest[0] if latest else None})
+        backup = entry.point.disks[0]
+        snapshot = backup.snapshot.model_copy(update={"taken_at": self.now})
+        backup = backup.model_copy(update={"parent": latest[0] if latest else None, "snapshot": snapshot})
         entry = PointEntry(point=entry.point.model_copy(update={"disks": (backup,)}))
         merged = before | new
         return entry, {at: data for at, data in merged.items() if data is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from tests.upkeep.keeping import DAY, Keeping
 from vsa.errors import BadRequest, MediaConflict
 from vsa.media.entries import Damaged, DamageEntry, DoubtEntry, Harm, JobEntry, PointEntry, Result
 from vsa.model import Method
-from vsa.retention import Retention
+from vsa.retention import MadePoint, Retention, select
 from vsa.upkeep.forgetting import (
     Decision,
     Judged,
@@ -26,6 +28,13 @@ from vsa.upkeep.forgetting import (
 )
 
 ALL = Limits(override_share=True)
+TRUSTED = Limits(override_share=True, trust_clock=True)
+HOUR, MINUTE = dt.timedelta(hours=1), dt.timedelta(minutes=1)
+NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+STUCK = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+RETENTIONS = st.builds(
+    Retention, daily=st.integers(0, 4), weekly=st.integers(0, 2), monthly=st.integers(0, 2)
+)
 
 
 @pytest.fixture
@@ -221,7 +230,7 @@ class TestNeverGoesByPolicy:
 
 
 class TestWrongClocks:
-    """F48: of writers; under the policies of whoever forgets, whose clock is right."""
+    """F48: of writers; under the policies of whoever forgets, whose clock is right unless a test says so."""
 
     def taken(self, keeping, at, *, clock=None, disk="os"):
         """A point of snapshots that Azure took at a time, by a writer with a clock of its own."""
@@ -252,10 +261,94 @@ class TestWrongClocks:
         self.taken(keeping, future, clock=future)
         later = [self.taken(keeping, NOW + day * DAY) for day in range(1, 4)]
         keeping.now = NOW + 3 * DAY
-        limits = Limits(override_share=True, trust_clock=True)
-        request = by_policy(lambda _: Retention(daily=3), believed_until=keeping.now)
-        found = plan_forgetting(keeping.media, request, now=keeping.now, limits=limits)
+        found = plan(keeping, Retention(daily=3), limits=TRUSTED)
         assert [item.slot for item in found.decision.staying] == later
+
+    @pytest.mark.parametrize(
+        "clock",
+        [
+            pytest.param(lambda day: STUCK + day * MINUTE, id="back in 2020 after each boot"),
+            pytest.param(lambda day: STUCK if day < 4 else NOW + day * DAY, id="set on day 4"),
+            pytest.param(lambda day: NOW + day * DAY if day < 4 else STUCK, id="lost on day 4"),
+            pytest.param(
+                lambda day: NOW + (day - 3 * (day % 2)) * DAY, id="of two writers, one 3 days behind"
+            ),
+            pytest.param(lambda day: NOW + (day + 400) * DAY, id="a year ahead"),
+            pytest.param(
+                lambda day: NOW + (day + 3 * (day % 2)) * DAY, id="of two writers, one 3 days ahead"
+            ),
+        ],
+    )
+    def test_each_day_keeps_its_point_whatever_its_writer_takes_for_the_time(self, keeping, clock):
+        """Azure's time of the snapshots is right; retention is applied each night."""
+        for day in range(8):
+            self.taken(keeping, NOW + day * DAY, clock=clock(day))
+            keeping.now = NOW + day * DAY + 12 * HOUR
+            found = plan(keeping, Retention(keep_last=1, daily=8), limits=TRUSTED)
+            forget(keeping.media, found, now=keeping.now)
+        assert len(keeping.media.view().live) == 8
+
+    def test_a_clock_that_is_behind_needs_nobody_who_says_that_it_is(self, keeping):
+        slots = [self.taken(keeping, NOW + day * DAY, clock=STUCK + day * MINUTE) for day in range(4)]
+        keeping.now = NOW + 4 * DAY
+        found = plan(keeping, Retention(daily=2), limits=Limits())
+        assert found.decision.refusals == ()
+        reasons = {item.slot: item.reason for item in found.decision.staying}
+        assert going(found) == [slots[1]]
+        assert reasons[slots[0]] == "first of its day, by the log's times", "kept too long rather than lost"
+        assert [reasons[slot] for slot in slots[2:3]] == ["first of its day"]
+
+    @settings(deadline=None, max_examples=15)
+    @given(st.lists(st.tuples(st.integers(0, 60), st.integers(-90, 90)), min_size=1, max_size=6), RETENTIONS)
+    def test_no_point_goes_for_the_clock_of_a_writer(self, tmp_path_factory, said, retention):
+        """By what each writer's clock is wrong, in days, and the hours since the point before."""
+        keeping = Keeping(tmp_path_factory.mktemp("keeping"))
+        points, at = [], NOW
+        for hours, wrong in said:
+            at += hours * HOUR
+            points.append(MadePoint(self.taken(keeping, at, clock=at + wrong * DAY), at))
+        keeping.now = at
+        assert not set(going(plan(keeping, retention, limits=TRUSTED))) & set(select(retention, points))
+
+    def test_a_snapshot_younger_than_its_point_takes_no_days_from_those_after_it(self, keeping):
+        """A time that no snapshot has, by a writer whose clock is right, until that time has come."""
+        slots = [self.taken(keeping, NOW + 5 * DAY, clock=NOW)]
+        slots += [self.taken(keeping, NOW + day * DAY) for day in range(1, 6)]
+        keeping.now = NOW + 6 * DAY
+        assert going(plan(keeping, Retention(daily=6), limits=Limits())) == []
+
+    def test_a_clock_that_snapshots_alone_contradict_is_refused(self, keeping):
+        """One machine writes and forgets, and its clock is years behind for both."""
+        slots = [self.taken(keeping, NOW + day * DAY, clock=STUCK + day * MINUTE) for day in range(4)]
+        right, keeping.now = NOW + 4 * DAY, STUCK + HOUR
+        found = plan(keeping, Retention(daily=4))
+        (refusal,) = found.decision.refusals
+        last = (NOW + 3 * DAY).isoformat()
+        assert (
+            f"log/00000000000{slots[-1]} names a snapshot that was taken at {last}, but it is 2020" in refusal
+        )
+        with pytest.raises(BadRequest, match="set the clock"):
+            forget(keeping.media, found, now=keeping.now)
+        keeping.now = right
+        assert forget(keeping.media, plan(keeping, Retention(daily=4)), now=right) is None
+
+    def test_a_snapshot_of_a_time_that_is_never_to_come_is_forgotten_by_name(self, keeping):
+        """In a zone in which that time lies beyond the last that can be told."""
+        never = dt.datetime.max.replace(tzinfo=dt.timezone(-12 * HOUR))
+        slot = self.taken(keeping, never, clock=NOW)
+        self.taken(keeping, NOW)
+        assert "names a snapshot that was taken at 9999-12-31" in plan(keeping, LAST).decision.refusals[0]
+        forget(keeping.media, plan(keeping, slots=(slot,), limits=TRUSTED), now=keeping.now)
+        assert plan(keeping, LAST).decision.refusals == ()
+
+    def test_the_first_and_the_last_time_there_are_can_be_told_in_utc(self, keeping):
+        early, late = (
+            self.taken(keeping, edge.replace(tzinfo=dt.timezone(hours * HOUR)), clock=NOW)
+            for edge, hours in ((dt.datetime.min, 12), (dt.datetime.max, -12))
+        )
+        told = {item.slot: item.taken_at for item in plan(keeping, LAST).decision.staying}
+        told |= {item.slot: item.taken_at for item in plan(keeping, LAST).decision.going}
+        assert told == {early: NEVER, late: dt.datetime.max.replace(tzinfo=dt.UTC)}
 
 
 class TestRefused:

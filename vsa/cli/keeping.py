@@ -21,7 +21,6 @@ from vsa.media.view import View
 from vsa.progress import SILENT, Progress, watched_on
 from vsa.retention import Retention
 from vsa.transfer.liveness import has_ended, this_process
-from vsa.upkeep.clock import believed_until
 from vsa.upkeep.forgetting import Limits, Request, by_policy, forget, named, pin, plan_forgetting, unforget
 from vsa.upkeep.prune import carry_out, plan_prune
 
@@ -30,7 +29,7 @@ def _forget(options: argparse.Namespace, err: TextIO) -> Answer:
     media = _open(options)
     now = dt.datetime.now(dt.UTC)
     limits = Limits(override_share=options.override_share, trust_clock=options.trust_clock)
-    request = _request(options, media.view(), now)
+    request = _request(options, media.view())
     plan = plan_forgetting(media, request, now=now, limits=limits, progress=_progress(options, err))
     slot = None
     if options.apply:
@@ -85,7 +84,7 @@ def _open(options: argparse.Namespace) -> Media:
     return open_media(options, write=not dry)
 
 
-def _request(options: argparse.Namespace, view: View, now: dt.datetime) -> Request:
+def _request(options: argparse.Namespace, view: View) -> Request:
     periods = ("daily", "weekly", "monthly", "yearly")
     rules = {name: getattr(options, f"keep_{name}") for name in periods}
     stated = {name: count for name, count in {**rules, "keep_last": options.keep_last}.items() if count}
@@ -97,8 +96,7 @@ def _request(options: argparse.Namespace, view: View, now: dt.datetime) -> Reque
         return named(options.points)
     clients = {made.client for made in reports.points_of(view, options.vm)}
     retention = Retention(**stated)
-    believed = believed_until(now, trusted=options.trust_clock)
-    return by_policy(lambda made: retention if made.client in clients else None, believed_until=believed)
+    return by_policy(lambda made: retention if made.client in clients else None)
 
 
 def _require_folder(scratch: str | None) -> None:

@@ -66,6 +66,7 @@ def _forget_remarks(plan: ForgetPlan, done: bool) -> Iterator[str]:
 def prune_document(plan: PrunePlan) -> Document:
     return {
         "token": plan.token,
+        "now": plan.now.isoformat(),
         "grace_days": plan.grace.total_seconds() / 86_400,
         "threshold": plan.threshold,
         "give_up": list(plan.points),
@@ -97,6 +98,7 @@ def prune_text(plan: PrunePlan) -> str:
         [
             ("Lost indexes put back", ", ".join(plan.regained)),
             ("Points given up", ", ".join(map(str, plan.points)) or "none"),
+            ("Forgotten by", _counted_text(plan) if plan.points else ""),
             ("Objects", f"{plan.objects}, {size_text(plan.size)}"),
             ("Doomed before", plan.doomed or ""),
             ("Retired keys", ", ".join(plan.superseded.keys)),
@@ -112,6 +114,10 @@ def prune_text(plan: PrunePlan) -> str:
 
 def apply_text(token: str) -> str:
     return f"Nothing was changed. Do it with: --apply {token}"
+
+
+def _counted_text(plan: PrunePlan) -> str:
+    return f"{moment(plan.before)}, as it is {moment(plan.now)} here"
 
 
 def _repack_text(plan: PrunePlan) -> str:

@@ -41,7 +41,8 @@ _NO_DIGEST = "0" * 64
 _NO_SLOT = -1
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
-_LATEST = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
+_EARLIEST = (dt.datetime.min.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
+_LATEST = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 
 ROW = np.dtype(
     [
@@ -239,7 +240,8 @@ def _complaint(rows: Rows, about: CheckpointDescription, size: int) -> str:
     kind, slot, time = rows["kind"].astype(np.int16), rows["slot"], rows["time"]
     if np.any(np.diff(kind) < 0) or np.any(kind > max(Kind)):
         return "kinds of rows are unknown or not in order"
-    if np.any(slot < _NO_SLOT) or np.any(slot > about.slot) or np.any(time < 0) or np.any(time > _LATEST):
+    impossible = (slot < _NO_SLOT) | (slot > about.slot) | (time < _EARLIEST) | (time > _LATEST)
+    if np.any(impossible):
         return "a row is of no slot or time that there can be"
     start = rows["offset"].astype(np.int64)
     if np.any(start < len(_MAGIC)) or np.any(start + rows["key"] + rows["data"].astype(np.int64) > size):

@@ -90,7 +90,7 @@ class Fold:
         return Packer()
 
     def add(self, entry: Entry, digest: str) -> None:
-        slot, time = entry.seq, _utc(entry.time)
+        slot, time = entry.seq, in_utc(entry.time)
         self.head, self.head_hash = slot + 1, digest
         self._note(Latest(slot, time))
         match entry.body:
@@ -137,7 +137,7 @@ class Fold:
             return
         disks = tuple(disk.disk.key for disk in point.disks)
         packed = self._pack(point)
-        self.points[slot] = CommittedPoint(slot, _utc(entry.time), run, point.vm.key, disks, packed)
+        self.points[slot] = CommittedPoint(slot, in_utc(entry.time), run, point.vm.key, disks, packed)
         self.committed[run] = slot
         for key in disks:
             self.history[key] = (*self.history.get(key, ()), slot)
@@ -182,7 +182,7 @@ class Fold:
         return self._packer.pack(noun.model_dump_json())
 
 
-def _utc(time: datetime) -> datetime:
+def in_utc(time: datetime) -> datetime:
     """The same moment, told in one way, wherever the view was read from."""
     try:
         return time.astimezone(UTC)

@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from vsa.errors import BadRequest, MediaConflict
 from vsa.media import admission, layout
 from vsa.media.entries import ForgetEntry, PinEntry, UnforgetEntry
+from vsa.media.fold import in_utc
 from vsa.media.media import Media
 from vsa.media.view import CommittedPoint, View
 from vsa.progress import SILENT, Progress
 from vsa.retention import MadePoint, Retention, select
-from vsa.upkeep.clock import clock_complaint
+from vsa.upkeep.clock import TOLERANCE, clock_complaint, snapshot_complaint
 from vsa.upkeep.doom import named_objects
 from vsa.upkeep.needs import Known, Needs
 from vsa.upkeep.objects import Objects, set_of
@@ -41,7 +42,7 @@ Policy = Callable[[CommittedPoint], Retention | None]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One point that goes or stays, and why."""
+    """One point that goes or stays, and why. `taken_at` is when Azure took its first snapshot, in UTC."""
 
     slot: int
     client: str
@@ -53,7 +54,7 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a plan may not do unless somebody says that it is meant: forget more than `share` of a client's
-    points, and rely on a clock that the log contradicts."""
+    points, and rely on a clock that the log or the time of a snapshot contradicts."""
 
     share: float = SHARE
     override_share: bool = False
@@ -71,8 +72,8 @@ class Decision:
     warnings: tuple[str, ...] = ()
 
 
-Request = Callable[[View], Decision]
-"""What somebody wants forgotten, decided anew for each view."""
+Request = Callable[[View, dt.datetime], Decision]
+"""What somebody wants forgotten, decided anew for each view and for the time that it is."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,15 @@ class ForgetPlan:
 def named(slots: Sequence[int]) -> Request:
     """Forget exactly these points, whatever retention would say of them. BadRequest if one cannot be."""
 
-    def decide(view: View) -> Decision:
+    def decide(view: View, now: dt.datetime) -> Decision:
         admission.admit(
             view, ForgetEntry(points=tuple(slots), reason="asked"), run=None, require=lambda _: None
         )
-        protected, written = _protected(view), _written(view)
+        protected = _protected(view)
         wanted = set(slots)
         return Decision(
-            going=tuple(_judged(made, written, "asked for") for made in view.live if made.slot in wanted),
-            staying=tuple(
-                _judged(made, written, "not named") for made in view.live if made.slot not in wanted
-            ),
+            going=tuple(_judged(made, "asked for") for made in view.live if made.slot in wanted),
+            staying=tuple(_judged(made, "not named") for made in view.live if made.slot not in wanted),
             warnings=tuple(
                 f"point {slot} goes although it is {protected[slot]}"
                 for slot in sorted(wanted & protected.keys())
@@ -121,21 +120,23 @@ def named(slots: Sequence[int]) -> Request:
     return decide
 
 
-def by_policy(policy: Policy, *, believed_until: dt.datetime | None = None) -> Request:
+def by_policy(policy: Policy) -> Request:
     """Forget what the retention of each point's subclient does not keep. The points of one client that have
     the same retention are judged together.
 
-    Times after `believed_until` are known to be wrong: points that claim one open no period, and close none.
+    Where the time of a snapshot and the log disagree on a point's day, what either of them keeps stays. Times
+    that are yet to come are wrong: points that claim one open no period, and close none.
     """
 
-    def decide(view: View) -> Decision:
+    def decide(view: View, now: dt.datetime) -> Decision:
         groups: dict[tuple[str, Retention | None], list[Judged]] = {}
-        written = _written(view, believed_until)
+        believed = now + TOLERANCE
+        written = _written(view, believed)
         for made in view.live:
-            groups.setdefault((made.client, policy(made)), []).append(_judged(made, written, ""))
+            groups.setdefault((made.client, policy(made)), []).append(_judged(made, ""))
         kept = _protected(view)
         for (_, retention), points in groups.items():
-            for slot, reason in _kept(retention, points).items():
+            for slot, reason in _kept(retention, points, written, believed).items():
                 kept[slot] = f"{kept[slot]}, {reason}" if slot in kept else reason
         judged = [item for points in groups.values() for item in points]
         return Decision(
@@ -161,7 +162,7 @@ def plan_forgetting(
     """
     media = media.read_anew()
     view = media.view()
-    decision = _limited(request(view), view, limits, now)
+    decision = _limited(request(view, now), view, limits, now)
     objects = Objects()
     needs = Needs(media, objects)
     going = {item.slot for item in decision.going}
@@ -186,7 +187,7 @@ def forget(media: Media, plan: ForgetPlan, *, now: dt.datetime) -> int | None:
     that very slot: MediaConflict if it has become another one, BadRequest if it was refused."""
 
     def entry(view: View) -> ForgetEntry | None:
-        again = _limited(plan.request(view), view, plan.limits, now)
+        again = _limited(plan.request(view, now), view, plan.limits, now)
         if again.refusals:
             raise BadRequest(again.refusals[0])
         going = tuple(item.slot for item in again.going)
@@ -211,10 +212,24 @@ def pin(media: Media, slots: Sequence[int], *, pinned: bool, reason: str = "") -
     return media.append(PinEntry(points=tuple(slots), pinned=pinned, reason=reason))
 
 
-def _kept(retention: Retention | None, points: Sequence[Judged]) -> Mapping[int, str]:
+def _kept(
+    retention: Retention | None,
+    points: Sequence[Judged],
+    written: Mapping[int, dt.datetime],
+    believed: dt.datetime,
+) -> Mapping[int, str]:
+    """What retention keeps by the times of the snapshots, which Azure gave; and what it keeps if no snapshot
+    is younger than the log says that its point is, which writers' clocks did.
+
+    The first holds whatever those clocks say; the second, whatever a point claims of its snapshots. A point
+    too many is no harm.
+    """
     if retention is None:
         return dict.fromkeys((item.slot for item in points), "no retention is set")
-    return select(retention, [MadePoint(item.slot, item.taken_at) for item in points])
+    taken = [MadePoint(item.slot, item.taken_at if item.taken_at <= believed else _NEVER) for item in points]
+    capped = [MadePoint(item.slot, min(item.taken_at, written[item.slot])) for item in points]
+    by_log = {slot: f"{reason}, by the log's times" for slot, reason in select(retention, capped).items()}
+    return {**by_log, **select(retention, taken)}
 
 
 def _with_reasons(points: Iterable[Judged], reason: Callable[[int], str]) -> tuple[Judged, ...]:
@@ -259,27 +274,27 @@ def _bad_disks(view: View, slot: int) -> frozenset[str]:
     return frozenset((*doubts, *(harm.disk_key for harm in view.harm_of(slot))))
 
 
-def _written(view: View, believed_until: dt.datetime | None = None) -> Mapping[int, dt.datetime]:
+def _written(view: View, believed: dt.datetime) -> Mapping[int, dt.datetime]:
     """By slot, when each point was committed, as far as its own time and those of points before it tell."""
     newest, found = _NEVER, dict[int, dt.datetime]()
     for made in view.points.values():
-        if believed_until is None or made.time <= believed_until:
+        if made.time <= believed:
             newest = max(newest, made.time)
         found[made.slot] = newest
     return found
 
 
-def _judged(made: CommittedPoint, written: Mapping[int, dt.datetime], reason: str) -> Judged:
+def _judged(made: CommittedPoint, reason: str) -> Judged:
     point = made.point
-    taken_at = min(backup.snapshot.taken_at for backup in point.disks)
-    # A snapshot cannot be younger than the entry that names it: a time in the future opens no period.
-    return Judged(made.slot, made.client, point.vm.name, min(taken_at, written[made.slot]), reason)
+    taken_at = in_utc(min(backup.snapshot.taken_at for backup in point.disks))
+    return Judged(made.slot, made.client, point.vm.name, taken_at, reason)
 
 
 def _limited(decision: Decision, view: View, limits: Limits, now: dt.datetime) -> Decision:
     """The decision with all that speaks against it."""
     refusals = [] if limits.override_share else list(_shares(decision, limits.share))
-    if not limits.trust_clock and (complaint := clock_complaint(view, now)):
+    taken = ((item.slot, item.taken_at) for item in (*decision.going, *decision.staying))
+    if not limits.trust_clock and (complaint := clock_complaint(view, now) or snapshot_complaint(taken, now)):
         refusals.append(complaint)
     return Decision(decision.going, decision.staying, tuple(refusals), decision.warnings)
 

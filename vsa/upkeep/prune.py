@@ -85,6 +85,16 @@ class PrunePlan:
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
     @property
+    def now(self) -> dt.datetime:
+        """By the clock that the grace is counted with."""
+        return self._survey.now
+
+    @property
+    def before(self) -> dt.datetime:
+        """Points that were forgotten by then are given up."""
+        return self._survey.before
+
+    @property
     def is_empty(self) -> bool:
         deleted = self.points or self.objects or self.doomed or self.superseded.names
         return not (deleted or self.repack.packs or self.regained)
