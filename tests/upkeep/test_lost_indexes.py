@@ -23,7 +23,6 @@ from vsa.media.media import Media
 from vsa.media.records import RecordWriter
 from vsa.model import IndexRef
 from vsa.upkeep import forgetting, lost_indexes, needs, recorded
-from vsa.upkeep import rebuild as rebuilding
 from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
 from vsa.upkeep.lost_indexes import has_gone_on
 from vsa.upkeep.objects import Objects
@@ -313,12 +312,11 @@ class TestPutBack:
         self.lose_all_indexes_and_their_first_records(keeping)
         require_rebuilt(keeping, tmp_path, [0, 1, 2, 3])
 
-    def test_a_rebuild_says_what_stands_in_for_many_in_several_entries(self, keeping, tmp_path, monkeypatch):
-        monkeypatch.setattr(rebuilding, "AT_A_TIME", 1)
+    def test_rebuilt_points_name_the_copies_themselves(self, keeping, tmp_path):
         lost = self.lose_all_indexes_and_their_first_records(keeping)
-        made = rebuilt(keeping, keeping.folder, tmp_path / "rebuilt")
-        told = [[moved.name for moved in item.entry.indexes] for item in made.media.view().relocations]
-        assert sorted(told) == sorted([name] for name in lost)
+        view = rebuilt(keeping, keeping.folder, tmp_path / "again").media.view()
+        named = {ref.name for made in view.points.values() for ref in made.point.disks[0].indexes}
+        assert (len(named), named & lost, view.relocations) == (len(lost), set(), ())
 
     def lose_all_indexes_and_their_first_records(self, keeping: Keeping) -> set[str]:
         """The indexes were put back in between."""
