@@ -418,6 +418,67 @@ def test_what_is_led_elsewhere_once_more_is_needed_there_whichever_name_the_log_
         assert {name for name in needed if layout.is_index(name)} == {copy.name}
 
 
+class TestRepaired:
+    """A sound copy in the place of what the log calls lost: nobody relies on that name again."""
+
+    @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
+    def test_a_prune_heals_every_point_over_an_index_that_reads_right_again(self, keeping, recorded):
+        name = index_of(keeping, 0)
+        self.lose_and_repair(keeping, name)
+        if not recorded:
+            spoil_records(keeping, "run-1")
+        assert keeping.plan().regained == keeping.prune().regained == (name,)
+        self.require_healed(keeping)
+        assert led_to(keeping, name) != name not in keeping.objects()
+        if recorded:
+            (keeping.folder / led_to(keeping, name)).unlink()
+            assert keeping.prune().regained
+            keeping.require_sound()
+
+    def test_also_over_the_copy_of_one(self, keeping):
+        name = index_of(keeping, 0)
+        (keeping.folder / name).unlink()
+        spoiled = keeping.prune(threshold=0.0)
+        copy = led_to(keeping, name)
+        self.lose_and_repair(keeping, copy)
+        assert (spoiled.regained, keeping.prune().regained) == ((name,), (copy,))
+        self.require_healed(keeping)
+
+    def test_not_what_reads_right_in_all_parts_that_matter_and_is_not_what_was_stored(
+        self, keeping, monkeypatch
+    ):
+        """Of a large index no reader looks at its first four bytes, but a copy has to be the same."""
+        for module in (pinned, needs):
+            monkeypatch.setattr(module, "FETCHED_WHOLE", 100)
+        flip_bit(keeping.folder / index_of(keeping, 0), 0)
+        record_damage(keeping.media, verified(keeping))
+        spoil_records(keeping, "run-1")
+        assert keeping.media.view().is_lost(index_of(keeping, 0))
+        assert keeping.prune().regained == ()
+        keeping.require_sound()
+
+    def test_what_only_points_need_that_go_is_left_to_go(self, keeping):
+        name = index_of(keeping, 3)
+        self.lose_and_repair(keeping, name)
+        keeping.forget(3)
+        assert keeping.prune().regained == () and name not in keeping.objects()
+
+    def lose_and_repair(self, keeping: Keeping, name: str) -> None:
+        data = (keeping.folder / name).read_bytes()
+        flip_bit(keeping.folder / name, 999)
+        record_damage(keeping.media, verified(keeping))
+        (keeping.folder / name).write_bytes(data)
+        assert any(keeping.media.view().harm_of(slot) for slot in range(4))
+
+    def require_healed(self, keeping: Keeping) -> None:
+        view = keeping.media.view()
+        assert not any(view.harm_of(slot) for slot in range(4))
+        assert not any(view.is_lost(name) for name in view.damaged)
+        keeping.require_sound()
+        assert not any(found.harm for found in verified(keeping).findings)
+        assert keeping.plan().is_empty
+
+
 @pytest.mark.parametrize("key", KEYS, ids=named_key)
 def test_sealed_media_gets_them_back_as_well(tmp_path, key):
     media = new_media(tmp_path / "media", key=key)
