@@ -500,10 +500,12 @@ class TestWayOut:
             keeping.prune()
         assert f"`vsa forget {' '.join(map(str, harmed))}`" in str(refused.value)
         assert "--grace-days 0" in str(refused.value)
+        assert "`vsa rebuild`" not in str(refused.value), "which would not have these points either"
         assert keeping.objects() == before
         self.give_up(keeping, harmed)
 
-    def test_points_over_lost_moves_too(self, keeping):
+    def test_points_over_lost_moves_too(self, keeping, tmp_path):
+        """Unless a rebuild is preferred, which has them all."""
         keeping.forget(1)
         keeping.prune(threshold=1.0)
         (table,) = {item.entry.table.name for item in keeping.media.view().relocations if item.entry.table}
@@ -511,6 +513,8 @@ class TestWayOut:
         with pytest.raises(MediaDamaged, match="vsa forget") as refused:
             keeping.prune()
         assert table in str(refused.value)
+        assert "or make media anew at another place by `vsa rebuild`" in str(refused.value)
+        require_rebuilt(keeping, tmp_path, list(keeping.media.view().points))
         said = str(refused.value).partition("`vsa forget ")[2].partition("`")[0]
         self.give_up(keeping, [int(slot) for slot in said.split()])
         assert table not in keeping.objects()

@@ -186,10 +186,14 @@ def _way_out(view: View, known: Known) -> str:
         *([f"`vsa forget {_listed(wanted)}`"] if wanted else []),
         "`vsa prune` once their grace is over, or with --grace-days 0",
     ]
+    needs_moves = any(not item.indexes for item in known.untold)
+    rebuilding = (
+        "or make media anew at another place by `vsa rebuild`, which needs no moves, " if needs_moves else ""
+    )
     return (
         f"nothing was deleted: what points {', '.join(map(str, known.harmed))} need cannot be read, and no "
-        f"record has it: {known.reasons}. Put a sound copy of these objects in their place, or give "
-        f"the points up: {', then '.join(steps)}. The next backup of their disks reads in full"
+        f"record has it: {known.reasons}. Put a sound copy of these objects in their place, {rebuilding}"
+        f"or give the points up: {', then '.join(steps)}. The next backup of their disks reads in full"
     )
 
 
