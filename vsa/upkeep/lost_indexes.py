@@ -7,8 +7,8 @@
 
 A copy has the bytes of the index, proven by the digest that the log states, under a name of its own: an
 object is never replaced. A `relocate` entry lets it stand in for the index wherever that is referred to. The
-run that stores copies records them as well, so that they can be got back in their turn, and a rebuild has
-them. Killed anywhere, it leaves objects that nobody refers to, or a copy that stands in.
+run that stores copies records them as well, if a record had them, so that they can be got back in their turn,
+and a rebuild has them. Killed anywhere, it leaves objects that nobody refers to, or a copy that stands in.
 """
 
 from __future__ import annotations
