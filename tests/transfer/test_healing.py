@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.media.faulty_store import FaultyStore
+from tests.media.making import flip_bit
 from tests.upkeep.estate import DATA, OS, SIZE, Estate, fresh
+from tests.upkeep.keeping import Keeping
 from vsa.errors import TryAgainLater
-from vsa.media import documents, heal, layout
+from vsa.media import documents, heal, layout, pinned
 from vsa.media.entries import Damaged, DamageEntry, RelocateEntry
 from vsa.media.media import Media
-from vsa.model import IndexRef
-from vsa.transfer.healing import Healing
+from vsa.model import IndexRef, Method, Reason
+from vsa.transfer.healing import Healing, unless_parent_is_damaged
+from vsa.transfer.methods import Decision, Recorded
+from vsa.upkeep import needs
+from vsa.upkeep.record import record_damage
+from vsa.upkeep.report import Depth
+from vsa.upkeep.verify import verify
 
 CONTENTS = fresh("a", *range(6))
 
@@ -128,3 +135,30 @@ def test_a_run_that_never_gets_its_turn_may_be_tried_again(estate: Estate) -> No
     healing, index = stored_again(estate, media, run)
     with pytest.raises(TryAgainLater, match="again and again"):
         healing.commit(index, run=run, media=media)
+
+
+@pytest.mark.parametrize("damaged", ["the index", "the copy"])
+def test_a_disk_is_read_whole_if_what_its_parent_is_read_from_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    """An index too large to be proven at once: the bad part would show when half of the disk is read."""
+    for module in (pinned, needs):
+        monkeypatch.setattr(module, "FETCHED_WHOLE", 100)
+    keeping = Keeping(tmp_path)
+    slot = keeping.back_up({at: at for at in range(40)})
+    made = keeping.media.view().points[slot]
+    (backup,) = made.point.disks
+    name = backup.indexes[0].name
+    if damaged == "the copy":
+        (keeping.folder / name).unlink()
+        keeping.prune(threshold=0.0)
+        name = keeping.media.view().sound_indexes()[name].name
+    parent = Recorded(slot, backup)
+    decision = Decision(Method.CBT, Reason.CBT, parent=parent)
+    assert unless_parent_is_damaged(decision, keeping.media, backup.disk.size) is decision
+    flip_bit(keeping.folder / name, 999)
+    found = verify(keeping.media, Depth.OBJECTS, scratch=keeping.scratch, date=keeping.now.date())
+    record_damage(keeping.media, found)
+    decided = unless_parent_is_damaged(decision, keeping.media, backup.disk.size)
+    assert (decided.reason, decided.parent) == (Reason.FULL_PARENT_DAMAGED, None)
+    assert decided.detail == f"{name} is damaged"

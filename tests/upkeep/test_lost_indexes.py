@@ -23,7 +23,6 @@ from vsa.media.media import Media
 from vsa.media.records import RecordWriter
 from vsa.model import IndexRef
 from vsa.upkeep import forgetting, lost_indexes, needs, recorded
-from vsa.upkeep import rebuild as rebuilding
 from vsa.upkeep.forgetting import Limits, forget, named, plan_forgetting
 from vsa.upkeep.lost_indexes import has_gone_on
 from vsa.upkeep.objects import Objects
@@ -313,12 +312,11 @@ class TestPutBack:
         self.lose_all_indexes_and_their_first_records(keeping)
         require_rebuilt(keeping, tmp_path, [0, 1, 2, 3])
 
-    def test_a_rebuild_says_what_stands_in_for_many_in_several_entries(self, keeping, tmp_path, monkeypatch):
-        monkeypatch.setattr(rebuilding, "AT_A_TIME", 1)
+    def test_rebuilt_points_name_the_copies_themselves(self, keeping, tmp_path):
         lost = self.lose_all_indexes_and_their_first_records(keeping)
-        made = rebuilt(keeping, keeping.folder, tmp_path / "rebuilt")
-        told = [[moved.name for moved in item.entry.indexes] for item in made.media.view().relocations]
-        assert sorted(told) == sorted([name] for name in lost)
+        view = rebuilt(keeping, keeping.folder, tmp_path / "again").media.view()
+        named = {ref.name for made in view.points.values() for ref in made.point.disks[0].indexes}
+        assert (len(named), named & lost, view.relocations) == (len(lost), set(), ())
 
     def lose_all_indexes_and_their_first_records(self, keeping: Keeping) -> set[str]:
         """The indexes were put back in between."""
@@ -420,6 +418,67 @@ def test_what_is_led_elsewhere_once_more_is_needed_there_whichever_name_the_log_
         assert {name for name in needed if layout.is_index(name)} == {copy.name}
 
 
+class TestRepaired:
+    """A sound copy in the place of what the log calls lost: nobody relies on that name again."""
+
+    @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
+    def test_a_prune_heals_every_point_over_an_index_that_reads_right_again(self, keeping, recorded):
+        name = index_of(keeping, 0)
+        self.lose_and_repair(keeping, name)
+        if not recorded:
+            spoil_records(keeping, "run-1")
+        assert keeping.plan().regained == keeping.prune().regained == (name,)
+        self.require_healed(keeping)
+        assert led_to(keeping, name) != name not in keeping.objects()
+        if recorded:
+            (keeping.folder / led_to(keeping, name)).unlink()
+            assert keeping.prune().regained
+            keeping.require_sound()
+
+    def test_also_over_the_copy_of_one(self, keeping):
+        name = index_of(keeping, 0)
+        (keeping.folder / name).unlink()
+        spoiled = keeping.prune(threshold=0.0)
+        copy = led_to(keeping, name)
+        self.lose_and_repair(keeping, copy)
+        assert (spoiled.regained, keeping.prune().regained) == ((name,), (copy,))
+        self.require_healed(keeping)
+
+    def test_not_what_reads_right_in_all_parts_that_matter_and_is_not_what_was_stored(
+        self, keeping, monkeypatch
+    ):
+        """Of a large index no reader looks at its first four bytes, but a copy has to be the same."""
+        for module in (pinned, needs):
+            monkeypatch.setattr(module, "FETCHED_WHOLE", 100)
+        flip_bit(keeping.folder / index_of(keeping, 0), 0)
+        record_damage(keeping.media, verified(keeping))
+        spoil_records(keeping, "run-1")
+        assert keeping.media.view().is_lost(index_of(keeping, 0))
+        assert keeping.prune().regained == ()
+        keeping.require_sound()
+
+    def test_what_only_points_need_that_go_is_left_to_go(self, keeping):
+        name = index_of(keeping, 3)
+        self.lose_and_repair(keeping, name)
+        keeping.forget(3)
+        assert keeping.prune().regained == () and name not in keeping.objects()
+
+    def lose_and_repair(self, keeping: Keeping, name: str) -> None:
+        data = (keeping.folder / name).read_bytes()
+        flip_bit(keeping.folder / name, 999)
+        record_damage(keeping.media, verified(keeping))
+        (keeping.folder / name).write_bytes(data)
+        assert any(keeping.media.view().harm_of(slot) for slot in range(4))
+
+    def require_healed(self, keeping: Keeping) -> None:
+        view = keeping.media.view()
+        assert not any(view.harm_of(slot) for slot in range(4))
+        assert not any(view.is_lost(name) for name in view.damaged)
+        keeping.require_sound()
+        assert not any(found.harm for found in verified(keeping).findings)
+        assert keeping.plan().is_empty
+
+
 @pytest.mark.parametrize("key", KEYS, ids=named_key)
 def test_sealed_media_gets_them_back_as_well(tmp_path, key):
     media = new_media(tmp_path / "media", key=key)
@@ -441,10 +500,12 @@ class TestWayOut:
             keeping.prune()
         assert f"`vsa forget {' '.join(map(str, harmed))}`" in str(refused.value)
         assert "--grace-days 0" in str(refused.value)
+        assert "`vsa rebuild`" not in str(refused.value), "which would not have these points either"
         assert keeping.objects() == before
         self.give_up(keeping, harmed)
 
-    def test_points_over_lost_moves_too(self, keeping):
+    def test_points_over_lost_moves_too(self, keeping, tmp_path):
+        """Unless a rebuild is preferred, which has them all."""
         keeping.forget(1)
         keeping.prune(threshold=1.0)
         (table,) = {item.entry.table.name for item in keeping.media.view().relocations if item.entry.table}
@@ -452,6 +513,8 @@ class TestWayOut:
         with pytest.raises(MediaDamaged, match="vsa forget") as refused:
             keeping.prune()
         assert table in str(refused.value)
+        assert "or make media anew at another place by `vsa rebuild`" in str(refused.value)
+        require_rebuilt(keeping, tmp_path, list(keeping.media.view().points))
         said = str(refused.value).partition("`vsa forget ")[2].partition("`")[0]
         self.give_up(keeping, [int(slot) for slot in said.split()])
         assert table not in keeping.objects()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -39,12 +40,14 @@ from vsa.errors import (
 from vsa.media import layout
 from vsa.media.entries import DoomEntry, ForgetEntry
 from vsa.media.folder import FolderStore
+from vsa.media.index import write_index
 from vsa.media.location import are_nested
 from vsa.media.media import Media
 from vsa.media.moves import MOVE
 from vsa.media.pack import FOOTER_SIZE, HEADER_SIZE, ROW_SIZE, Frame, PackFooter, read_frames
-from vsa.media.records import RecordWriter
+from vsa.media.records import RecordHead, RecordWriter, read_record
 from vsa.media.wrapping import Passphrase, WrappingKey
+from vsa.model import IndexRef, Point
 from vsa.upkeep import lost_frames
 from vsa.upkeep.rebuild import Rebuilt, rebuild
 from vsa.upkeep.rotation import add_key
@@ -213,6 +216,136 @@ def test_a_commit_that_is_refused_leaves_no_record(tmp_path):
     with pytest.raises(ObjectsDoomed):
         back_up(media, CHANGES, run="r2", scratch=tmp_path, base=base)
     assert packs_of(tmp_path / "media", "r2", records=True) == []
+
+
+class Planting:
+    """Somebody who may write to the media's place, and has read it."""
+
+    def __init__(self, folder: Path, tmp_path: Path) -> None:
+        self.folder = folder
+        self.media = Media.open(str(folder))
+        self.scratch = tmp_path
+        self._own = FolderStore.make(tmp_path / "planted")
+
+    def point(self, run: str) -> Point:
+        view = self.media.view()
+        return view.points[view.committed[run]].point.model_copy(update={"records": ()})
+
+    def record(
+        self,
+        run: str,
+        index: IndexRef,
+        data: bytes,
+        point: Point,
+        *,
+        set_id: str = "0" * 32,
+        below: str = "z",
+    ) -> None:
+        """A pack that says to be the record of a run, among the objects of another one."""
+        self._own.create(index.name, [data])
+        ids = iter([bytes.fromhex(set_id), os.urandom(16)])
+        writer = RecordWriter(self._own, self.media.codec, random=lambda _: next(ids))
+        head = RecordHead(run=run, set=set_id, piece=0, pieces=1, indexes=(), point=point)
+        (pack,) = writer.store_copies(below, head, [index])
+        self.media.store.create(pack.name, [self._own.read(pack.name)])
+
+    def index(self, run: str, *, rows: slice) -> tuple[IndexRef, bytes]:
+        """What a run's own index is made into, by its name."""
+        ref = self.point(run).disks[0].indexes[-1]
+        file = self.media.open_index(ref)
+        path = self.scratch / "made"
+        made = write_index(path, ref.name, file.description, ((n, file.rows(n)[rows]) for n in file.segments))
+        return made, path.read_bytes()
+
+
+def named_by(point: Point, *indexes: IndexRef) -> Point:
+    disks = (point.disks[0].model_copy(update={"indexes": indexes}),)
+    return point.model_copy(update={"disks": disks})
+
+
+class TestPlanted:
+    """No point is lost by a record that somebody planted, and none stops a rebuild."""
+
+    @pytest.fixture
+    def planting(self, folder, tmp_path) -> Planting:
+        return Planting(folder, tmp_path)
+
+    def require_all(self, folder: Path, tmp_path: Path) -> Rebuilt:
+        """All points come back, also from media so made; what came of it at first."""
+        result = rebuilt(folder, tmp_path, "once")
+        self.require_whole(result)
+        lose_all_but_packs(tmp_path / "once")
+        self.require_whole(rebuilt(tmp_path / "once", tmp_path, "twice"))
+        return result
+
+    def require_whole(self, made: Rebuilt) -> None:
+        held = list(contents(made.media).values())
+        assert all(holds in held for holds in EXPECTED.values()), made.lost
+        assert not any(map(made.media.view().harm_of, made.points))
+
+    @pytest.mark.parametrize(
+        "name", ["log/000000000000", "media.json", "checkpoints/000000000001.parquet", "a/b"]
+    )
+    def test_only_what_an_index_may_be_called_is_taken_for_one(self, folder, tmp_path, planting, name):
+        point = planting.point("r1")
+        ref = (
+            point.disks[0]
+            .indexes[0]
+            .model_copy(update={"name": name, "size": 7, "sha256": hashlib.sha256(b"planted").hexdigest()})
+        )
+        planting.record("r1", ref, b"planted", point)
+        result = self.require_all(folder, tmp_path)
+        assert [f"passed over: it records {name} as an index" in line for line in result.lost] == [True]
+        assert len(result.points) == 3
+
+    @pytest.mark.parametrize("set_id", ["0" * 32, "f" * 32])
+    def test_other_bytes_by_the_name_of_an_index_take_it_from_no_point(
+        self, folder, tmp_path, planting, set_id
+    ):
+        """Whichever of the two is met first."""
+        point = planting.point("r1")
+        ref = (
+            point.disks[0]
+            .indexes[0]
+            .model_copy(update={"size": 7, "sha256": hashlib.sha256(b"planted").hexdigest()})
+        )
+        planting.record("r1", ref, b"planted", named_by(point, ref), set_id=set_id)
+        assert len(self.require_all(folder, tmp_path).points) == 3
+
+    @pytest.mark.parametrize("set_id", ["0" * 32, "f" * 32])
+    def test_another_point_of_a_run_does_not_take_its_place(self, folder, tmp_path, planting, set_id):
+        ref = planting.point("r3").disks[0].indexes[0]
+        point = named_by(planting.point("r1"), ref).model_copy(update={"job": "planted"})
+        planting.record("r1", ref, planting.media.store.read(ref.name), point, set_id=set_id)
+        result = self.require_all(folder, tmp_path)
+        assert len(result.points) == 4 and result.lost == ()
+
+    @pytest.mark.parametrize("below", ["a", "z"])
+    @pytest.mark.parametrize("also_the_point", [False, True])
+    def test_nor_does_what_says_to_be_the_same_piece_of_the_same_record(
+        self, folder, tmp_path, planting, also_the_point, below
+    ):
+        (path,) = packs_of(folder, "r1", records=True)
+        name = str(path.relative_to(folder))
+        record = read_record(path.read_bytes(), name, planting.media.codec)
+        (ref,) = record.head.indexes
+        planted = bytes(ref.size)
+        point = record.head.point
+        if also_the_point:
+            point = named_by(point, *planting.point("r3").disks[0].indexes)
+        planting.record("r1", ref, planted, point, set_id=record.head.set, below=below)
+        self.require_all(folder, tmp_path)
+
+    def test_an_index_whose_rows_mean_nothing_stops_no_rebuild(self, folder, tmp_path, planting):
+        ref, data = planting.index("r1", rows=slice(None, None, -1))
+        planting.record("z", ref, data, named_by(planting.point("r1"), ref))
+        result = self.require_all(folder, tmp_path)
+        assert len(result.points) == 3 and "the point of run z" in result.lost[0]
+
+    def test_nor_does_a_disk_without_any(self, folder, tmp_path, planting):
+        ref = planting.point("r1").disks[0].indexes[0]
+        planting.record("z", ref, planting.media.store.read(ref.name), named_by(planting.point("r1")))
+        assert len(self.require_all(folder, tmp_path).points) == 3
 
 
 def harm(result: Rebuilt) -> dict[str, list]:

@@ -108,7 +108,10 @@ def unless_parent_is_damaged(decision: Decision, media: Media, disk_size: int) -
     if decision.parent is None:
         return decision
     view, indexes = media.view(), decision.parent.backup.indexes
-    fault = next((f"{ref.name} is damaged" for ref in indexes if view.is_lost(ref.name)), "")
+    sound = view.sound_indexes()
+    # What stands in for an index may be damaged in its turn, and shows it only when that part is read.
+    read = (sound.get(ref.name, ref).name for ref in indexes)
+    fault = next((f"{name} is damaged" for name in read if view.is_lost(name)), "")
     if not fault:
         try:
             media.disk_index(indexes, disk_size, view)

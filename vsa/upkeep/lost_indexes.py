@@ -2,19 +2,22 @@
 
     regaining = Regaining(media, view, scratch)
     regaining.look_for(refs)                                           # reads only
+    regaining.look_at(refs)                                            # the same: where they lie themselves
     put_back(media, list(regaining.found.values()), run=..., ...)      # stores copies, and tells the log
 
 A copy has the bytes of the index, proven by the digest that the log states, under a name of its own: an
 object is never replaced. A `relocate` entry lets it stand in for the index wherever that is referred to. The
-run that stores copies records them as well, so that they can be got back in their turn, and a rebuild has
-them. Killed anywhere, it leaves objects that nobody refers to, or a copy that stands in.
+run that stores copies records them as well, if a record had them, so that they can be got back in their turn,
+and a rebuild has them. Killed anywhere, it leaves objects that nobody refers to, or a copy that stands in.
 """
 
 from __future__ import annotations
 
 import logging
 import mmap
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from vsa.media import layout
 from vsa.media.entries import Damaged, MovedIndex, RelocateEntry
 from vsa.media.folder import FolderStore
 from vsa.media.media import Media
-from vsa.media.pinned import require_stored
+from vsa.media.pinned import pieces, require_stored
 from vsa.media.records import RecordHead, RecordWriter
 from vsa.media.scratch import scratch_errors
 from vsa.media.view import Relocation, View
@@ -41,11 +44,12 @@ AT_A_TIME = 5_000
 
 @dataclass(frozen=True)
 class Regained:
-    """One index: `names` are those by which points refer to it, `head` is of the record that had it."""
+    """One index: `names` are those by which points refer to it, `head` is of the record that had it, if one
+    did."""
 
     ref: IndexRef
     names: tuple[str, ...]
-    head: RecordHead
+    head: RecordHead | None
     file: Path
 
 
@@ -85,6 +89,17 @@ class Regaining:
                 _log.warning("a record is passed over: %s", error)
         return sorted(self.found.keys() - before)
 
+    def look_at(self, repaired: Iterable[IndexRef]) -> None:
+        """Those of them that read back right from where they lie: somebody has put a sound copy there."""
+        store = self._media.store
+        for ref in repaired:
+            with suppress(MediaDamaged), scratch_errors(self._scratch):
+                require_stored(store, ref)
+                with tempfile.TemporaryFile(dir=self._scratch) as file:
+                    file.writelines(store.read(ref.name, at) for at in pieces(ref.size))
+                    file.flush()
+                    self._keep(ref, memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), None)
+
     def _look_in(self, run: str, wanted: dict[tuple[str, int], IndexRef]) -> None:
         media = self._media
         for copy in recorded.copies_of(media.store, self._packs_of(run), media.codec):
@@ -108,7 +123,7 @@ class Regaining:
         led_here = (name for name, copy in self._view.sound_indexes().items() if copy.name == ref.name)
         return tuple(dict.fromkeys((ref.name, *led_here)))
 
-    def _keep(self, ref: IndexRef, data: memoryview, head: RecordHead) -> None:
+    def _keep(self, ref: IndexRef, data: memoryview, head: RecordHead | None) -> None:
         self.store.create(ref.name, [data])
         names = self._names_of(ref)
         self.found[ref.name] = Regained(ref, names, head, self._scratch / ref.name)
@@ -131,7 +146,7 @@ def learn_needs(
     progress: Progress,
 ) -> None:
     """Let `needs` read all that these points need, from regained indexes where others cannot be read; `sink`
-    gets every frame of it.
+    gets every frame of it. What of it the log calls lost, and reads right all the same, is regained as well.
 
     MediaDamaged, naming the points and what can be done, if something of it cannot be had in any way;
     MediaConflict if that may be because the log has gone on.
@@ -145,6 +160,21 @@ def learn_needs(
             raise MediaDamaged(_way_out(view, known))
         needs.regain(names, regaining.store)
         known = needs.known(view, known.harmed, sink=sink, progress=progress)
+    # What the log calls lost is never relied on again by its name, but what reads right can be stored anew.
+    repaired = {ref.name: ref for ref in _called_lost(view, slots) if ref.name not in regaining.found}
+    regaining.look_for(repaired.values())
+    regaining.look_at(ref for name, ref in repaired.items() if name not in regaining.found)
+
+
+def _called_lost(view: View, slots: Iterable[int]) -> Iterator[IndexRef]:
+    """The indexes of these points that the log calls lost, as the view leads to them."""
+    if not any(layout.is_index(name) and view.is_lost(name) for name in view.damaged):
+        return
+    sound = view.sound_indexes()
+    for slot in slots:
+        for disk in view.points[slot].point.disks:
+            led = (sound.get(ref.name, ref) for ref in disk.indexes)
+            yield from (ref for ref in led if view.is_lost(ref.name))
 
 
 def _way_out(view: View, known: Known) -> str:
@@ -156,10 +186,14 @@ def _way_out(view: View, known: Known) -> str:
         *([f"`vsa forget {_listed(wanted)}`"] if wanted else []),
         "`vsa prune` once their grace is over, or with --grace-days 0",
     ]
+    needs_moves = any(not item.indexes for item in known.untold)
+    rebuilding = (
+        "or make media anew at another place by `vsa rebuild`, which needs no moves, " if needs_moves else ""
+    )
     return (
         f"nothing was deleted: what points {', '.join(map(str, known.harmed))} need cannot be read, and no "
-        f"record has it: {known.reasons}. Put a sound copy of these objects in their place, or give "
-        f"the points up: {', then '.join(steps)}. The next backup of their disks reads in full"
+        f"record has it: {known.reasons}. Put a sound copy of these objects in their place, {rebuilding}"
+        f"or give the points up: {', then '.join(steps)}. The next backup of their disks reads in full"
     )
 
 
@@ -190,7 +224,7 @@ def put_back(
                 MovedIndex(name=name, ref=copies[item.ref.name]) for item in some for name in item.names
             ),
             healed=tuple(Damaged(name=name) for item in some for name in item.names),
-            reason=f"{len(some)} indexes could not be read and were got back from records",
+            reason=f"{len(some)} lost indexes were got back, from records or where somebody had put them",
         )
         slot = media.relocate(entry, run=run, planned_on=planned_on)
         moved = (*planned_on.relocations, Relocation(slot, entry))
@@ -213,8 +247,9 @@ def _by_record(
     some: Iterable[Regained], copies: Mapping[str, IndexRef]
 ) -> Iterator[tuple[RecordHead, tuple[IndexRef, ...]]]:
     """The copies that are of one run, and what its record says of itself."""
-    by_run: dict[str, list[Regained]] = {}
+    by_run: dict[str, tuple[RecordHead, list[IndexRef]]] = {}
     for item in some:
-        by_run.setdefault(item.head.run, []).append(item)
-    for items in by_run.values():
-        yield items[0].head, tuple(copies[item.ref.name] for item in items)
+        if item.head is not None:
+            by_run.setdefault(item.head.run, (item.head, []))[1].append(copies[item.ref.name])
+    for head, refs in by_run.values():
+        yield head, tuple(refs)

@@ -8,8 +8,8 @@ others. One that was given up is known by its holes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from vsa.media.entries import (
     DoomEntry,
     EntryBody,
     Harm,
-    MovedIndex,
     PointEntry,
     RelocateEntry,
     SeenName,
@@ -41,7 +40,6 @@ from vsa.progress import SILENT, Progress
 from vsa.upkeep import recorded
 from vsa.upkeep.doom import MAX_NAMES
 from vsa.upkeep.lost_frames import Losses, Packs, Rediscovery, lost_places, lost_ranges
-from vsa.upkeep.lost_indexes import AT_A_TIME
 from vsa.upkeep.recorded import Copy, Found
 
 
@@ -100,6 +98,10 @@ def _require_no_key(source: Store, wrapping: WrappingKey | None) -> None:
         raise BadRequest(f"{source.location}: a key was given, but nothing there is sealed: give none")
 
 
+_Known = tuple[str, str, int]
+"""Name, sha256 and size of an index: what its bytes prove. What else a record says of it is not proven."""
+
+
 @dataclass
 class _Rebuilding:
     """The work, step by step; what is lost on the way is gathered."""
@@ -114,26 +116,25 @@ class _Rebuilding:
     lost: list[str] = field(default_factory=list)
     runs: set[str] = field(default_factory=set)
     """Those that have objects on the new media."""
-    standing_in: dict[str, IndexRef] = field(default_factory=dict)
-    """Copies of indexes that no record has by the name that points give them, by that name."""
+    committed: set[str] = field(default_factory=set)
 
     def run(self, now: datetime) -> Rebuilt:
         self.lost += self.found.spoilt
-        self._keep_indexes()
-        points = self._points()
+        copies = self._keep_indexes()
+        points = self._points(copies)
         packs = self._copy_packs(points)
         losses = Losses(packs, self.media.extent_reader())
         again, moved = self._relocate(points, packs, losses)
         left_out = [] if self.with_holes else self._given_up(points, packs, losses, again)
         points = [copy for copy in points if copy not in left_out]
         slots = [self._commit(copy, now) for copy in points]
-        self._copy_records(points)
+        self._copy_records(copies, points)
         for client in _clients([copy.head.point for copy in points]):
             self._say(client, None)
         for slot, copy in zip(slots, points, strict=True):
             for disk in copy.head.point.disks:
                 self._record_harm(slot, disk, losses)
-        self._end_runs({copy.head.run for copy in points}, now)
+        self._end_runs(now)
         return Rebuilt(
             self.media,
             tuple(slots),
@@ -144,25 +145,41 @@ class _Rebuilding:
             left_out=tuple(map(_left_out, left_out)),
         )
 
-    def _keep_indexes(self) -> None:
-        """All that records have. A prune may have put one back that was lost, under a name of its own, as the
-        log said and no point does: the same bytes stand in for it here, too."""
+    def _keep_indexes(self) -> list[Copy]:
+        """Keep all indexes that records have; the records, each with the indexes that it proved to have, by
+        the names under which they are kept, and its point with the same names.
+
+        An index is known by its bytes. A prune may have put one back that was lost, under a name of its own,
+        as the log said and no point does. And a record that somebody has planted may have other bytes by the
+        name of an index: they take it from no point, for what comes later is kept under a new one.
+        """
+        kept: dict[_Known, str] = {}
         by_bytes: dict[tuple[str, int], str] = {}
-        kept: set[str] = set()
+        had: list[list[IndexRef]] = []
         for copy in self.found.copies:
+            had.append([])
             for ref, data in recorded.indexes_of(self.source, copy, self.media.codec, self.scratch):
-                self._keep(ref.name, data)
-                by_bytes.setdefault((ref.sha256, ref.size), ref.name)
-                kept.add(ref.name)
-        for ref in (ref for copy in self.found.copies for ref in _named(copy)):
-            if ref.name not in kept and (name := by_bytes.get((ref.sha256, ref.size))):
-                self.standing_in[ref.name] = ref.model_copy(update={"name": name})
-        moved = tuple(MovedIndex(name=name, ref=ref) for name, ref in self.standing_in.items())
-        if moved:
-            run = self._new_run()
-            for first in range(0, len(moved), AT_A_TIME):
-                some = moved[first : first + AT_A_TIME]
-                self._say(RelocateEntry(indexes=some, reason="had been put back before a rebuild"), run)
+                if _known(ref) not in kept:
+                    kept[_known(ref)] = self._keep_index(ref.name, data)
+                    by_bytes.setdefault((ref.sha256, ref.size), kept[_known(ref)])
+                had[-1].append(ref)
+
+        def as_kept(ref: IndexRef) -> IndexRef:
+            name = kept.get(_known(ref)) or by_bytes.get((ref.sha256, ref.size))
+            return ref.model_copy(update={"name": name}) if name else ref
+
+        return [_led(copy, refs, as_kept) for copy, refs in zip(self.found.copies, had, strict=True)]
+
+    def _keep_index(self, name: str, data: memoryview) -> str:
+        """The name under which it is kept: its own, unless other bytes have that."""
+        run = layout.run_of(name) or ""
+        self.runs.add(run)
+        try:
+            self.media.store.create(name, [data])
+        except MediaConflict:
+            name = layout.index(run, layout.disk_key_of(name), self.random(8))
+            self.media.store.create(name, [data])
+        return name
 
     def _new_run(self) -> str:
         """One whose entries say what has moved."""
@@ -175,29 +192,30 @@ class _Rebuilding:
         try:
             self.media.store.create(name, [data])
         except MediaConflict:
-            # Another record of the same run holds the same index, with the same digest.
+            # It was copied before, from the same object.
             return
 
-    def _points(self) -> list[Copy]:
-        """A copy of each run's point of which all indexes are there.
+    def _points(self, copies: Sequence[Copy]) -> list[Copy]:
+        """A copy of each point of each run of which all indexes are there.
 
         A run whose commit was refused may have recorded its point once more when it had read again what was
-        being pruned. Nothing says which of the two was committed, but not one that lacks an index.
+        being pruned, and somebody may have planted one. Nothing says which of them was committed, but not one
+        that lacks an index.
         """
-        faults = [(copy, self._fault(copy)) for copy in self.found.copies]
-        points = recorded.points_of(copy for copy, fault in faults if not fault)
-        have = {copy.head.run for copy in points}
+        faults = [(copy, self._fault(copy)) for copy in recorded.points_of(copies)]
+        have = {copy.head.run for copy, fault in faults if not fault}
         for copy, fault in faults:
             if copy.head.run not in have:
                 self.lost.append(f"the point of run {copy.head.run}, VM {copy.head.point.vm.name}: {fault}")
-        return points
+        return [copy for copy, fault in faults if not fault]
 
     def _fault(self, copy: Copy) -> str:
-        """Why a copy of a point is of no use; nothing if all its indexes are there."""
+        """Why a copy of a point is of no use; nothing if all its indexes are there, and all their rows."""
         try:
             for disk in copy.head.point.disks:
-                self._index(disk)
-        except MediaDamaged as error:
+                for _ in self._index(disk).tables():
+                    pass
+        except (MediaDamaged, BadRequest) as error:
             return str(error)
         return ""
 
@@ -268,13 +286,12 @@ class _Rebuilding:
             if {losses.are_by_absence(index, again) for index in self._indexes([copy])} in _ALL_BY_ABSENCE
         ]
 
-    def _copy_records(self, points: Sequence[Copy]) -> None:
+    def _copy_records(self, copies: Iterable[Copy], points: Sequence[Copy]) -> None:
         """Keep also what records other indexes that points need: those of runs whose own point is not among
         them, and copies that a prune has made of lost ones."""
-        named = (ref for copy in points for ref in _named(copy))
-        needed = {self.standing_in.get(ref.name, ref) for ref in named}
+        needed = {ref for copy in points for disk in copy.head.point.disks for ref in disk.indexes}
         needed -= {ref for copy in points for ref in copy.head.indexes}
-        for copy in self.found.copies:
+        for copy in copies:
             if not needed.isdisjoint(copy.head.indexes):
                 needed -= set(copy.head.indexes)
                 for name in copy.packs:
@@ -286,7 +303,10 @@ class _Rebuilding:
         return PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _commit(self, copy: Copy, now: datetime) -> int:
-        run, point = copy.head.run, copy.head.point
+        point = copy.head.point
+        # A run has one point in a log. Where records have several of one, the others are other runs'.
+        run = copy.head.run if copy.head.run not in self.committed else self.random(8).hex()
+        self.committed.add(run)
         records = tuple(self._copy_record(name) for name in copy.packs)
         self.media.begin_run(self._intent(run, now, point))
         disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
@@ -299,10 +319,10 @@ class _Rebuilding:
         self._keep(name, memoryview(data))
         return ObjectRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _end_runs(self, committed: set[str], now: datetime) -> None:
+    def _end_runs(self, now: datetime) -> None:
         """Say of all other runs that they are over, so that a prune may delete what nobody needs of them:
         those that repacked, that failed, whose points were left out, and this one."""
-        over = sorted(self.runs - committed)
+        over = sorted(self.runs - self.committed)
         for run in over:
             self.media.begin_run(self._intent(run, now))
         for first in range(0, len(over), MAX_NAMES):
@@ -352,9 +372,21 @@ class _Rebuilding:
         return self.media.disk_index(disk.indexes, disk.disk.size)
 
 
-def _named(copy: Copy) -> Iterator[IndexRef]:
-    """The indexes that a recorded point names."""
-    return (ref for disk in copy.head.point.disks for ref in disk.indexes)
+def _led(copy: Copy, indexes: Iterable[IndexRef], as_kept: Callable[[IndexRef], IndexRef]) -> Copy:
+    """The copy as one of these indexes, and what it and its point name by the names that they have now."""
+    point = copy.head.point
+    disks = tuple(
+        disk.model_copy(update={"indexes": tuple(map(as_kept, disk.indexes))}) for disk in point.disks
+    )
+    changed = {
+        "indexes": tuple(map(as_kept, indexes)),
+        "point": point.model_copy(update={"disks": disks}),
+    }
+    return replace(copy, head=copy.head.model_copy(update=changed))
+
+
+def _known(ref: IndexRef) -> _Known:
+    return ref.name, ref.sha256, ref.size
 
 
 _ALL_BY_ABSENCE = ({True}, {True, None})

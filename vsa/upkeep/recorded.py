@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -77,11 +78,14 @@ class Found:
 
 
 def points_of(copies: Iterable[Copy]) -> list[Copy]:
-    """One copy for each run, the first that is given; oldest snapshot first."""
-    by_run: dict[str, Copy] = {}
+    """One copy for each point of each run, the first that is given; oldest snapshot first."""
+    by_run: dict[str, list[Copy]] = {}
     for copy in copies:
-        by_run.setdefault(copy.head.run, copy)
-    return sorted(by_run.values(), key=lambda copy: (_taken_at(copy), copy.head.run))
+        known = by_run.setdefault(copy.head.run, [])
+        if all(copy.head.point != other.head.point for other in known):
+            known.append(copy)
+    found = (copy for known in by_run.values() for copy in known)
+    return sorted(found, key=lambda copy: (_taken_at(copy), copy.head.run))
 
 
 def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Found:
@@ -97,13 +101,12 @@ def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Fo
     identity = _identity(store, headers.values(), sealer)
     codec = PackCodec(identity.media_id.hex(), identity.extent_size, sealer)
     extents: dict[str, int] = {}
-    pieces: dict[str, dict[int, tuple[str, RecordHead]]] = {}
+    pieces = _Pieces()
     for name, header in headers.items():
         try:
             _require_identity(header, identity, name)
             if header.holds_records:
-                head = _record(store, name, codec).head
-                pieces.setdefault(head.set, {})[head.piece] = name, head
+                pieces.add(name, _record(store, name, codec).head)
             else:
                 extents[name] = sizes[name]
         except (MediaDamaged, WrongKey) as error:
@@ -112,7 +115,7 @@ def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Fo
         identity.media_id.hex(),
         identity.extent_size,
         packs=extents,
-        copies=tuple(_whole(pieces)),
+        copies=tuple(pieces.whole()),
         spoilt=tuple(spoilt),
         unread=frozenset(sizes.keys() - headers.keys()),
     )
@@ -120,16 +123,15 @@ def find(store: Store, sealer: Sealer | None, progress: Progress = SILENT) -> Fo
 
 def copies_of(store: Store, names: Iterable[str], codec: PackCodec) -> list[Copy]:
     """The whole records among these packs; packs that cannot be read are passed over and logged."""
-    pieces: dict[str, dict[int, tuple[str, RecordHead]]] = {}
+    pieces = _Pieces()
     for name in names:
         try:
             header = store.read(name, ByteRange(0, HEADER_SIZE))
             if _known(partial(PackHeader.decode, header, name)).holds_records:
-                head = _record(store, name, codec).head
-                pieces.setdefault(head.set, {})[head.piece] = name, head
+                pieces.add(name, _record(store, name, codec).head)
         except (MediaDamaged, WrongKey) as error:
             _log.warning("%s", error)
-    return list(_whole(pieces))
+    return list(pieces.whole())
 
 
 def indexes_of(
@@ -220,16 +222,36 @@ def _record(store: Store, name: str, codec: PackCodec) -> Record:
     record = _known(partial(read_record, data, name, codec))
     if record is None or record.head.piece >= record.head.pieces:
         raise MediaDamaged(f"{name} is no piece of a record")
+    if other := next((ref.name for ref in record.head.indexes if not layout.is_index(ref.name)), ""):
+        raise MediaDamaged(f"{name} is passed over: it records {other} as an index, which is no name of one")
     return record
 
 
-def _whole(pieces: dict[str, dict[int, tuple[str, RecordHead]]]) -> Iterator[Copy]:
-    for key, found in sorted(pieces.items()):
-        _, head = next(iter(found.values()))
-        if len(found) == head.pieces:
-            yield Copy(head, tuple(name for _, (name, _) in sorted(found.items())))
-        else:
-            _log.warning("record %s of run %s: %d of %d packs", key, head.run, len(found), head.pieces)
+class _Pieces:
+    """Packs of records, by what they say that they are pieces of.
+
+    Nothing of that is believed: what says that it is the same piece as another one makes a copy of its own,
+    and takes nothing from the other one's.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, bytes], tuple[RecordHead, dict[int, list[str]]]] = {}
+
+    def add(self, name: str, head: RecordHead) -> None:
+        of_all = head.model_copy(update={"piece": 0})
+        key = head.set, hashlib.sha256(of_all.model_dump_json().encode()).digest()
+        _, pieces = self._found.setdefault(key, (of_all, {}))
+        pieces.setdefault(head.piece, []).append(name)
+
+    def whole(self) -> Iterator[Copy]:
+        """Sets of which all pieces were added."""
+        for (key, _), (head, pieces) in sorted(self._found.items(), key=itemgetter(0)):
+            if len(pieces) < head.pieces:
+                _log.warning("record %s of run %s: %d of %d packs", key, head.run, len(pieces), head.pieces)
+                continue
+            ordered = [names for _, names in sorted(pieces.items())]
+            for number in range(max(map(len, ordered))):
+                yield Copy(head, tuple(names[min(number, len(names) - 1)] for names in ordered))
 
 
 def _taken_at(copy: Copy) -> float:
