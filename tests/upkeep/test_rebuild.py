@@ -634,3 +634,10 @@ def contents_of_sound(folder: Path) -> dict[str, dict[int, bytes]]:
     media = Media.open(str(folder))
     view = media.view()
     return {made.run: read_point(media, slot) for slot, made in view.points.items() if not view.harm_of(slot)}
+
+
+def test_an_intent_that_is_another_runs_is_not_believed(folder, tmp_path):
+    (folder / "runs/r1/intent.json").write_bytes((folder / "runs/r2/intent.json").read_bytes())
+    made = rebuilt(folder, tmp_path)
+    assert len(made.points) == 3
+    assert [made.media.intent(run).run for run in ("r1", "r2", "r3")] == ["r1", "r2", "r3"]

@@ -334,7 +334,10 @@ class _Rebuilding:
         try:
             name = layout.intent(run)
             data = self.source.read(name, limit=layout.MAX_DOCUMENT_SIZE)
-            return documents.decode(data, Intent, f"{self.source.location}: {name}")
+            intent = documents.decode(data, Intent, f"{self.source.location}: {name}")
+            if intent.run != run:
+                raise MediaDamaged(f"{self.source.location}: {name} is of run {intent.run}")
+            return intent
         except VsaError:
             return Intent(
                 run=run,
