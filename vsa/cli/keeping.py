@@ -34,7 +34,7 @@ def _forget(options: argparse.Namespace, err: TextIO) -> Answer:
     slot = None
     if options.apply:
         _require_token(options.apply, plan.token)
-        slot = forget(media, plan, now=now)
+        slot = forget(media, plan, now=dt.datetime.now(dt.UTC))
     document = {"media": media_document(media), **plans.forget_document(plan), "slot": slot}
     code = Exit.BAD_REQUEST if plan.decision.refusals else Exit.DONE
     text = plans.forget_text(plan, done=bool(options.apply))

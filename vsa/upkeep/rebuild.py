@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from vsa.errors import BadRequest, MediaConflict, MediaDamaged, ObjectMissing, VsaError
+from vsa.errors import UNREADABLE, BadRequest, MediaConflict, MediaDamaged, ObjectMissing, VsaError
 from vsa.media import documents, layout
 from vsa.media.descriptor import describe_new
 from vsa.media.disk_index import DiskIndex
@@ -215,7 +215,7 @@ class _Rebuilding:
             for disk in copy.head.point.disks:
                 for _ in self._index(disk).tables():
                     pass
-        except (MediaDamaged, BadRequest) as error:
+        except (*UNREADABLE, BadRequest) as error:
             return str(error)
         return ""
 
