@@ -80,6 +80,7 @@ class VmRun:
         assert self.snapshots is not None
         # Said first: a job that is cut short below may have begun streams that are not in `_transfers` yet.
         self._goes_on = True
+        self._waits_for = None
         if not self.snapshots.state.is_completed():
             self.released = release_run.submit(self._job, self.run)
             return
@@ -126,8 +127,9 @@ class VmRun:
         made: Any = [allow_failure(self.snapshots)] if self.snapshots is not None else []
         try:
             self.released = release_run.submit(self._job, self.run, wait_for=made, return_state=False)
-        except RuntimeError as error:
-            # Prefect takes no tasks any more, or no thread can be started: `end` needs neither.
+        except Exception as error:  # noqa: BLE001
+            # Prefect takes no tasks any more, or no thread can be started: `end` needs neither. Whatever it
+            # is, all the others are to have their turn.
             _log.warning("the release of %s waits for others' releases: %s", self.run.vm.name, error)
 
     def end(self) -> tuple[str, ...]:

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 
+from tests.faults import small_media
 from tests.media.making import (
     EXTENT,
     KEYS,
     NOW,
     a_disk,
     a_key,
+    a_point,
+    an_intent,
     back_up,
     flip_bit,
     named_key,
@@ -24,6 +27,7 @@ from tests.media.making import (
     noise,
     read_point,
     text,
+    write_disk,
 )
 from tests.media.moving import packs_of, repack
 from tests.upkeep.keeping import DAY, Keeping
@@ -37,10 +41,10 @@ from vsa.errors import (
     ObjectsDoomed,
     WrongKey,
 )
-from vsa.media import layout
-from vsa.media.entries import DoomEntry, ForgetEntry
+from vsa.media import documents, layout, records
+from vsa.media.entries import DoomEntry, ForgetEntry, PointEntry
 from vsa.media.folder import FolderStore
-from vsa.media.index import write_index
+from vsa.media.index import Offer, write_index
 from vsa.media.location import are_nested
 from vsa.media.media import Media
 from vsa.media.moves import MOVE
@@ -278,6 +282,13 @@ class TestPlanted:
         self.require_whole(rebuilt(tmp_path / "once", tmp_path, "twice"))
         return result
 
+    def require_true_ones(self, made: Rebuilt) -> None:
+        """Where what was planted cannot be read."""
+        view = made.media.view()
+        slots = {run: view.committed[run] for run in EXPECTED}
+        assert {run: read_point(made.media, slot) for run, slot in slots.items()} == EXPECTED
+        assert not any(map(view.harm_of, slots.values()))
+
     def require_whole(self, made: Rebuilt) -> None:
         held = list(contents(made.media).values())
         assert all(holds in held for holds in EXPECTED.values()), made.lost
@@ -341,6 +352,104 @@ class TestPlanted:
         planting.record("z", ref, data, named_by(planting.point("r1"), ref))
         result = self.require_all(folder, tmp_path)
         assert len(result.points) == 3 and "the point of run z" in result.lost[0]
+
+    def lying(self, planting, run, *, days, digest=None, **of_pack):
+        """The record of a point whose index states something else of the very frames that r1's has."""
+        point = planting.point("r1")
+        (disk,) = point.disks
+        file, path = planting.media.open_index(disk.indexes[0]), planting.scratch / f"made-{run}"
+        stated = tuple(ref.model_copy(update=of_pack) for ref in file.description.packs)
+        about = file.description.model_copy(update={"packs": stated})
+        rows = {number: file.rows(number).copy() for number in file.segments}
+        for some in rows.values():
+            if digest is not None:
+                some["digest"] = digest
+        made = write_index(path, layout.index(run, disk.disk.key, bytes(8)), about, rows.items())
+        taken_at = disk.snapshot.taken_at + days * DAY
+        disk = disk.model_copy(
+            update={
+                "indexes": (made,),
+                "snapshot": disk.snapshot.model_copy(update={"taken_at": taken_at}),
+            }
+        )
+        lie = point.model_copy(update={"disks": (disk,)})
+        planting.record(run, made, path.read_bytes(), lie, set_id=os.urandom(16).hex(), below=run)
+
+    @pytest.mark.parametrize("days", [-300, 300])
+    @pytest.mark.parametrize("digest", [bytes(31) + b"1", b"\xff" * 32], ids=["low", "high"])
+    def test_what_an_index_states_of_frames_that_are_elsewhere_hides_them_from_no_other(
+        self, folder, tmp_path, planting, days, digest
+    ):
+        (gone,) = packs_of(folder, "r1")
+        repack(Media.open(str(folder), write=True), gone, run="repack")
+        self.lying(planting, "z", days=days, digest=digest)
+        gone.unlink()
+        result = rebuilt(folder, tmp_path)
+        self.require_true_ones(result)
+        assert result.moved == len(FIRST)
+
+    def test_where_both_are_elsewhere_a_place_leads_to_one(self, folder, tmp_path, planting):
+        """Which may be the wrong one: then what lay there is lost, and nothing else."""
+        (gone,) = packs_of(folder, "r1")
+        repack(Media.open(str(folder), write=True), gone, run="repack")
+        digest = planting.media.codec.fingerprint(FIRST[5]).digest
+        self.lying(planting, "z", days=300, digest=digest)
+        gone.unlink()
+        made = rebuilt(folder, tmp_path)
+        assert made.moved == len(FIRST)
+        assert read_point(made.media, made.media.view().committed["r3"]) == OTHER
+
+    @pytest.mark.parametrize("stated", [{"sha256": "0" * 64}, {"size": 10**6}, {"size": 100}])
+    @pytest.mark.parametrize("days", [-300, 300])
+    def test_what_an_index_states_of_a_pack_spoils_it_for_no_other(
+        self, folder, tmp_path, planting, days, stated
+    ):
+        self.lying(planting, "y", days=-301, digest=b"\x07" * 32)
+        self.lying(planting, "z", days=days, **stated)
+        self.require_true_ones(rebuilt(folder, tmp_path))
+
+    def test_an_index_of_a_newer_version_stops_no_rebuild(self, folder, tmp_path, planting):
+        ref, data = planting.index("r1", rows=slice(None))
+        newer = data.replace(b'"format":1', b'"format":9')
+        name = layout.index("z", planting.point("r1").disks[0].disk.key, bytes(8))
+        made = ref.model_copy(
+            update={
+                "name": name,
+                "sha256": hashlib.sha256(newer).hexdigest(),
+                "footer_sha256": hashlib.sha256(newer[-ref.footer :]).hexdigest(),
+            }
+        )
+        planting.record("z", made, newer, named_by(planting.point("r1"), made))
+        assert any("newer" in said for said in self.require_all(folder, tmp_path).lost)
+
+    def test_a_point_that_no_entry_can_hold_stops_no_rebuild(self, folder, tmp_path, planting, monkeypatch):
+        ref, data = planting.index("r1", rows=slice(None))
+        point = planting.point("r1").model_copy(update={"subclient": "x" * 9_000})
+        monkeypatch.setattr(documents, "MAX_DOCUMENT_SIZE", 9_000)
+        planting.record("z", ref, data, point)
+        made = rebuilt(folder, tmp_path)
+        self.require_whole(made)
+        assert any("too large" in said for said in made.lost)
+
+    def test_pieces_of_a_record_are_put_together_in_every_way(self, folder, tmp_path, monkeypatch):
+        """One that is planted may come before the true one in one place and after it in another."""
+        monkeypatch.setattr(records, "PIECE", 256)
+        monkeypatch.setattr(records, "FRAMES", 4)
+        media = Media.open(str(folder), write=True)
+        held = {at: noise(at) for at in range(100, 140)}
+        back_up(media, held, run="m", scratch=tmp_path, disk=a_disk("big"))
+        true = {}
+        for path in packs_of(folder, "m", records=True):
+            record = read_record(path.read_bytes(), str(path.relative_to(folder)), media.codec)
+            true[record.head.piece] = record
+        assert len(true) > 1
+        for piece, below in ((0, "a"), (1, "z")):
+            size = len(true[piece].data)
+            parts = [memoryview(bytes(min(256, size - at))) for at in range(0, size, 256)]
+            RecordWriter(media.store, media.codec, random=os.urandom)._store_pack(
+                below, true[piece].head, parts
+            )
+        assert held in contents(rebuilt(folder, tmp_path).media).values()
 
     def test_nor_does_a_disk_without_any(self, folder, tmp_path, planting):
         ref = planting.point("r1").disks[0].indexes[0]
@@ -641,3 +750,34 @@ def test_an_intent_that_is_another_runs_is_not_believed(folder, tmp_path):
     made = rebuilt(folder, tmp_path)
     assert len(made.points) == 3
     assert [made.media.intent(run).run for run in ("r1", "r2", "r3")] == ["r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize("with_holes", [False, True])
+@pytest.mark.parametrize("refused", ["0" * 32, "f" * 32])
+def test_what_a_run_recorded_before_it_was_refused_takes_nothing_from_what_it_committed(
+    tmp_path, refused, with_holes
+):
+    """It shared a pack that was pruned in the moment of its commit, and read again what had changed since."""
+    folder, data = tmp_path / "media", {at: noise(at) for at in range(20)}
+    media = new_media(folder)
+    slot = back_up(media, data, run="r1", scratch=tmp_path, sharing=media.sharing(Offer.MEDIA))
+    back_up(media, {1: noise("x")}, run="r3", scratch=tmp_path, disk=a_disk("d3"))
+    media.begin_run(an_intent("r2", started_at=small_media.LATER))
+    disk, how = a_disk("data"), {"run": "r2", "scratch": tmp_path, "client": "other"}
+    first = write_disk(media, data, disk=disk, sharing=media.sharing(Offer.MEDIA), **how)
+    entry = a_point(disk, first.indexes, packs=first.packs, vm="other")
+    ids = iter([bytes.fromhex(refused), os.urandom(16)])
+    records = RecordWriter(media.store, media.codec, random=lambda _: next(ids)).store("r2", entry.point)
+    media.append(ForgetEntry(points=(slot,), reason="old"))
+    assert small_media.prune(media, threshold=0.0).points == (slot,)
+    with pytest.raises(ObjectsDoomed):
+        media.append(PointEntry(point=entry.point.model_copy(update={"records": records})), run="r2")
+    data[3] = noise("what the disk holds by then")
+    second = write_disk(media, data, disk=disk, **how)
+    media.append(a_point(disk, second.indexes, packs=second.packs, vm="other"), run="r2")
+    made = rebuilt(folder, tmp_path, with_holes=with_holes)
+    view = made.media.view()
+    assert made.left_out == () and not view.harm_of(view.committed["r2"])
+    assert read_point(made.media, view.committed["r2"]) == data
+    assert {made.run for made in view.points.values()} >= {"r2", "r3"}
+    assert with_holes or len(made.points) == 2

@@ -229,6 +229,19 @@ class TestCheckpoints:
         assert estate.media.view().points.keys() == estate.images.keys()
         assert estate.verify(Depth.LOG).is_sound
 
+    def test_a_prune_looks_at_none_that_is_older_than_what_it_keeps(self, estate: Estate) -> None:
+        media = Media.open(str(estate.location), write=True)
+        for number in range(3):
+            media.append(DoomEntry(runs=(f"run-x{number}",), reason="dead"))
+            assert media.checkpoint_if_due(every=1)
+        store = FaultyStore(media.store, lambda *_: None)
+        view = Media(store, write=False, from_log=True).view()
+        going = superseded(Media(store, write=False, from_log=True), view)
+        slots = sorted(listed(media))
+        assert going == [layout.checkpoint(slot) for slot in slots[: -recall.KEPT]]
+        read = {name for method, name in store.calls if method == "read" and "checkpoints/" in name}
+        assert read == {layout.checkpoint(slot) for slot in slots[-recall.KEPT :]}
+
     def test_one_that_is_gone_is_not_kept_in_the_place_of_another(self, estate: Estate) -> None:
         """A prune beside has deleted it since it was listed."""
         media = Media.open(str(estate.location), write=True)

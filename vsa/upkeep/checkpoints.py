@@ -27,8 +27,9 @@ class Judged(NamedTuple):
     kept: tuple[int, ...]
 
 
-def judge(media: Media, slots: Iterable[int], view: View) -> Judged:
-    """Look at the checkpoints of these slots; `view` is what the log itself says.
+def judge(media: Media, slots: Iterable[int], view: View, *, until_kept: bool = False) -> Judged:
+    """Look at the checkpoints of these slots; `view` is what the log itself says. With `until_kept` not at
+    those that are older than what suffices.
 
     The newest that can be believed are read on from, up to the view, and must come to the same: these are
     the ones that readers go by. One that is gone is not spoken of.
@@ -36,6 +37,8 @@ def judge(media: Media, slots: Iterable[int], view: View) -> Judged:
     found: dict[int, Complaint] = {}
     kept: list[int] = []
     for slot in sorted(set(slots), reverse=True):
+        if until_kept and len(kept) == recall.KEPT:
+            break
         name = layout.checkpoint(slot)
         if slot >= view.head:
             found[slot] = Complaint(f"{name} is passed over: the log does not have its slot")
@@ -54,7 +57,8 @@ def superseded(media: Media, view: View) -> list[str]:
     """The checkpoints that pruning may delete, as a listing shows them: all but the newest good ones. That
     needs no doom entry, since nothing refers to them. One beyond the view may be somebody's who is ahead."""
     slots = {slot for slot in listed(media) if slot < view.head}
-    return [layout.checkpoint(slot) for slot in sorted(slots.difference(judge(media, slots, view).kept))]
+    kept = judge(media, slots, view, until_kept=True).kept
+    return [layout.checkpoint(slot) for slot in sorted(slots.difference(kept))]
 
 
 def listed(media: Media) -> list[int]:

@@ -63,8 +63,9 @@ class Losses:
     def __init__(self, packs: Packs, reader: ExtentReader) -> None:
         self._packs = packs
         self._reader = reader
-        self._decayed: dict[tuple[str, int], bool] = {}
-        """Of each frame in a spoilt pack that was read, by pack and offset: points have most in common."""
+        self._decayed: dict[tuple[str, int, bytes], bool] = {}
+        """Of each frame in a spoilt pack that was read, by pack, offset and the digest that it should have:
+        points have most in common."""
 
     def of(self, index: DiskIndex) -> Iterator[tuple[SegmentTable, Positions]]:
         """Tables of a disk, and the positions in them that are lost, ascending."""
@@ -95,7 +96,11 @@ class Losses:
     def _decayed_in(self, index: DiskIndex, table: SegmentTable, at: Positions) -> list[int]:
         """Those of the positions, all in spoilt packs, whose frame is not what it should be."""
         places = {
-            position: (index.packs[table.pack[position]], int(table.offset[position]))
+            position: (
+                index.packs[table.pack[position]],
+                int(table.offset[position]),
+                table.digest[position].tobytes(),
+            )
             for position in at.tolist()
         }
         unread = [position for position, place in places.items() if place not in self._decayed]
@@ -106,7 +111,8 @@ class Losses:
 
 @dataclass(frozen=True)
 class LostPlaces:
-    """Every place once, ascending; `pack` in `rows`, which are LOST, counts `names`."""
+    """Every place once for each digest that indexes state of it, ascending; `pack` in `rows`, which are LOST,
+    counts `names`. Sound indexes state one."""
 
     names: tuple[str, ...]
     rows: Rows
@@ -142,8 +148,17 @@ def _digests(table: SegmentTable, at: Positions) -> Rows:
 
 
 def _once(rows: Rows) -> Rows:
-    _, first = np.unique(rows["pack"].astype(np.int64) << 32 | rows["offset"], return_index=True)
-    return rows[first]
+    digests = np.ascontiguousarray(rows["digest"]).view(">u8").reshape(-1, 4)
+    order = np.lexsort((*digests.T[::-1], _place(rows["pack"], rows["offset"])))
+    rows, digests = rows[order], digests[order]
+    place = _place(rows["pack"], rows["offset"])
+    is_new = np.ones(len(rows), np.bool_)
+    is_new[1:] = (np.diff(place) != 0) | np.any(digests[1:] != digests[:-1], axis=1)
+    return rows[is_new]
+
+
+def _place(packs: npt.NDArray[np.int32], offsets: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    return packs.astype(np.int64) << 32 | offsets
 
 
 def lost_ranges(
@@ -229,10 +244,15 @@ class Rediscovery:
     def moves(
         self, refs: Mapping[str, PackRef]
     ) -> Iterator[tuple[tuple[str, ...], tuple[PackRef, ...], Rows]]:
-        """Sources, packs and rows of moves tables for all that was found; `refs` has the packs searched."""
+        """Sources, packs and rows of moves tables for all that was found; `refs` has the packs searched.
+
+        A place leads to one frame. Of several that indexes state of it, it is the one whose digest is lowest.
+        """
         rows = self._found[np.searchsorted(self._digests, self._lost.rows["digest"])]
         rows["from_pack"], rows["from_offset"] = self._lost.rows["pack"], self._lost.rows["offset"]
         rows = rows[rows["pack"] >= 0]
+        _, first = np.unique(_place(rows["from_pack"], rows["from_offset"]), return_index=True)
+        rows = rows[first]
         while len(rows):
             part, rows = _table(rows)
             sources, part["from_pack"] = np.unique(part["from_pack"], return_inverse=True)

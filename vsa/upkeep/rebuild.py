@@ -117,6 +117,8 @@ class _Rebuilding:
     runs: set[str] = field(default_factory=set)
     """Those that have objects on the new media."""
     committed: set[str] = field(default_factory=set)
+    by_run: dict[str, Copy] = field(default_factory=dict)
+    """Of the points of each run the one that is taken for the run's own."""
 
     def run(self, now: datetime) -> Rebuilt:
         self.lost += self.found.spoilt
@@ -125,19 +127,24 @@ class _Rebuilding:
         packs = self._copy_packs(points)
         losses = Losses(packs, self.media.extent_reader())
         again, moved = self._relocate(points, packs, losses)
-        left_out = [] if self.with_holes else self._given_up(points, packs, losses, again)
-        points = [copy for copy in points if copy not in left_out]
-        slots = [self._commit(copy, now) for copy in points]
+        holed = self._given_up(points, packs, losses, again)
+        whole = {copy.head.run: copy for copy in points if copy not in holed}
+        self.by_run = {copy.head.run: copy for copy in reversed(points)} | whole
+        # What a run recorded, could not commit and recorded once more, has holes, and nobody misses it.
+        left_out = [] if self.with_holes else [copy for copy in holed if copy.head.run not in whole]
+        points = [copy for copy in points if self.with_holes or copy not in holed]
+        made = {slot: copy for copy in points if (slot := self._commit(copy, now)) is not None}
+        points = list(made.values())
         self._copy_records(copies, points)
         for client in _clients([copy.head.point for copy in points]):
             self._say(client, None)
-        for slot, copy in zip(slots, points, strict=True):
+        for slot, copy in made.items():
             for disk in copy.head.point.disks:
                 self._record_harm(slot, disk, losses)
         self._end_runs(now)
         return Rebuilt(
             self.media,
-            tuple(slots),
+            tuple(made),
             len(packs),
             packs.size(),
             moved,
@@ -166,7 +173,7 @@ class _Rebuilding:
 
         def as_kept(ref: IndexRef) -> IndexRef:
             name = kept.get(_known(ref)) or by_bytes.get((ref.sha256, ref.size))
-            return ref.model_copy(update={"name": name}) if name else ref
+            return ref if name in (None, ref.name) else ref.model_copy(update={"name": name})
 
         return [_led(copy, refs, as_kept) for copy, refs in zip(self.found.copies, had, strict=True)]
 
@@ -302,16 +309,22 @@ class _Rebuilding:
         self._keep(name, memoryview(data))
         return PackRef(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _commit(self, copy: Copy, now: datetime) -> int:
+    def _commit(self, copy: Copy, now: datetime) -> int | None:
+        """The point's slot; None if it says more than an entry can."""
         point = copy.head.point
         # A run has one point in a log. Where records have several of one, the others are other runs'.
-        run = copy.head.run if copy.head.run not in self.committed else self.random(8).hex()
+        run = copy.head.run if self.by_run[copy.head.run] is copy else self.random(8).hex()
         self.committed.add(run)
         records = tuple(self._copy_record(name) for name in copy.packs)
-        self.media.begin_run(self._intent(run, now, point))
         disks = tuple(disk.model_copy(update={"parent": None, "digests": ()}) for disk in point.disks)
         body = PointEntry(point=point.model_copy(update={"records": records, "disks": disks}))
-        return self._say(body, run)
+        try:
+            self.media.begin_run(self._intent(run, now, point))
+            return self._say(body, run)
+        except BadRequest as error:
+            self.committed.remove(run)
+            self.lost.append(f"the point of run {copy.head.run}, VM {point.vm.name}: {error}")
+            return None
 
     def _copy_record(self, name: str) -> ObjectRef:
         """The frames of a record were proven when it was found."""

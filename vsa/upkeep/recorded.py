@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice, product
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 MAX_RECORD_PACK = 512 * 2**20
 """No record pack is larger: sixteen pieces of an index, and a head."""
 
+
+MAX_COPIES = 64
+"""Ways to put one record together that are tried: more than one only if somebody has planted pieces of it."""
 
 CLEAR_MAJORITY = 0.9
 """The part of all packs that must be of one media for the others to count as strays."""
@@ -250,8 +254,8 @@ class _Pieces:
                 _log.warning("record %s of run %s: %d of %d packs", key, head.run, len(pieces), head.pieces)
                 continue
             ordered = [names for _, names in sorted(pieces.items())]
-            for number in range(max(map(len, ordered))):
-                yield Copy(head, tuple(names[min(number, len(names) - 1)] for names in ordered))
+            for names in islice(product(*ordered), MAX_COPIES):
+                yield Copy(head, names)
 
 
 def _taken_at(copy: Copy) -> float:
