@@ -27,7 +27,9 @@ from vsa.upkeep.prune import carry_out, plan_prune
 def give_up(world: World, *slots: int) -> None:
     """Forget points and prune at once, as nobody would who keeps a grace; on a machine that is not behind
     Azure's clock, which each job of this world moves on."""
-    now = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    points = world.media.view().points.values()
+    now = max(disk.snapshot.taken_at for made in points for disk in made.point.disks)
+    now = max(now, dt.datetime.now(dt.UTC))
     request = named(slots)
     plan = plan_forgetting(world.media, request, now=now, limits=Limits(override_share=True))
     forget(world.media, plan, now=now)
