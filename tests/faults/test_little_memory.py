@@ -36,7 +36,9 @@ LIMITS = range(0, 600, 2)
 """MiB that a job may have beside what its process has: of the first it gets nowhere, the last is enough."""
 PATIENCE = 15
 """Seconds that a process is waited for which may stand still."""
-SAYS_SO = re.compile(r"MemoryError|[Cc]annot allocate memory|can't start new thread|malloc failure|bad_alloc")
+SAYS_SO = re.compile(
+    r"MemoryError|[Cc]annot allocate memory|not enough memory|can't start new thread|malloc failure|bad_alloc"
+)
 FAILED = 3
 ABORTED = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, 127)
 """127: the C library, which found no memory for what a thread has of its own."""
