@@ -25,8 +25,8 @@ from vsa.upkeep.prune import carry_out, plan_prune
 
 
 def give_up(world: World, *slots: int) -> None:
-    """Forget points and prune at once, as nobody would who keeps a grace. Azure's clock, which each job of these
-    worlds moves on, is ahead of this machine's, and that is no news here."""
+    """Forget points and prune at once, as nobody would who keeps a grace. Azure's clock, which each job moves
+    on here, is ahead of this machine's: that is no news."""
     now = dt.datetime.now(dt.UTC)
     request = named(slots)
     limits = Limits(override_share=True, trust_clock=True)
