@@ -70,8 +70,7 @@ class Regaining:
     def is_outdated(self) -> bool:
         """Whether something was moved or doomed since: another prune may have put back what is lost, and let
         the record go that it had it from, or have given up the points over it."""
-        now, then = self._media.view(), self._view
-        return has_gone_on(then, now)
+        return has_gone_on(self._view, self._media.view())
 
     def look_for(self, lost: Iterable[IndexRef]) -> list[str]:
         """The names of those that were found now. What cannot be read of the records is passed over."""
